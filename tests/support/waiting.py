@@ -1,0 +1,22 @@
+"""Waiting on a condition with a deadline: the only way in which these tests let time pass."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float, what: str, *, every_s: float = 0.05) -> T:
+    """Return the first truthy value of `condition`, or fail with `what` after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            message = f"waited {timeout_s:g} s in vain: {what}"
+            raise AssertionError(message)
+        pause.wait(every_s)

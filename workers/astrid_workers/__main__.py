@@ -1,0 +1,48 @@
+"""The astronomer's command line, `astrid`.
+
+Owns the list of verbs and their order in `--help`; each verb lives in `cli/` and is imported only when it is used,
+so that `astrid --help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+
+#: verb → (module under `cli`, one line for --help)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "run the whole pipeline on a simulated sky, on this machine, and write a report"),
+    "run": ("run", "difference one science frame against one reference, without any server"),
+    "submit": ("submit", "send observations (files, folders, a CSV) to the pipeline"),
+    "status": ("status", "what waits, what runs and how many workers there are, per queue"),
+    "show": ("show", "one observation: where it stands, its runs, candidates and detections"),
+    "db": ("db", "upgrade or inspect the database schema"),
+}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with `only`, that verb's arguments are filled in and the others stand as names."""
+    parser = argparse.ArgumentParser(
+        prog="astrid", description="From nightly images to reviewed transient discoveries."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (module, line) in VERBS.items():
+        sub = verbs.add_parser(
+            verb, help=line, description=line, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if verb == only:
+            importlib.import_module(f"astrid_workers.cli.{module}").configure(sub)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit status: 0 done, 1 failed, 2 unusable input, 3 nothing to do."""
+    arguments = sys.argv[1:] if argv is None else argv
+    only = next((word for word in arguments if word in VERBS), None)
+    options = build_parser(only).parse_args(arguments)
+    module = importlib.import_module(f"astrid_workers.cli.{VERBS[options.verb][0]}")
+    status: int = module.main(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

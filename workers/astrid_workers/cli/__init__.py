@@ -1,0 +1,2 @@
+"""The verbs of the astrid command, one file each.
+"""

@@ -1,0 +1,2 @@
+"""The fifth stage: detections become validation events, triplets and alerts for people to review.
+"""

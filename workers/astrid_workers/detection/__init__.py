@@ -1,0 +1,2 @@
+"""The fourth stage: candidates are classified; what passes becomes a detection.
+"""

@@ -1,0 +1,2 @@
+"""The last stage: one alert to one channel, one message each.
+"""

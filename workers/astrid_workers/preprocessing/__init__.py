@@ -1,0 +1,2 @@
+"""The second stage: calibration, alignment and quality of one frame.
+"""

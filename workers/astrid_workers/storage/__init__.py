@@ -1,0 +1,2 @@
+"""Rows, artifacts and FITS files: the only place that writes to a database or a store.
+"""
