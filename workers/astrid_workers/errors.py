@@ -9,8 +9,10 @@ Owns the error tree and what each ending means for a message; never logs, retrie
     │   ├── FrameRejected         a file or its pixels cannot be used
     │   ├── SourceRefused         an address or path that may not be read
     │   ├── UnknownObservation    an id that matches none, or several, for good
+    │   ├── UnknownRecord         an id of a run, difference, detection or alert that names nothing
     │   ├── UnknownModel          a model that is not installed
     │   ├── SubtractionRefused    the frames cannot be differenced, with the numbers
+    │   ├── DeliveryRefused       a channel's other end says no, and would say so again
     │   └── SettingRejected       a setting, queue or worker type that is not valid
     └── TransientFailure     a retry may help
         ├── ObservationNotThereYet
@@ -61,12 +63,20 @@ class UnknownObservation(PermanentFailure):
     """An id that names no observation, or more than one survey's."""
 
 
+class UnknownRecord(PermanentFailure):
+    """An id of a run, difference, detection or alert that names nothing; the sentence says of which kind."""
+
+
 class UnknownModel(PermanentFailure):
     """A model that is not installed; the sentence lists those that are."""
 
 
 class SubtractionRefused(PermanentFailure):
     """Two frames that cannot be differenced: too few stars, no significant registration, residuals too large."""
+
+
+class DeliveryRefused(PermanentFailure):
+    """The other end of a channel refused the message in a way that it would repeat; the sentence has its answer."""
 
 
 class SettingRejected(PermanentFailure):

@@ -4,6 +4,7 @@ Owns names, defaults and units of the variables; never connects to anything.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,8 +30,6 @@ class StorageSettings(BaseSettings):
     max_pixels: int = 400_000_000
     #: Seconds one download may take.
     fetch_timeout_seconds: float = 120.0
-    #: http(s) address that the `webhook` channel posts alerts to; none: that channel is not configured.
-    webhook_url: SecretStr | None = None
 
     @property
     def allowed_roots(self) -> tuple[Path, ...]:
@@ -45,3 +44,48 @@ class ModelSettings(BaseSettings):
 
     #: Goes into the hand-off from differencing to detection.
     model_id: str = Field(default="matched-filter", min_length=1)
+
+
+class DifferencingSettings(BaseSettings):
+    """How observations are differenced when a message does not say."""
+
+    model_config = SettingsConfigDict(env_prefix="ASTRID_DIFFERENCING_", extra="ignore", frozen=True)
+
+    #: `auto` chooses between the others by what the frames allow.
+    algorithm: Literal["auto", "zogy", "classic"] = "auto"
+    #: |score| in sigma from which a peak of either sign is a candidate.
+    threshold_sigma: float = Field(default=5.0, ge=3.0, le=100.0)
+
+
+class CurationSettings(BaseSettings):
+    """What is put before people, and what may wake them."""
+
+    model_config = SettingsConfigDict(env_prefix="ASTRID_CURATION_", extra="ignore", frozen=True)
+
+    #: |score| in sigma from which a detection raises an alert; 10 is photometry to 10 %.
+    alert_min_score: float = Field(default=10.0, gt=0)
+    #: Most alerts of one detection run, strongest first; a bad subtraction must not flood a channel.
+    max_alerts_per_run: int = Field(default=20, ge=0)
+    #: Most triplet pictures of one detection run, strongest first.
+    max_triplets_per_run: int = Field(default=100, ge=0)
+    #: Side of one cutout, in pixels of the science frame; odd, so that the detection has a centre.
+    triplet_size_px: int = Field(default=63, ge=15, le=511)
+
+
+class NotificationSettings(BaseSettings):
+    """Where alerts go."""
+
+    model_config = SettingsConfigDict(env_prefix="ASTRID_", extra="ignore", frozen=True)
+
+    #: Comma-separated channels that alerts are sent to; a channel that is not configured says so and is left out.
+    notification_channels: str = "log,webhook"
+    #: http(s) address that the `webhook` channel posts alerts to; none: that channel is not configured.
+    webhook_url: SecretStr | None = None
+    #: Seconds that the webhook's server has to take the connection, and then to answer.
+    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=50)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """`notification_channels`, split, in the order given, without repeats."""
+        names = (part.strip() for part in self.notification_channels.split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
