@@ -5,7 +5,11 @@ sentence. Never holds an address with a password, and knows no client: others' e
 they occur.
 """
 
+import json
 from typing import Any
+
+#: Most of a value that a sentence repeats.
+_SHOWN_CHARACTERS = 80
 
 
 class OperatorError(Exception):
@@ -19,12 +23,15 @@ class PersonMustAct(OperatorError):  # noqa: N818 - named for what it asks
 
 
 class InvalidSpec(PersonMustAct):
-    """A field of an AstridQueue holds nonsense. The last good fleet is left as it is."""
+    """A field of an AstridQueue holds nonsense. The last good fleet is left as it is.
+
+    `expected` goes on from the value: "must be from 1 to 10000".
+    """
 
     reason = "InvalidSpec"
 
     def __init__(self, path: str, value: Any, expected: str) -> None:
-        super().__init__(f"{path} is {value!r}; expected {expected}")
+        super().__init__(f"{path} is {_shown(value)}: {expected}")
         self.path = path
         self.value = value
         self.expected = expected
@@ -104,3 +111,11 @@ class ObjectGone(OperatorError):  # noqa: N818 - named for what happened
 
 class LeadershipLost(OperatorError):  # noqa: N818 - named for what happened
     """Another process may hold the Lease by now; this one must stop writing and end."""
+
+
+def _shown(value: Any) -> str:
+    """`value` as a person would write it in YAML, in at most one line."""
+    if value is None:
+        return "not given"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
