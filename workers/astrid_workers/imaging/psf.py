@@ -1,0 +1,375 @@
+"""The point-spread function of a frame, measured from its stars.
+
+Owns which stars are fit for it, how they are recentred and stacked, the model of the wings, the variation over the
+frame and the declared fallback when stars are few. Never detects a star and never subtracts a background.
+
+Arrays are `[y, x]`; a PSF stamp is square, of odd side, centred in its middle pixel, sums to 1 and is what pixels
+record (the pixel's own width is in it).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+
+from astrid_workers.errors import SubtractionRefused
+from astrid_workers.frame import Float32Image
+
+Stamp = NDArray[np.float32]
+Stamps = NDArray[np.float64]
+
+#: Half-side of a stamp in FWHM: light further out is below 0.3 % for a Moffat of exponent 3.
+STAMP_HALF_FWHM = 4.5
+#: Never smaller than this, pixels: an undersampled PSF has wings too.
+MIN_HALF_PX = 8
+MAX_HALF_PX = 60
+#: Below this many clean stars the stack is noise: a Moffat of the measured width serves instead.
+MIN_STARS_FOR_STACK = 8
+#: Stars needed for a variation over the frame of order 1 and 2: five per unknown.
+MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
+#: More stars than this only cost time.
+MAX_STARS = 300
+#: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
+WEIGHT_SNR = 100.0
+#: Exponent of the fallback Moffat: atmospheric PSFs have 2.5 to 4.5.
+FALLBACK_BETA = 3.0
+#: Sigma of a Gaussian of FWHM 1.
+SIGMA_PER_FWHM = 1 / 2.354820045
+
+
+class StarTable(Protocol):
+    """The columns of `imaging.stars.Stars` that a PSF needs; arrays of one length."""
+
+    @property
+    def x(self) -> NDArray[np.floating]: ...
+    @property
+    def y(self) -> NDArray[np.floating]: ...
+    @property
+    def flux(self) -> NDArray[np.floating]: ...
+    @property
+    def fwhm_px(self) -> NDArray[np.floating]: ...
+    @property
+    def snr(self) -> NDArray[np.floating]: ...
+    @property
+    def clean(self) -> NDArray[np.bool_]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Psf:
+    """A PSF that may vary over the frame as a polynomial in position."""
+
+    #: float32 `(n_terms, size, size)`: images that multiply 1, u, v, u², uv, v², with u and v from -1 to 1.
+    terms: Stamp
+    #: `(ny, nx)` of the frame it belongs to.
+    frame_shape: tuple[int, int]
+    #: Full width at half maximum at the frame's centre, pixels.
+    fwhm_px: float
+    #: Stars that went into it.
+    n_stars: int
+    #: `stars`: measured pixel by pixel; `moffat`: the fallback; `given`: handed in.
+    model: Literal["stars", "moffat", "given"]
+    #: How it was made, one sentence.
+    why: str
+
+    @property
+    def order(self) -> int:
+        """Polynomial order over the frame: 0, 1 or 2."""
+        return {1: 0, 3: 1, 6: 2}[len(self.terms)]
+
+    @property
+    def size_px(self) -> int:
+        """Side of a stamp."""
+        return int(self.terms.shape[-1])
+
+    @property
+    def stamp(self) -> Stamp:
+        """The PSF at the frame's centre."""
+        ny, nx = self.frame_shape
+        return self.at((nx - 1) / 2, (ny - 1) / 2)
+
+    def at(self, x: float, y: float) -> Stamp:
+        """The PSF at a pixel position: float32 `(size, size)`, sum 1."""
+        weights = polynomial(np.array([x]), np.array([y]), self.frame_shape, self.order)[0]
+        stamp = np.tensordot(weights, self.terms, axes=1)
+        normal: Stamp = (stamp / stamp.sum()).astype(np.float32)
+        return normal
+
+
+def polynomial(
+    x: NDArray[np.floating], y: NDArray[np.floating], frame_shape: tuple[int, int], order: int
+) -> NDArray[np.float64]:
+    """Terms 1, u, v, u², uv, v² up to `order` at positions: float64 `(n, n_terms)`; u and v are -1 to 1 in the frame."""
+    ny, nx = frame_shape
+    u = np.clip((np.asarray(x, float) - (nx - 1) / 2) / (nx / 2), -1.0, 1.0)
+    v = np.clip((np.asarray(y, float) - (ny - 1) / 2) / (ny / 2), -1.0, 1.0)
+    columns = [np.ones_like(u), u, v, u * u, u * v, v * v]
+    return np.stack(columns[: (order + 1) * (order + 2) // 2], axis=1)
+
+
+def given_psf(stamp: NDArray[np.floating], frame_shape: tuple[int, int]) -> Psf:
+    """A constant PSF from a stamp that is known already; it is normalised to sum 1."""
+    normal = np.asarray(stamp, np.float64) / np.sum(stamp, dtype=np.float64)
+    return Psf(
+        normal[None].astype(np.float32), frame_shape, measure_fwhm(normal), 0, "given", "PSF as it was given"
+    )
+
+
+def measure_psf(
+    image: Float32Image,
+    variance: Float32Image,
+    bad: NDArray[np.bool_],
+    stars: StarTable,
+    *,
+    max_order: int = 2,
+    size_px: int | None = None,
+) -> Psf:
+    """The PSF of a background-subtracted image.
+
+    `image`, `variance` and `bad` share one shape; `bad` marks pixels that must not be used. `stars` are detections
+    with `clean` set for those that are isolated, round, unsaturated and whole. Raises `SubtractionRefused` when not
+    one detection has a width.
+    """
+    fwhm, chosen = _choose(stars, image.shape)
+    half = _half_side(fwhm, size_px)
+    if len(chosen) < MIN_STARS_FOR_STACK:
+        return moffat_psf(fwhm, image.shape, len(chosen), 2 * half + 1)
+    stack = _Stack.cut(image, variance, bad, stars, chosen, half)
+    stack.refine(fwhm)
+    if len(stack) < MIN_STARS_FOR_STACK:
+        return moffat_psf(fwhm, image.shape, len(stack), 2 * half + 1)
+    order = allowed_order(len(stack), max_order)
+    terms = stack.combine(order, image.shape, fwhm)
+    return Psf(
+        terms.astype(np.float32),
+        (image.shape[0], image.shape[1]),
+        measure_fwhm(terms[0]),
+        len(stack),
+        "stars",
+        f"stacked from {len(stack)} clean stars, varying with order {order}",
+    )
+
+
+def allowed_order(n_stars: int, max_order: int) -> int:
+    """The polynomial order that so many stars can carry."""
+    return max((o for o, need in MIN_STARS_FOR_ORDER.items() if n_stars >= need and o <= max_order), default=0)
+
+
+def moffat_psf(fwhm: float, frame_shape: tuple[int, ...], n_stars: int, size_px: int | None = None) -> Psf:
+    """The declared low-star fallback: a round Moffat of the given width, constant over the frame."""
+    stamp = moffat_stamp(fwhm, size_px or 2 * _half_side(fwhm, None) + 1)
+    why = (
+        f"{n_stars} clean stars, {MIN_STARS_FOR_STACK} needed for a stack: "
+        f"a Moffat of FWHM {fwhm:.2f} px and exponent {FALLBACK_BETA:g} serves instead"
+    )
+    return Psf(stamp[None], (frame_shape[0], frame_shape[1]), measure_fwhm(stamp), n_stars, "moffat", why)
+
+
+def moffat_stamp(fwhm: float, size_px: int, beta: float = FALLBACK_BETA, oversample: int = 5) -> Stamp:
+    """A round Moffat integrated over pixels: float32 `(size, size)`, sum 1."""
+    fine = (np.arange(size_px * oversample) + 0.5) / oversample - size_px / 2
+    alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
+    profile = (1 + (fine[:, None] ** 2 + fine[None, :] ** 2) / alpha**2) ** -beta
+    stamp = profile.reshape(size_px, oversample, size_px, oversample).sum(axis=(1, 3))
+    normal: Stamp = (stamp / stamp.sum()).astype(np.float32)
+    return normal
+
+
+def measure_fwhm(stamp: NDArray[np.floating]) -> float:
+    """Diameter of the circle with the area that a stamp has above half its maximum, pixels."""
+    half = stamp.shape[0] // 2
+    reach = min(half, 15)
+    core = np.asarray(stamp, np.float64)[half - reach : half + reach + 1, half - reach : half + reach + 1]
+    fine_per_px = 8
+    fine = ndimage.zoom(core, fine_per_px, order=3, mode="nearest", grid_mode=True)
+    above, _ = ndimage.label(fine > fine.max() / 2)
+    area = np.count_nonzero(above == above[np.unravel_index(fine.argmax(), fine.shape)]) / fine_per_px**2
+    return float(2 * np.sqrt(area / np.pi))
+
+
+def _half_side(fwhm: float, size_px: int | None) -> int:
+    if size_px is not None:
+        return size_px // 2
+    return int(np.clip(np.ceil(STAMP_HALF_FWHM * fwhm), MIN_HALF_PX, MAX_HALF_PX))
+
+
+def _choose(stars: StarTable, shape: tuple[int, ...]) -> tuple[float, NDArray[np.intp]]:
+    """The typical width, and the indices of the stars to stack: of that width, bright, whole."""
+    widths = np.asarray(stars.fwhm_px, float)
+    clean = np.asarray(stars.clean, bool) & np.isfinite(widths) & (widths > 0.5)
+    known = widths[clean] if clean.any() else widths[np.isfinite(widths) & (widths > 0.5)]
+    if known.size == 0:
+        msg = f"no star with a measurable width among {len(widths)} detections, 1 needed for a PSF"
+        raise SubtractionRefused(msg, detections=len(widths), needed=1)
+    fwhm = float(np.median(known))
+    scatter = max(1.4826 * float(np.median(np.abs(known - fwhm))), 0.04 * fwhm)
+    margin = fwhm * 2
+    inside = (stars.x > margin) & (stars.x < shape[1] - 1 - margin) & (stars.y > margin) & (stars.y < shape[0] - 1 - margin)
+    fit = clean & inside & (np.abs(widths - fwhm) < 4 * scatter) & (np.asarray(stars.snr) > 20)
+    index = np.flatnonzero(fit)
+    return fwhm, index[np.argsort(-np.asarray(stars.snr)[index])][:MAX_STARS]
+
+
+class _Stack:
+    """Star stamps that are recentred, scaled and combined; private to this module and changed in place."""
+
+    def __init__(self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps) -> None:
+        self.raw, self.noise, self.good, self.snr = data, noise, good, snr
+        self.ix, self.iy = np.rint(x), np.rint(y)
+        self.x, self.y = x.astype(float), y.astype(float)
+        self.half = data.shape[1] // 2
+        axis = np.arange(-self.half, self.half + 1.0)
+        self.radius = np.hypot(axis[:, None], axis[None, :])
+        self.flux = np.ones(len(data))
+        self.pedestal = np.zeros(len(data))
+        self.centred = np.zeros_like(data)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @classmethod
+    def cut(
+        cls,
+        image: Float32Image,
+        variance: Float32Image,
+        bad: NDArray[np.bool_],
+        stars: StarTable,
+        index: NDArray[np.intp],
+        half: int,
+    ) -> "_Stack":
+        """Stamps around the stars; pixels outside the frame and bad ones have no weight."""
+        x, y = np.asarray(stars.x, float)[index], np.asarray(stars.y, float)[index]
+        rows = np.rint(y).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, :, None]
+        columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
+        inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
+        rows, columns = np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
+        good = inside & ~bad[rows, columns]
+        data = np.where(good, image[rows, columns], 0.0).astype(float)
+        noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
+        return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        for name in ("raw", "noise", "good", "snr", "ix", "iy", "x", "y", "flux", "pedestal", "centred"):
+            setattr(self, name, getattr(self, name)[which])
+
+    def refine(self, fwhm: float) -> None:
+        """Recentre on the stack's own mean PSF until positions stand still; drop stars that do not fit it."""
+        model = np.asarray(moffat_stamp(fwhm, 2 * self.half + 1), float)
+        for _ in range(4):
+            self._recentre(model, fwhm)
+            if len(self) < MIN_STARS_FOR_STACK:
+                return
+            model = _with_wings(self._mean(), self.radius, fwhm)
+            model /= model.sum()
+        self._recentre(model, fwhm)
+
+    def _recentre(self, model: Stamps, fwhm: float) -> None:
+        """Fit flux, centre and pedestal of each star with `model`, shift it to the middle, drop misfits."""
+        core = self.radius < 1.5 * fwhm
+        dy, dx = np.gradient(model)
+        design = np.stack([model, -dx, -dy, np.ones_like(model)])
+        misfit = np.zeros(len(self))
+        for i in range(len(self)):
+            self.centred[i] = self._shifted(i)
+            weight = self.good[i] / self.noise[i] ** 2
+            for _ in range(2):
+                solution = _solve(design, self.centred[i], weight)
+                residual = self.centred[i] - np.tensordot(solution, design, axes=1)
+                tolerance = 5 * self.noise[i] + 0.05 * np.abs(solution[0]) * model
+                weight = np.where(np.abs(residual) < tolerance, weight, 0.0)
+            self.flux[i], self.pedestal[i] = max(solution[0], 1e-9), solution[3]
+            step = np.clip(solution[1:3] / self.flux[i], -0.5, 0.5)
+            self.x[i], self.y[i] = self.x[i] + step[0], self.y[i] + step[1]
+            misfit[i] = np.sum(np.abs(residual[core & self.good[i]])) / self.flux[i]
+        middle = float(np.median(misfit))
+        limit = middle + 4 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.01)
+        self.keep((misfit < limit) & (self.flux > 1e-9))
+
+    def _shifted(self, i: int) -> Stamps:
+        """Star `i` interpolated so that its centre falls on the middle pixel (cubic spline)."""
+        offset = (self.y[i] - self.iy[i], self.x[i] - self.ix[i])
+        return np.asarray(ndimage.shift(self.raw[i], (-offset[0], -offset[1]), order=3, mode="nearest"))
+
+    def _normalised(self) -> tuple[Stamps, Stamps]:
+        """Stamps of unit flux and their weights, with pixels that neighbours spoil left out."""
+        stamps = (self.centred - self.pedestal[:, None, None]) / self.flux[:, None, None]
+        relative = self.noise / self.flux[:, None, None]
+        middle = np.median(np.where(self.good, stamps, 0.0), axis=0)
+        spread = 1.4826 * np.median(np.abs(stamps - middle), axis=0)
+        tolerance = 4 * np.sqrt(relative**2 + np.minimum(spread, 4 * np.median(relative, axis=0)) ** 2) + 0.1 * np.abs(middle)
+        weight = 1 / (1 / self.snr**2 + 1 / WEIGHT_SNR**2)
+        usable = self.good & (np.abs(stamps - middle) < tolerance)
+        return stamps, np.where(usable, weight[:, None, None], 0.0)
+
+    def _mean(self) -> Stamps:
+        stamps, weights = self._normalised()
+        mean: Stamps = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+        return mean
+
+    def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
+        """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1, 0, 0, …"""
+        for i in range(len(self)):
+            self.centred[i] = self._shifted(i)
+        stamps, weights = self._normalised()
+        basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
+        normal = np.einsum("nij,nk,nl->ijkl", weights, basis, basis)
+        right = np.einsum("nij,nij,nk->ijk", weights, stamps, basis)
+        ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
+        normal += ridge[..., None, None] * np.eye(basis.shape[1])
+        terms = np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
+        terms[0] = _with_wings(terms[0], self.radius, fwhm)
+        fade = np.clip((3.0 * fwhm - self.radius) / fwhm, 0.0, 1.0)
+        terms[1:] *= fade
+        terms /= terms[0].sum()
+        return terms
+
+
+def _solve(design: Stamps, data: Stamps, weight: Stamps) -> NDArray[np.float64]:
+    """Weighted least squares: `(k,)` for a design `(k, size, size)`."""
+    flat = design.reshape(len(design), -1)
+    weighted = flat * weight.ravel()
+    normal = weighted @ flat.T
+    normal[np.diag_indices(len(design))] *= 1 + 1e-9
+    normal[np.diag_indices(len(design))] += 1e-30
+    return np.asarray(np.linalg.solve(normal, weighted @ data.ravel()))
+
+
+def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+    """The stack where it has signal, a Moffat wing beyond, and no pedestal.
+
+    The wing A (1 + r²/α²)^-β + c is fitted outside 0.8 FWHM with errors of 10 % of the wing plus the noise of the
+    outermost ring; c is what the background left and is taken off.
+    """
+    ring = radius > radius.max() / np.sqrt(2) - max(2.0, 0.7 * fwhm)
+    noise = max(1.4826 * float(np.median(np.abs(stack[ring] - np.median(stack[ring])))), 1e-7)
+    fitted = (radius > 0.8 * fwhm) & (radius < radius.max() / np.sqrt(2))
+    r, values = radius[fitted], stack[fitted]
+    parameters = _fit_wing(r, values, noise, fwhm)
+    if parameters is None:
+        return np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2))
+    amplitude, alpha, beta, pedestal = parameters
+    wing = amplitude * (1 + (radius / alpha) ** 2) ** -beta
+    reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
+    blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
+    return (1 - blend) * (stack - pedestal) + blend * wing
+
+
+def _fit_wing(r: Stamps, values: Stamps, noise: float, fwhm: float) -> tuple[float, float, float, float] | None:
+    def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = np.exp(p[0]) * (1 + (r / np.exp(p[1])) ** 2) ** -p[2]
+        return np.asarray((model + p[3] * noise - values) / (0.1 * model + noise))
+
+    start = [np.log(max(float(np.max(values)), noise) * 2), np.log(fwhm), 3.0, 0.0]
+    lower, upper = [-np.inf, np.log(0.3 * fwhm), 1.6, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]
+    try:
+        found = optimize.least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", max_nfev=60)
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+    return float(np.exp(found.x[0])), float(np.exp(found.x[1])), float(found.x[2]), float(found.x[3] * noise)
+
+
+def _reach(amplitude: float, alpha: float, beta: float, level: float, low: float, high: float) -> float:
+    """Radius at which the wing falls to `level`, within limits."""
+    ratio = max(amplitude / level, 1.0) ** (1 / beta) - 1
+    return float(np.clip(alpha * np.sqrt(ratio), low, high))
