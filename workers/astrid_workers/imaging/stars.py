@@ -1,0 +1,235 @@
+"""Point sources of one frame: where they are, how wide, and which may be trusted as stars.
+
+Owns finding and shape measurement; never models the PSF (`psf.py` does) and never changes the image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.spatial import cKDTree
+
+from astrid_workers.frame import Float32Image, Uint32Image
+from astrid_workers.imaging.background import Background
+from astrid_workers.imaging.moments import adaptive_moments
+from astrid_workers.mask import UNUSABLE, MaskBit
+
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: Sources that are measured at most: the brightest ones.
+MOST_SOURCES = 2000
+#: sep keeps detected pixels on a stack of fixed size; crowded frames overflow its default of 300 000.
+PIXEL_STACK = 4_000_000
+#: S/N from which a source's width may vote on what a star looks like.
+VOTING_SNR = 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stars:
+    """Sources of one frame, brightest first; all arrays have one length.
+
+    Places are 0-based pixels, centroids of a Gaussian fitted by adaptive moments (Bernstein & Jarvis 2002).
+    """
+
+    x: Float64Array
+    y: Float64Array
+    #: Flux of the fitted Gaussian in the image's unit: proportional to a star's flux, short by the profile's
+    #: wings.
+    flux: Float64Array
+    #: Full width at half maximum, geometric mean of the axes: the Gaussian's, times the ratio by which the
+    #: frame's stacked star profile differs from a Gaussian. NaN where the fit failed.
+    fwhm_px: Float64Array
+    #: 1 - b/a of the fitted Gaussian.
+    ellipticity: Float64Array
+    #: Brightest pixel above the background.
+    peak: Float64Array
+    snr: Float64Array
+    #: True: isolated, unsaturated, unmasked, away from the edge, and as wide and round as a star of this
+    #: frame.
+    clean: BoolArray
+
+    def __len__(self) -> int:
+        return self.x.size
+
+    def only(self, keep: BoolArray | NDArray[np.intp]) -> "Stars":
+        """The sources picked by a boolean or index array."""
+        return Stars(
+            self.x[keep],
+            self.y[keep],
+            self.flux[keep],
+            self.fwhm_px[keep],
+            self.ellipticity[keep],
+            self.peak[keep],
+            self.snr[keep],
+            self.clean[keep],
+        )
+
+
+def find_stars(
+    image: Float32Image,
+    background: Background,
+    mask: Uint32Image | None = None,
+    *,
+    threshold_sigma: float = 5.0,
+    most: int = MOST_SOURCES,
+) -> Stars:
+    """Sources of `image` (float32 `[y, x]`, sky included) above `threshold_sigma`, with `clean` telling the
+    stars.
+
+    `mask` holds bits of `MaskBit`; unusable pixels are not detected on, except saturated ones, whose star is
+    found and never clean. An empty frame gives an empty `Stars`. The result depends on its arguments only.
+    """
+    bits = np.zeros(image.shape, np.uint32) if mask is None else mask
+    residual = np.ascontiguousarray(image - background.level, dtype=np.float32)
+    hidden = (bits & np.uint32(UNUSABLE & ~MaskBit.SATURATED)) != 0
+    residual[hidden] = 0
+    rows = _extracted(residual, background, hidden, threshold_sigma)
+    if rows.size == 0:
+        return _none()
+    rows = rows[np.argsort(-rows["flux"], kind="stable")][:most]
+    return _measured(rows, residual, bits, background)
+
+
+def frame_fwhm_px(stars: Stars) -> float:
+    """Median FWHM of the clean stars, in pixels; NaN when there are none."""
+    widths = stars.fwhm_px[stars.clean]
+    return float(np.median(widths)) if widths.size else float("nan")
+
+
+def _extracted(
+    residual: Float32Image, background: Background, hidden: BoolArray, threshold_sigma: float
+) -> NDArray[np.void]:
+    sep.set_extract_pixstack(max(PIXEL_STACK, residual.size // 4))
+    found: NDArray[np.void] = sep.extract(
+        residual,
+        threshold_sigma / 2,
+        err=background.rms,
+        mask=hidden,
+        minarea=5,
+        deblend_cont=0.005,
+        clean=True,
+    )
+    noise = background.rms_median * np.sqrt(np.maximum(found["npix"], 1))
+    kept: NDArray[np.void] = found[(found["flux"] > threshold_sigma * noise) & (found["a"] > 0)]
+    return kept
+
+
+def _measured(
+    rows: NDArray[np.void], residual: Float32Image, bits: Uint32Image, background: Background
+) -> Stars:
+    fit = adaptive_moments(residual, rows["x"], rows["y"], np.sqrt(rows["a"] * rows["b"]))
+    fwhm = fit.fwhm_px
+    columns = np.clip(np.rint(fit.x).astype(int), 0, residual.shape[1] - 1)
+    lines = np.clip(np.rint(fit.y).astype(int), 0, residual.shape[0] - 1)
+    rms = background.rms[lines, columns]
+    snr = fit.flux / (rms * np.sqrt(4 * np.pi) * np.maximum(fwhm, 0.5) / 2.3548)
+    usable = fit.converged & (snr > 0)
+    isolated = _isolated(fit.x, fit.y, fit.flux, fwhm)
+    untouched = _untouched(bits, fit.x, fit.y, fwhm)
+    candidate = usable & isolated & untouched & ((rows["flag"] & (sep.OBJ_MERGED | sep.OBJ_TRUNC)) == 0)
+    clean = candidate & _like_a_star(fwhm, fit.ellipticity, snr, candidate)
+    fwhm = fwhm * _half_maximum_ratio(residual, fit.x[clean], fit.y[clean], fit.flux[clean], fwhm[clean])
+    stars = Stars(
+        fit.x, fit.y, fit.flux, fwhm, fit.ellipticity, rows["peak"].astype(float), snr.astype(float), clean
+    )
+    return stars.only(np.argsort(-np.nan_to_num(fit.flux), kind="stable"))
+
+
+def _half_maximum_ratio(
+    residual: Float32Image, x: Float64Array, y: Float64Array, flux: Float64Array, fwhm: Float64Array
+) -> float:
+    """FWHM of the clean stars' common profile over that of their Gaussians: about 0.89 for a Moffat of beta
+    3.
+
+    A Moffat profile is fitted to the pixels of the brightest stars, each divided by its flux. 1 when that
+    fails.
+    """
+    if x.size < 3:
+        return 1.0
+    top = np.argsort(-flux)[:150]
+    typical = float(np.median(fwhm))
+    reach = int(np.ceil(1.6 * typical))
+    steps = np.arange(-reach, reach + 1)
+    columns = np.rint(x[top]).astype(int)[:, None, None] + steps[None, None, :]
+    rows = np.rint(y[top]).astype(int)[:, None, None] + steps[None, :, None]
+    ny, nx = residual.shape
+    columns, rows = np.clip(columns, 0, nx - 1), np.clip(rows, 0, ny - 1)
+    r2 = (columns - x[top, None, None]) ** 2 + (rows - y[top, None, None]) ** 2
+    values = residual[rows, columns] / flux[top, None, None] * typical**2
+    near = (r2 < (1.6 * typical) ** 2).ravel()
+
+    def misfit(p: Float64Array) -> Float64Array:
+        wrong: Float64Array = p[0] * (1 + r2.ravel()[near] / p[1] ** 2) ** -p[2] + p[3] - values.ravel()[near]
+        return wrong
+
+    start = np.array([0.8, typical * 0.95, 3.0, 0.0])
+    bounds = ([0.05, 0.1 * typical, 1.1, -0.05], [5.0, 10 * typical, 20.0, 0.05])
+    fit = least_squares(misfit, start, bounds=bounds, loss="soft_l1", f_scale=0.05, max_nfev=60)
+    width = 2 * fit.x[1] * np.sqrt(2 ** (1 / fit.x[2]) - 1)
+    ratio = float(width / typical)
+    return ratio if fit.success and 0.7 < ratio < 1.3 else 1.0
+
+
+def _isolated(x: Float64Array, y: Float64Array, flux: Float64Array, fwhm: Float64Array) -> BoolArray:
+    """No neighbour within 3 FWHM that has more than 3 % of the source's flux."""
+    typical = float(np.nanmedian(fwhm)) if np.isfinite(fwhm).any() else 3.0
+    alone = np.ones(x.size, bool)
+    tree = cKDTree(np.column_stack([x, y]))
+    for one, other in tree.query_pairs(3 * typical):
+        alone[one] &= flux[other] < 0.03 * flux[one]
+        alone[other] &= flux[one] < 0.03 * flux[other]
+    return alone
+
+
+def _untouched(bits: Uint32Image, x: Float64Array, y: Float64Array, fwhm: Float64Array) -> BoolArray:
+    """No unusable pixel within 1.5 FWHM, and 3 FWHM of room to every edge."""
+    ny, nx = bits.shape
+    typical = float(np.nanmedian(fwhm)) if np.isfinite(fwhm).any() else 3.0
+    room = int(np.ceil(3 * typical))
+    inside: BoolArray = (x > room) & (y > room) & (x < nx - 1 - room) & (y < ny - 1 - room)
+    bad = (bits & np.uint32(UNUSABLE)) != 0
+    if not bad.any():
+        return inside
+    radius = max(2, int(np.ceil(1.5 * typical)))
+    offsets = np.arange(-radius, radius + 1)
+    lines = np.clip(np.rint(y).astype(int)[:, None, None] + offsets[None, :, None], 0, ny - 1)
+    columns = np.clip(np.rint(x).astype(int)[:, None, None] + offsets[None, None, :], 0, nx - 1)
+    touched: BoolArray = bad[lines, columns].any(axis=(1, 2))
+    return inside & ~touched
+
+
+def _like_a_star(
+    fwhm: Float64Array, ellipticity: Float64Array, snr: Float64Array, candidate: BoolArray
+) -> BoolArray:
+    """Within a tolerance of the narrowest common width: the half-sample mode of what is bright."""
+    voters = candidate & (snr > VOTING_SNR) & np.isfinite(fwhm)
+    if np.count_nonzero(voters) < 3:
+        return voters
+    width = half_sample_mode(fwhm[voters])
+    near = voters & (np.abs(fwhm - width) < 0.15 * width)
+    if np.count_nonzero(near) < 3:
+        return voters
+    spread = 1.4826 * float(np.median(np.abs(fwhm[near] - width)))
+    tolerance = max(0.05 * width, min(4 * spread, 0.15 * width))
+    shape = float(np.median(ellipticity[near]))
+    alike: BoolArray = voters & (np.abs(fwhm - width) < tolerance) & (ellipticity < shape + 0.15)
+    return alike
+
+
+def half_sample_mode(values: Float64Array) -> float:
+    """Mode of a sample (Bickel & Frühwirth 2006): halve to the densest half until two values are left."""
+    ordered = np.sort(values)
+    while ordered.size > 3:
+        half = (ordered.size + 1) // 2
+        widths = ordered[half - 1 :] - ordered[: ordered.size - half + 1]
+        start = int(np.argmin(widths))
+        ordered = ordered[start : start + half]
+    return float(np.mean(ordered))
+
+
+def _none() -> Stars:
+    empty = np.empty(0)
+    return Stars(empty, empty, empty, empty, empty, empty, empty, np.empty(0, bool))
