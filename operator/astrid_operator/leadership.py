@@ -1,0 +1,180 @@
+"""Which of several operators writes: the holder of one Lease.
+
+Owns taking, renewing and giving back that Lease, and the answer to "may I still write?". Time is measured on
+this process's monotonic clock only: the wall times in a Lease are for people. Never touches a fleet.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import structlog
+from kubernetes.aio import client
+
+from astrid_operator.errors import LeadershipLost, ObjectGone, TryAgain
+from astrid_operator.kubernetes_answers import answer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """Seconds of the election; a follower waits longer than a leader that cannot renew goes on."""
+
+    lease: float = 15.0
+    renew: float = 10.0
+    retry: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.retry < self.renew < self.lease:
+            message = (
+                f"lease times must grow: retry {self.retry:g} < renew {self.renew:g} < lease {self.lease:g} s"
+            )
+            raise ValueError(message)
+
+
+class Leadership:
+    """One process's part in the election for the Lease `namespace`/`name`."""
+
+    def __init__(
+        self,
+        api: client.ApiClient,
+        namespace: str,
+        name: str,
+        identity: str,
+        times: LeaseTimes,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._leases = client.CoordinationV1Api(api)
+        self.namespace, self.name, self.identity = namespace, name, identity
+        self._times = times
+        self._clock = clock
+        self._renewed_at = float("-inf")
+        self._seen: tuple[Any, ...] = ()
+        self._seen_at = clock()
+
+    @property
+    def is_leader(self) -> bool:
+        """Nobody else can hold the Lease now, however wrong any wall clock is."""
+        return self._clock() - self._renewed_at < self._times.renew
+
+    async def acquire(self) -> None:
+        """Return once this process holds the Lease."""
+        while not await self._attempt():  # noqa: ASYNC110 - the other end is a server, not an event
+            await asyncio.sleep(self._times.retry)
+        log.info("Leadership acquired", lease=f"{self.namespace}/{self.name}", identity=self.identity)
+
+    async def hold(self) -> None:
+        """Renew until that fails for too long or another holds the Lease; then raise LeadershipLost."""
+        while True:
+            await asyncio.sleep(self._times.retry)
+            renewed = await self._attempt()
+            if not self.is_leader:
+                message = f"Lease {self.namespace}/{self.name} was not renewed within {self._times.renew:g} s"
+                raise LeadershipLost(message)
+            if not renewed and self._holder_is_another():
+                self._renewed_at = float("-inf")
+                message = f"Lease {self.namespace}/{self.name} is held by {self._seen[0]}"
+                raise LeadershipLost(message)
+
+    async def release(self) -> None:
+        """Give the Lease back, so that a follower need not wait for it to expire; try once."""
+        if not self.is_leader:
+            return
+        self._renewed_at = float("-inf")
+        try:
+            lease = await self._read()
+            if _holder(lease) == self.identity:
+                await self._write(
+                    lease, {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+                )
+        except (TryAgain, ObjectGone) as error:
+            log.warning("Lease not released", lease=f"{self.namespace}/{self.name}", error=str(error))
+
+    async def _attempt(self) -> bool:
+        """One try to take or renew; True if it was written."""
+        started = self._clock()
+        try:
+            await self._take(await self._read_or_create())
+        except _NotOurs:
+            return False
+        except (TryAgain, ObjectGone) as error:
+            log.warning("Lease not written", lease=f"{self.namespace}/{self.name}", error=str(error))
+            return False
+        self._renewed_at = started
+        return True
+
+    async def _take(self, lease: dict[str, Any]) -> None:
+        self._look_at(lease)
+        holder = _holder(lease)
+        if holder not in ("", self.identity) and self._clock() - self._seen_at < self._duration(lease):
+            raise _NotOurs
+        spec: dict[str, Any] = {
+            "holderIdentity": self.identity,
+            "renewTime": _now(),
+            "leaseDurationSeconds": max(1, round(self._times.lease)),
+        }
+        if holder != self.identity:
+            transitions = int((lease.get("spec") or {}).get("leaseTransitions") or 0)
+            spec |= {"acquireTime": _now(), "leaseTransitions": transitions + 1}
+        self._look_at(await self._write(lease, spec))
+
+    async def _read_or_create(self) -> dict[str, Any]:
+        try:
+            return await self._read()
+        except ObjectGone:
+            empty = client.V1Lease(metadata=client.V1ObjectMeta(name=self.name), spec=client.V1LeaseSpec())
+            create = self._leases.create_namespaced_lease_without_preload_content
+            return await answer(create(self.namespace, empty, _request_timeout=self._timeout))
+
+    async def _read(self) -> dict[str, Any]:
+        read = self._leases.read_namespaced_lease_without_preload_content
+        return await answer(read(self.name, self.namespace, _request_timeout=self._timeout))
+
+    async def _write(self, lease: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+        """Patch `spec` into the very version of the Lease that was read; Conflict if there is a newer one."""
+        body = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
+        patch = self._leases.patch_namespaced_lease_without_preload_content
+        call = patch(
+            self.name,
+            self.namespace,
+            body,
+            field_manager="astrid-operator",
+            _content_type="application/merge-patch+json",
+            _request_timeout=self._timeout,
+        )
+        return await answer(call)
+
+    @property
+    def _timeout(self) -> float:
+        """A request that hangs must leave time for another before the deadline."""
+        return max(0.5, self._times.renew / 3)
+
+    def _look_at(self, lease: dict[str, Any]) -> None:
+        """Remember when, on our own clock, the Lease was last seen to change."""
+        spec = lease.get("spec") or {}
+        record = (_holder(lease), spec.get("renewTime"), spec.get("leaseTransitions"))
+        if record != self._seen:
+            self._seen, self._seen_at = record, self._clock()
+
+    def _duration(self, lease: dict[str, Any]) -> float:
+        """How long its holder asked to be left alone: never less than our own rule."""
+        return max(self._times.lease, float((lease.get("spec") or {}).get("leaseDurationSeconds") or 0))
+
+    def _holder_is_another(self) -> bool:
+        return bool(self._seen) and self._seen[0] not in ("", self.identity)
+
+
+class _NotOurs(Exception):  # noqa: N818 - a turn of the election, not an error
+    """Somebody else holds the Lease and was seen to renew it lately."""
+
+
+def _holder(lease: dict[str, Any]) -> str:
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
