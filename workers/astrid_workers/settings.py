@@ -40,7 +40,9 @@ class StorageSettings(BaseSettings):
 class ModelSettings(BaseSettings):
     """Which model classifies candidates."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix="WORKER_", extra="ignore", frozen=True, protected_namespaces=()
+    )
 
     #: Goes into the hand-off from differencing to detection.
     model_id: str = Field(default="matched-filter", min_length=1)
@@ -72,12 +74,16 @@ class CurationSettings(BaseSettings):
     triplet_size_px: int = Field(default=63, ge=15, le=511)
 
 
+#: Every channel that alerts can be delivered by.
+CHANNELS = ("log", "webhook")
+
+
 class NotificationSettings(BaseSettings):
     """Where alerts go."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_", extra="ignore", frozen=True)
 
-    #: Comma-separated channels that alerts are sent to; a channel that is not configured says so and is left out.
+    #: Comma-separated channels that alerts are sent to; one that is not configured says so and is left out.
     notification_channels: str = "log,webhook"
     #: http(s) address that the `webhook` channel posts alerts to; none: that channel is not configured.
     webhook_url: SecretStr | None = None
@@ -89,3 +95,11 @@ class NotificationSettings(BaseSettings):
         """`notification_channels`, split, in the order given, without repeats."""
         names = (part.strip() for part in self.notification_channels.split(","))
         return tuple(dict.fromkeys(name for name in names if name))
+
+    def missing_for(self, channel: str) -> str | None:
+        """What keeps `channel` from being used, as a phrase; None when it is ready."""
+        if channel not in CHANNELS:
+            return f"there is no channel {channel!r}; there are: {', '.join(CHANNELS)}"
+        if channel == "webhook" and self.webhook_url is None:
+            return "no address is configured (ASTRID_WEBHOOK_URL)"
+        return None

@@ -1,2 +1,1 @@
-"""The last stage: one alert to one channel, one message each.
-"""
+"""The last stage: one alert to one channel, one message each."""
