@@ -7,6 +7,7 @@ Owns the error tree and what each ending means for a message; never logs, retrie
     ├── PermanentFailure     a retry cannot help; the message goes to the dead letters at once
     │   ├── ObservationRejected   payload with errors, one sentence each
     │   ├── FrameRejected         a file or its pixels cannot be used
+    │   ├── ArtifactDamaged       stored bytes that are not what was stored
     │   ├── SourceRefused         an address or path that may not be read
     │   ├── UnknownObservation    an id that matches none, or several, for good
     │   ├── UnknownRecord         an id of a run, difference, detection or alert that names nothing
@@ -55,6 +56,10 @@ class FrameRejected(PermanentFailure):
     """A file or frame that cannot be used; the sentence names file, card, value and what was expected."""
 
 
+class ArtifactDamaged(PermanentFailure):
+    """Stored bytes that do not have the checksum of what was stored; the sentence names the key."""
+
+
 class SourceRefused(PermanentFailure):
     """An address or a path outside what may be read."""
 
@@ -72,11 +77,11 @@ class UnknownModel(PermanentFailure):
 
 
 class SubtractionRefused(PermanentFailure):
-    """Two frames that cannot be differenced: too few stars, no significant registration, residuals too large."""
+    """Two frames that cannot be differenced: too few stars, no significant registration, large residuals."""
 
 
 class DeliveryRefused(PermanentFailure):
-    """The other end of a channel refused the message in a way that it would repeat; the sentence has its answer."""
+    """The other end of a channel refused the message and would again; the sentence has its answer."""
 
 
 class SettingRejected(PermanentFailure):

@@ -1,0 +1,120 @@
+"""Queries that several stages share.
+
+Owns how an observation is named and which references suit it; never decides a state and never commits.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from astrid_workers.errors import ObservationNotThereYet, UnknownObservation
+from astrid_workers.identity import uuid_given
+from astrid_workers.storage.models import Observation, PreprocessRun, Survey
+from astrid_workers.storage.reference_ranking import (
+    SAME_POINTING_DEG,
+    Pointing,
+    ReferenceFacts,
+    ranked,
+)
+from astrid_workers.storage.sky_cells import cells_near, centre_of, separation_deg
+from astrid_workers.storage.states import ObservationState, RunStatus
+
+
+def find_observation(session: Session, ref: str) -> Observation:
+    """The observation with this id, or with this external id where exactly one survey has it.
+
+    Raises ObservationNotThereYet where there is none, UnknownObservation, listing the surveys, where several are.
+    """
+    given = uuid_given(ref)
+    by_id = session.get(Observation, given) if given is not None else None
+    if by_id is not None:
+        return by_id
+    found = session.scalars(select(Observation).where(Observation.external_id == ref)).all()
+    if not found:
+        msg = f"there is no observation {ref} yet"
+        raise ObservationNotThereYet(msg)
+    if len(found) > 1:
+        msg = f"observation {ref} is in {len(found)} surveys: {_surveys_of(session, found)}; name it by its UUID"
+        raise UnknownObservation(msg, n_surveys=len(found))
+    return found[0]
+
+
+def references_for(session: Session, observation: Observation) -> list[Observation]:
+    """References that cover the observation's field in its filter and are preprocessed, best first."""
+    return [reference for reference, _ in references_with_coverage(session, observation)]
+
+
+def references_with_coverage(session: Session, observation: Observation) -> list[tuple[Observation, float]]:
+    """As `references_for`, each with the share of the field that it covers, 0..1."""
+    candidates = {row.id: row for row in _reference_candidates(session, observation)}
+    facts = [_reference_facts(row) for row in candidates.values()]
+    order = ranked(pointing_of(observation), facts)
+    return [(candidates[reference.observation_id], share) for reference, share in order]
+
+
+def observations_near(
+    session: Session, ra_deg: float, dec_deg: float, radius_deg: float
+) -> list[tuple[Observation, float]]:
+    """Observations whose centre lies within the cone, nearest first, each with its distance in degrees."""
+    near = select(Observation).where(Observation.sky_cell.in_(cells_near(ra_deg, dec_deg, radius_deg)))
+    distances = ((row, _distance(row, ra_deg, dec_deg)) for row in session.scalars(near))
+    return sorted(((row, d) for row, d in distances if d <= radius_deg), key=lambda pair: pair[1])
+
+
+def pointing_of(observation: Observation) -> Pointing:
+    """Where the observation looks: the middle of its corners where it has a WCS, else where it said it would."""
+    if observation.footprint is None:
+        return Pointing(observation.ra_deg, observation.dec_deg)
+    ra_deg, dec_deg = centre_of(observation.footprint)
+    return Pointing(ra_deg, dec_deg, observation.footprint)
+
+
+def survey_names(session: Session, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Names of the surveys with these ids."""
+    return {row.id: row.name for row in session.scalars(select(Survey).where(Survey.id.in_(ids)))}
+
+
+def _surveys_of(session: Session, observations: Sequence[Observation]) -> str:
+    names = survey_names(session, [row.survey_id for row in observations])
+    return ", ".join(sorted(f"{names[row.survey_id]} ({row.id})" for row in observations))
+
+
+def _reference_candidates(session: Session, observation: Observation) -> Sequence[Observation]:
+    pointing = pointing_of(observation)
+    reach = (observation.radius_deg or 0.0) + max(_largest_reference_radius(session), SAME_POINTING_DEG)
+    is_preprocessed = exists().where(
+        PreprocessRun.observation_id == Observation.id, PreprocessRun.status == RunStatus.COMPLETED
+    )
+    return session.scalars(
+        select(Observation).where(
+            Observation.is_reference,
+            Observation.sky_cell.in_(cells_near(pointing.ra_deg, pointing.dec_deg, min(reach, 90.0))),
+            Observation.id != observation.id,
+            Observation.filter_band.is_not_distinct_from(observation.filter_band),
+            Observation.status != ObservationState.ARCHIVED,
+            is_preprocessed,
+        )
+    ).all()
+
+
+def _largest_reference_radius(session: Session) -> float:
+    return session.scalar(select(func.max(Observation.radius_deg)).where(Observation.is_reference)) or 0.0
+
+
+def _reference_facts(reference: Observation) -> ReferenceFacts:
+    quality = reference.quality or {}
+    return ReferenceFacts(
+        observation_id=reference.id,
+        pointing=pointing_of(reference),
+        observation_time=reference.observation_time,
+        limiting_magnitude=quality.get("limiting_magnitude"),
+        exposure_time_s=reference.exposure_time_s,
+        fwhm_arcsec=quality.get("fwhm_arcsec") or reference.seeing_arcsec,
+    )
+
+
+def _distance(observation: Observation, ra_deg: float, dec_deg: float) -> float:
+    pointing = pointing_of(observation)
+    return separation_deg(pointing.ra_deg, pointing.dec_deg, ra_deg, dec_deg)
