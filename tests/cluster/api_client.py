@@ -27,7 +27,7 @@ _CONTENT_TYPES: dict[str, str] = {
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-class ApiFailure(Exception):
+class ApiFailure(Exception):  # noqa: N818 - an answer of the server, with its code
     """An answer that is not a success: HTTP code, Kubernetes' reason word, its message and the whole Status."""
 
     def __init__(self, code: int, body: Object) -> None:
@@ -208,10 +208,10 @@ class Api:
 
     # ------------------------------------------------------------------ bare requests
 
-    def answers(self, path: str) -> bool:
+    def answers(self, path: str, timeout_s: float = 5) -> bool:
         """True when a GET of `path` succeeds; a server that is not there is False."""
         try:
-            return self._http.get(path, timeout=5).status_code == 200
+            return self._http.get(path, timeout=timeout_s).status_code == 200
         except httpx.HTTPError:
             return False
 

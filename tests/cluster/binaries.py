@@ -55,7 +55,7 @@ PROGRAMS = (
 Say = Callable[[str], None]
 
 
-class ControlPlaneMissing(Exception):
+class ControlPlaneMissing(Exception):  # noqa: N818 - named for what it is
     """There are no binaries and no way to build them; the sentence says what was looked for."""
 
 

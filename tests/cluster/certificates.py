@@ -4,7 +4,7 @@ Owns their making; everything is valid for a few days and lives in one folder.
 """
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFETIME = datetime.timedelta(days=7)
+_LIFETIME = dt.timedelta(days=7)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -85,13 +85,13 @@ class Authority:
         (self.folder / f"{name}.pub").write_bytes(public)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return x509.CertificateBuilder(
             issuer_name=self._subject,
             subject_name=subject,
             public_key=key.public_key(),
             serial_number=x509.random_serial_number(),
-            not_valid_before=now - datetime.timedelta(hours=1),
+            not_valid_before=now - dt.timedelta(hours=1),
             not_valid_after=now + _LIFETIME,
         )
 

@@ -68,7 +68,7 @@ class ControlPlane:
         """End one part by SIGKILL and start it again with the same command line, as a crash would look."""
         old = self.components[name]
         old.kill()
-        self.components[name] = OwnedProcess.start(name, _command_line(old), old.log, _clean_environment())
+        self.components[name] = OwnedProcess.start(name, old.command, old.log, _clean_environment())
         if name in ("etcd", "kube-apiserver"):
             self._wait("the API server to be ready again", self._is_ready)
 
@@ -241,12 +241,6 @@ def free_ports(count: int) -> list[int]:
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
-
-
-def _command_line(component: OwnedProcess) -> list[str]:
-    arguments = component.process.args
-    assert isinstance(arguments, list)
-    return [os.fspath(part) for part in arguments]
 
 
 def _clean_environment() -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 Owns one process in a session of its own. It never outlives its starter on Linux, not even one that is killed.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,14 +13,22 @@ from pathlib import Path
 
 from support.waiting import wait_until
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+#: Becomes the program, after asking the kernel for a SIGKILL when the starter ends. An own small program, since
+#: Python code between fork and exec is not safe where there are threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+parent, program, *arguments = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(parent):
+    os.execvp(program, [program, *arguments])
+"""
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that made it ends (for `preexec_fn`)."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def bound_to_us(command: Sequence[str]) -> list[str]:
+    """`command`, started so that on Linux it ends when this process does, however that ends."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
 
 
 @dataclass
@@ -31,6 +38,7 @@ class OwnedProcess:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    command: tuple[str, ...]
 
     @classmethod
     def start(
@@ -39,15 +47,14 @@ class OwnedProcess:
         """Start `command` with exactly `env`; output of both kinds is appended to `log`."""
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [os.fspath(part) for part in command],
+                bound_to_us([os.fspath(part) for part in command]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
-                preexec_fn=end_with_parent,
             )
-        return cls(name, process, log)
+        return cls(name, process, log, tuple(os.fspath(part) for part in command))
 
     @property
     def pid(self) -> int:
