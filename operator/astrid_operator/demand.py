@@ -1,0 +1,275 @@
+"""Reads from Redis what waits, runs, is delayed and is dead, for all queues once a second.
+
+Owns the connections to brokers, one pipeline per endpoint and tick, and the words for what goes wrong. Never
+writes, never takes what it could not read for nothing, and never lets one slow endpoint hold up another.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.brokers import BrokerAddress
+from astrid_operator.dramatiq_keys import COUNT_QUEUE, MAX_HEAD_BYTES, DramatiqQueue
+from astrid_operator.scaling_values import Demand, DemandReading
+
+log = structlog.get_logger(__name__)
+
+#: Longest that a tick waits for an endpoint that answered last time, in seconds; a later tick has the answer.
+PATIENCE_SECONDS = 0.3
+#: Longest pause between two attempts on an endpoint that fails, in seconds.
+LONGEST_PAUSE_SECONDS = 5.0
+#: Seconds after which the connection to an endpoint that no AstridQueue names any more is closed.
+UNUSED_SECONDS = 60.0
+
+_COUNT_QUEUE_SHA = hashlib.sha1(COUNT_QUEUE.encode(), usedforsecurity=False).hexdigest()
+
+#: What an error of redis-py means, the first that fits. Its own text is not shown: that may hold anything.
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (redis_errors.BusyLoadingError, "Loading: it is still reading its data set"),
+    (redis_errors.AuthenticationError, "NotAuthenticated: it refuses the credentials"),
+    (redis_errors.AuthorizationError, "NotAuthorised: its user may not do this"),
+    (redis_errors.NoPermissionError, "NotAuthorised: its user may not do this"),
+    (redis_errors.ReadOnlyError, "ReadOnly: it is a replica"),
+    (redis_errors.MasterDownError, "MasterDown: it is a replica without its master"),
+    (redis_errors.MaxConnectionsError, "TooManyConnections"),
+    (redis_errors.OutOfMemoryError, "OutOfMemory"),
+    (redis_errors.TimeoutError, "TimedOut: it did not answer in time"),
+    (TimeoutError, "TimedOut: it did not answer in time"),
+    (redis_errors.ConnectionError, "Unreachable: no connection"),
+    (OSError, "Unreachable: no connection"),
+    (ValueError, "BadAddress: its address cannot be understood"),
+    (redis_errors.ResponseError, "Refused: it answers with an error"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerQueue:
+    """One Dramatiq queue on one Redis: what an AstridQueue claims."""
+
+    broker: BrokerAddress
+    queue: DramatiqQueue
+
+
+def trouble_of(error: Exception) -> str:
+    """One word and a few more for why a Redis could not be read."""
+    words = next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)
+    return f"{words} ({error})" if type(error) is redis_errors.ResponseError else words
+
+
+class DemandReader:
+    """The newest reading of every queue; `read` is called once a tick."""
+
+    def __init__(self, clock: Callable[[], float], rng: random.Random, *, timeout_seconds: float) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._timeout = timeout_seconds
+        self._endpoints: dict[BrokerAddress, _Endpoint] = {}
+
+    async def read(self, wanted: Mapping[QueueKey, BrokerQueue]) -> dict[QueueKey, DemandReading]:
+        """A reading for every key of `wanted`, after at most `PATIENCE_SECONDS`.
+
+        Where an endpoint has not answered by then, the reading is the one before, until that is as old as the
+        time limit; from then on it says that nothing is known.
+        """
+        by_broker: defaultdict[BrokerAddress, set[DramatiqQueue]] = defaultdict(set)
+        for claim in wanted.values():
+            by_broker[claim.broker].add(claim.queue)
+        awaited = [self._endpoint(broker).start(queues) for broker, queues in by_broker.items()]
+        tasks = [task for task in awaited if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
+        await self._forget_unused()
+        return {key: self._endpoints[claim.broker].reading(claim.queue) for key, claim in wanted.items()}
+
+    def reachable(self) -> dict[str, bool]:
+        """Whether each endpoint answered its latest read, by its address without credentials."""
+        return {str(broker): not endpoint.trouble for broker, endpoint in self._endpoints.items()}
+
+    async def close(self) -> None:
+        """End every read and connection."""
+        for endpoint in self._endpoints.values():
+            await endpoint.close()
+        self._endpoints.clear()
+
+    def _endpoint(self, broker: BrokerAddress) -> "_Endpoint":
+        if broker not in self._endpoints:
+            self._endpoints[broker] = _Endpoint(broker, self._clock, self._rng, self._timeout)
+        return self._endpoints[broker]
+
+    async def _forget_unused(self) -> None:
+        now = self._clock()
+        unused = [broker for broker, each in self._endpoints.items() if now - each.wanted_at > UNUSED_SECONDS]
+        for broker in unused:
+            await self._endpoints.pop(broker).close()
+
+
+class _Endpoint:
+    """One Redis, read by one task at a time."""
+
+    def __init__(
+        self, broker: BrokerAddress, clock: Callable[[], float], rng: random.Random, timeout_seconds: float
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._rng = rng
+        self._timeout = timeout_seconds
+        self._client: redis.asyncio.Redis | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._readings: dict[DramatiqQueue, DemandReading] = {}
+        self._failures = 0
+        self._next_try_at = float("-inf")
+        self._started_at = float("-inf")
+        self.wanted_at = clock()
+        #: Why the latest read failed as a whole; empty: it did not.
+        self.trouble = ""
+
+    def start(self, queues: Collection[DramatiqQueue]) -> asyncio.Task[None] | None:
+        """Begin a read unless one is under way or a pause is kept; the task, if it is worth waiting for."""
+        now = self.wanted_at = self._clock()
+        for gone in self._readings.keys() - set(queues):
+            del self._readings[gone]
+        if self._task is not None and not self._task.done():
+            return None
+        if now < self._next_try_at:
+            return None
+        self._started_at = now
+        self._task = asyncio.create_task(self._read(tuple(queues)), name=f"read demand from {self._broker}")
+        return None if self.trouble else self._task
+
+    def reading(self, queue: DramatiqQueue) -> DemandReading:
+        """The newest that is known of `queue`; not the numbers of a read that is overdue."""
+        now = self._clock()
+        known = self._readings.get(queue)
+        if known is None:
+            return DemandReading(now, None, self._sentence("not read yet"))
+        if known.demand is None:
+            return replace(known, at=now)
+        if now - known.at > self._timeout + 2 * PATIENCE_SECONDS:
+            return replace(known, at=now, demand=None, trouble=self._sentence("TimedOut: no answer yet"))
+        return known
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._drop_client()
+
+    async def _read(self, queues: tuple[DramatiqQueue, ...]) -> None:
+        """Read `queues` once and keep what was found; never raises but when cancelled."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                now_ms, server, counts = await self._counts(queues)
+        except (redis_errors.RedisError, OSError, ValueError) as error:
+            self._failed(trouble_of(error), queues)
+            await self._drop_client()
+            return
+        self._succeeded()
+        at = self._clock()
+        for queue, count in zip(queues, counts, strict=True):
+            self._readings[queue] = self._reading_of(queue, count, at, now_ms, server)
+
+    async def _counts(self, queues: tuple[DramatiqQueue, ...]) -> tuple[float, str | None, list[Any]]:
+        """Server time in ms, the server's identity and one answer or error per queue."""
+        if self._client is None:
+            self._client = _connect(self._broker, self._timeout)
+        answers = await self._pipeline(self._client, queues)
+        if any(isinstance(each, redis_errors.NoScriptError) for each in answers):
+            await self._client.script_load(COUNT_QUEUE)
+            answers = await self._pipeline(self._client, queues)
+        time, server, replication, *counts = answers
+        failures = [each for each in (time, *counts) if isinstance(each, Exception)]
+        if len(failures) == 1 + len(counts):
+            raise failures[0]
+        if isinstance(time, Exception):
+            raise time
+        return time[0] * 1000 + time[1] / 1000, _identity(server, replication), counts
+
+    async def _pipeline(self, client: "redis.asyncio.Redis", queues: tuple[DramatiqQueue, ...]) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.info("server")
+        pipeline.info("replication")
+        for queue in queues:
+            pipeline.evalsha(_COUNT_QUEUE_SHA, 4, *queue.keys, MAX_HEAD_BYTES)
+        return await pipeline.execute(raise_on_error=False)
+
+    def _reading_of(
+        self, queue: DramatiqQueue, count: Any, at: float, now_ms: float, server: str | None
+    ) -> DemandReading:
+        before = self._readings.get(queue)
+        last_read_at = before.last_read_at if before else None
+        if isinstance(count, Exception):
+            return DemandReading(at, None, self._sentence(trouble_of(count)), last_read_at, server)
+        return DemandReading(at, demand_of(count, now_ms), "", at, server)
+
+    def _failed(self, trouble: str, queues: Collection[DramatiqQueue]) -> None:
+        if not self.trouble:
+            log.warning("Redis not read", broker=str(self._broker), trouble=trouble)
+        self.trouble = trouble
+        self._failures += 1
+        pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2.0 ** min(self._failures, 10))
+        at = self._clock()
+        self._next_try_at = at + self._rng.uniform(pause / 2, pause)
+        for queue in queues:
+            before = self._readings.get(queue)
+            last_read_at = before.last_read_at if before else None
+            self._readings[queue] = DemandReading(at, None, self._sentence(trouble), last_read_at)
+
+    def _succeeded(self) -> None:
+        if self.trouble:
+            log.info("Redis read again", broker=str(self._broker), trouble=self.trouble)
+        self.trouble, self._failures, self._next_try_at = "", 0, float("-inf")
+
+    def _sentence(self, trouble: str) -> str:
+        return f"Redis {self._broker}: {trouble}"
+
+    async def _drop_client(self) -> None:
+        """Close the connection, whose state is not known; the next read makes a new one."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(redis_errors.RedisError, OSError):
+                async with asyncio.timeout(1.0):
+                    await client.aclose()
+
+
+def demand_of(count: list[Any], now_ms: float) -> Demand:
+    """The answer of `COUNT_QUEUE` as demand; `now_ms` is the server's time."""
+    ready, outstanding, delayed, dead, since_ms = (int(each) for each in count)
+    return Demand(
+        ready=ready,
+        running=max(0, outstanding - ready),
+        delayed=delayed,
+        dead=dead,
+        oldest_seconds=max(0.0, (now_ms - since_ms) / 1000) if since_ms >= 0 else None,
+    )
+
+
+def _identity(server: Any, replication: Any) -> str | None:
+    """What changes when another server answers: run id and role; None where the user may not ask."""
+    if isinstance(server, Exception) or isinstance(replication, Exception) or "run_id" not in server:
+        return None
+    return f"{server['run_id']}/{replication.get('role', '')}"
+
+
+def _connect(broker: BrokerAddress, timeout_seconds: float) -> "redis.asyncio.Redis":
+    return redis.asyncio.from_url(
+        broker.url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        client_name="astrid-operator",
+        decode_responses=False,
+    )
