@@ -1,2 +1,1 @@
-"""The fourth stage: candidates are classified; what passes becomes a detection.
-"""
+"""The fourth stage: candidates are classified; what passes becomes a detection."""
