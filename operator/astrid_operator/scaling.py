@@ -1,0 +1,203 @@
+"""How many members a fleet shall have: policy, demand, fleet and memory in, one decision out.
+
+Owns the order in which the rules are asked. Pure: no clock, no client, no settings; the same arguments give
+the same answer, on a cluster, on one machine and in a simulation. Never shrinks a fleet that may be busy, and
+never takes what is unknown for nothing.
+
+    enabled > paused > Manual > Auto
+    Auto: what demand justifies (scaling_growth) > floor > ceiling > room
+          more than there is: in one step; less: only past every hold (scaling_holds)
+"""
+
+from dataclasses import replace
+
+from astrid_operator.astrid_queue import AstridQueueSpec, Paused, ScalingMode
+from astrid_operator.fleet import FleetState
+from astrid_operator.scaling_growth import Situation, Wanted, seconds, wanted_by_demand
+from astrid_operator.scaling_holds import shrunk
+from astrid_operator.scaling_memory import remember
+from astrid_operator.scaling_values import (
+    Demand,
+    DemandReading,
+    MembersSeen,
+    Reason,
+    ScalingDecision,
+    ScalingMemory,
+)
+
+__all__ = [
+    "Demand",
+    "DemandReading",
+    "MembersSeen",
+    "Reason",
+    "ScalingDecision",
+    "ScalingMemory",
+    "decide",
+    "limited",
+]
+
+#: Seconds that a pod has beyond `timeoutSeconds` to end what it runs.
+GRACE_SECONDS = 60
+
+
+def decide(
+    policy: AstridQueueSpec, reading: DemandReading, fleet: FleetState, memory: ScalingMemory, now: float
+) -> tuple[ScalingDecision, ScalingMemory]:
+    """The size that the fleet shall have now, and what to remember until the next decision.
+
+    Times are monotonic seconds of one clock. Deciding again on the same arguments with the decision carried
+    out gives the same size.
+    """
+    memory = remember(reading, fleet.current * policy.slots, memory, now)
+    decision, memory = _decision(policy, reading, fleet, memory, now)
+    return decision, replace(memory, decided=decision.replicas)
+
+
+def limited(decision: ScalingDecision, granted: int, why: str) -> ScalingDecision:
+    """`decision` where a budget grants only `granted` members; unchanged where that is enough."""
+    if granted >= decision.replicas:
+        return decision
+    message = f"{granted} of {decision.replicas} granted: {why}; {decision.message}"
+    return replace(decision, replicas=granted, reason=Reason.SCALE_LIMITED, message=message)
+
+
+def _decision(
+    policy: AstridQueueSpec, reading: DemandReading, fleet: FleetState, memory: ScalingMemory, now: float
+) -> tuple[ScalingDecision, ScalingMemory]:
+    there = fleet if fleet.exists else replace(fleet, desired=memory.decided or 0)
+    if not policy.enabled:
+        decision = _disabled(policy)
+    elif policy.paused is Paused.ALL:
+        decision = _kept(there, Reason.PAUSED, "paused is All")
+    elif policy.scaling.mode is ScalingMode.MANUAL:
+        decision = _within_pause(_manual(policy), policy, there)
+    elif reading.demand is None:
+        decision = _frozen(reading, there)
+    else:
+        decision, memory = _auto(Situation(policy, reading.demand, fleet, memory, now))
+        return _within_pause(decision, policy, there), memory
+    return decision, replace(memory, surplus_since=None)
+
+
+def _disabled(policy: AstridQueueSpec) -> ScalingDecision:
+    grace = policy.timeout_seconds + GRACE_SECONDS
+    return ScalingDecision(
+        0, Reason.DISABLED, f"0 wanted: enabled is false; running tasks have {grace} s to end"
+    )
+
+
+def _manual(policy: AstridQueueSpec) -> ScalingDecision:
+    count = min(policy.replicas, policy.scaling.max_replicas)
+    return ScalingDecision(count, Reason.MANUAL, f"{count} wanted: replicas, in Manual mode", wanted=count)
+
+
+def _frozen(reading: DemandReading, fleet: FleetState) -> ScalingDecision:
+    age = reading.unread_seconds
+    known = "was never read" if age is None else f"was not read for {seconds(age)}"
+    trouble = f": {reading.trouble}" if reading.trouble else ""
+    return _kept(fleet, Reason.BROKER_UNREACHABLE, f"demand {known}{trouble}")
+
+
+def _kept(fleet: FleetState, reason: Reason, why: str) -> ScalingDecision:
+    return ScalingDecision(fleet.desired, reason, f"{fleet.desired} kept: {why}", wanted=fleet.desired)
+
+
+def _within_pause(decision: ScalingDecision, policy: AstridQueueSpec, fleet: FleetState) -> ScalingDecision:
+    """`decision`, held back where `paused` forbids its direction."""
+    shrinks, grows = decision.replicas < fleet.desired, decision.replicas > fleet.desired
+    if not ((policy.paused is Paused.SCALE_IN and shrinks) or (policy.paused is Paused.SCALE_OUT and grows)):
+        return decision
+    held = _kept(fleet, Reason.PAUSED, f"paused is {policy.paused}; {decision.message}")
+    return replace(held, look_again_at=decision.look_again_at, wanted=decision.wanted)
+
+
+# ------------------------------------------------------------------------------------------------ Auto
+
+
+def _auto(it: Situation) -> tuple[ScalingDecision, ScalingMemory]:
+    wanted = _with_ceiling(it, _with_floor(it, wanted_by_demand(it)))
+    it = replace(it, memory=_remember_room(it))
+    placed = _with_room(it, wanted)
+    it = replace(it, memory=_remember_surplus(it, placed))
+    decision = _stepped(it, placed)
+    return replace(decision, wanted=wanted.replicas, look_again_at=_next_look(it, decision)), it.memory
+
+
+def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:
+    """Up in one step; down to what may be at most at once; further down past the holds."""
+    desired, most = it.fleet.desired, max(wanted.replicas, min(_room(it), it.policy.scaling.max_replicas))
+    if wanted.replicas < desired <= most:
+        return shrunk(it, wanted)
+    if wanted.replicas < most < desired:
+        reason = Reason.CEILING if most == it.policy.scaling.max_replicas else Reason.NO_ROOM
+        return ScalingDecision(most, reason, f"{most} at most, {desired} there; {wanted.message}")
+    starting = it.fleet.starting + it.fleet.unscheduled
+    also = f"; {starting} already starting" if starting else ""
+    return ScalingDecision(wanted.replicas, wanted.reason, f"{wanted.message}{also}")
+
+
+def _with_floor(it: Situation, wanted: Wanted) -> Wanted:
+    floor, policy = it.policy.floor, it.policy
+    if wanted.replicas >= floor:
+        return wanted
+    if policy.replicas > policy.scaling.min_replicas:
+        why = "replicas, which in Auto mode is a floor and never a ceiling"
+    else:
+        why = "scaling.minReplicas"
+    return Wanted(floor, Reason.FLOOR, f"{why}; else {wanted.message}")
+
+
+def _with_ceiling(it: Situation, wanted: Wanted) -> Wanted:
+    most = it.policy.scaling.max_replicas
+    if wanted.replicas <= most:
+        return wanted
+    return Wanted(most, Reason.CEILING, f"scaling.maxReplicas; else {wanted.message}")
+
+
+def _with_room(it: Situation, wanted: Wanted) -> Wanted:
+    room = _room(it)
+    if wanted.replicas <= room:
+        return wanted
+    why = f"more fitted nowhere for {it.policy.scaling.unschedulable_seconds} s; else {wanted.message}"
+    return Wanted(room, Reason.NO_ROOM, why)
+
+
+def _room(it: Situation) -> int:
+    """Members that may be asked for, as far as places are known: no bound unless some fitted nowhere.
+
+    Those of the floor keep waiting for a place, and so does one, so that work begins when there is one.
+    """
+    if it.now >= it.memory.no_room_until:
+        return it.policy.scaling.max_replicas
+    waiting = max(0, it.fleet.unscheduled - it.leaving) if _waits_too_long(it) else 0
+    return max(it.fleet.desired - waiting, it.policy.floor, 1)
+
+
+def _waits_too_long(it: Situation) -> bool:
+    since = it.fleet.unschedulable_since
+    return since is not None and it.now - since >= it.policy.scaling.unschedulable_seconds
+
+
+def _remember_room(it: Situation) -> ScalingMemory:
+    if not _waits_too_long(it):
+        return it.memory
+    return replace(it.memory, no_room_until=it.now + it.policy.scaling.unschedulable_seconds)
+
+
+def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
+    if wanted.replicas >= it.fleet.desired:
+        return replace(it.memory, surplus_since=None)
+    since = it.memory.surplus_since
+    return replace(it.memory, surplus_since=it.now if since is None else since)
+
+
+def _next_look(it: Situation, decision: ScalingDecision) -> float | None:
+    """The earliest time at which the answer may change although no input has."""
+    due, waiting = it.demand.next_due_seconds, it.fleet.unschedulable_since
+    times = [
+        decision.look_again_at,
+        None if due is None else it.now + due - it.start_seconds,
+        None if waiting is None else waiting + it.policy.scaling.unschedulable_seconds,
+        it.memory.no_room_until,
+    ]
+    return min((time for time in times if time is not None and time > it.now), default=None)

@@ -1,0 +1,82 @@
+"""What a new reading adds to the memory of a queue.
+
+Owns when an empty queue is believed, what counts as idle time and what is a burst. Decides no size
+(`scaling.py` does), and has no clock: `now` is an argument.
+"""
+
+from dataclasses import replace
+
+from astrid_operator.scaling_values import Demand, DemandReading, ScalingMemory
+
+#: Seconds for which a Redis that came back, or came back changed, is not believed enough to shrink on. Long
+#: enough for producers and a fail-over to settle.
+TRUST_SECONDS = 60.0
+
+#: Seconds for which messages that come faster forbid to shrink.
+BURST_SECONDS = 60.0
+
+#: A burst: the short window sees more than this many times the arrivals of the long one.
+BURST_FACTOR = 2.0
+
+#: Task time assumed where none is known, only to tell a quick drain from a flushed queue.
+QUICK_TASK_SECONDS = 0.05
+
+
+def remember(reading: DemandReading, slots: int, memory: ScalingMemory, now: float) -> ScalingMemory:
+    """`memory` after `reading`; `slots` is how many tasks the fleet can run at a time."""
+    demand = reading.demand
+    if demand is None:
+        return replace(memory, at=reading.at, was_known=False, surplus_since=None)
+    why = _why_not_to_trust(reading, demand, slots, memory)
+    return replace(
+        memory,
+        at=reading.at,
+        was_known=True,
+        demand=demand,
+        server=reading.server or memory.server,
+        idle_seconds=_idle_seconds(reading, demand, memory),
+        untrusted_until=now + TRUST_SECONDS if why else memory.untrusted_until,
+        untrusted_why=why or memory.untrusted_why,
+        burst_until=now + BURST_SECONDS if is_burst(demand) else memory.burst_until,
+    )
+
+
+def is_idle(demand: Demand) -> bool:
+    """Nothing waits, runs or is due, and no member says that it is busy."""
+    return demand.work == 0 and (demand.members is None or demand.members.busy == 0)
+
+
+def is_burst(demand: Demand) -> bool:
+    """Messages come much faster than they used to."""
+    fast, slow = demand.arrivals_per_s_fast, demand.arrivals_per_s_slow
+    return fast is not None and slow is not None and fast > BURST_FACTOR * slow
+
+
+def _idle_seconds(reading: DemandReading, demand: Demand, memory: ScalingMemory) -> float:
+    if not is_idle(demand):
+        return 0.0
+    was_idle = memory.was_known and memory.demand is not None and is_idle(memory.demand)
+    passed = reading.at - memory.at if was_idle and memory.at is not None else 0.0
+    return memory.idle_seconds + max(0.0, passed)
+
+
+def _why_not_to_trust(reading: DemandReading, demand: Demand, slots: int, memory: ScalingMemory) -> str:
+    """Why an empty queue should not be believed from here on; empty: nothing speaks against it."""
+    if memory.at is not None and not memory.was_known:
+        return "Redis answers again after an outage"
+    if reading.server is not None and memory.server not in (None, reading.server):
+        return "another Redis server answers, or the same one after a restart"
+    if _vanished(demand, slots, memory, reading.at):
+        return "messages vanished faster than they could have been worked off"
+    return ""
+
+
+def _vanished(demand: Demand, slots: int, memory: ScalingMemory, at: float) -> bool:
+    before = memory.demand
+    if before is None or memory.at is None or demand.outstanding or not before.outstanding:
+        return False
+    if demand.finished is not None and before.finished is not None:
+        return demand.finished - before.finished < before.outstanding / 2
+    task_seconds = demand.service_seconds or before.service_seconds or QUICK_TASK_SECONDS
+    could_finish = slots * ((at - memory.at) / task_seconds + 1)
+    return before.outstanding > 2 * could_finish
