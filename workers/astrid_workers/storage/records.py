@@ -25,7 +25,8 @@ from astrid_workers.storage.states import ObservationState, RunStatus
 def find_observation(session: Session, ref: str) -> Observation:
     """The observation with this id, or with this external id where exactly one survey has it.
 
-    Raises ObservationNotThereYet where there is none, UnknownObservation, listing the surveys, where several are.
+    Raises ObservationNotThereYet where there is none, UnknownObservation, listing the surveys, where there
+    are several.
     """
     given = uuid_given(ref)
     by_id = session.get(Observation, given) if given is not None else None
@@ -36,7 +37,7 @@ def find_observation(session: Session, ref: str) -> Observation:
         msg = f"there is no observation {ref} yet"
         raise ObservationNotThereYet(msg)
     if len(found) > 1:
-        msg = f"observation {ref} is in {len(found)} surveys: {_surveys_of(session, found)}; name it by its UUID"
+        msg = f"observation {ref} is in {len(found)} surveys: {_surveys_of(session, found)}; give its UUID"
         raise UnknownObservation(msg, n_surveys=len(found))
     return found[0]
 
@@ -64,7 +65,7 @@ def observations_near(
 
 
 def pointing_of(observation: Observation) -> Pointing:
-    """Where the observation looks: the middle of its corners where it has a WCS, else where it said it would."""
+    """Where the observation looks: the middle of its corners, or without a WCS the position it came with."""
     if observation.footprint is None:
         return Pointing(observation.ra_deg, observation.dec_deg)
     ra_deg, dec_deg = centre_of(observation.footprint)

@@ -35,7 +35,7 @@ class Pointing:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFacts:
-    """What is known of one reference that shares the observation's filter; None where nothing was measured."""
+    """What is known of one reference in the observation's filter; None where nothing was measured."""
 
     observation_id: UUID
     pointing: Pointing
@@ -48,8 +48,8 @@ class ReferenceFacts:
 def ranked(science: Pointing, references: Iterable[ReferenceFacts]) -> list[tuple[ReferenceFacts, float]]:
     """The references that cover any of the field, best first, each with its coverage in 0..1.
 
-    More coverage comes before more depth (limiting magnitude, else exposure), depth before sharper seeing; the
-    rest is settled by the later observation and then the id, so that the order is always the same.
+    More coverage comes before more depth (limiting magnitude, else exposure), depth before sharper seeing;
+    the rest is settled by the later observation and then the id, so that the order is always the same.
     """
     covering = ((reference, coverage(science, reference.pointing)) for reference in references)
     return sorted(((r, share) for r, share in covering if share > 0), key=_order)
@@ -58,8 +58,8 @@ def ranked(science: Pointing, references: Iterable[ReferenceFacts]) -> list[tupl
 def coverage(science: Pointing, reference: Pointing) -> float:
     """Share of the science field that the reference holds, 0..1.
 
-    Where one of them has no corners it is 1 for pointings within `SAME_POINTING_DEG`, or for a centre inside the
-    other's corners, else 0.
+    Where one of them has no corners it is 1 for pointings within `SAME_POINTING_DEG`, or for a centre inside
+    the other's corners, else 0.
     """
     if science.corners is None or reference.corners is None:
         return float(_is_same_field(science, reference))
