@@ -4,7 +4,6 @@ Owns what starts and ends them. Without binaries and without a way to build them
 and fail where `CI=true`.
 """
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,19 +18,13 @@ from cluster.binaries import ControlPlaneMissing, find_or_build
 from cluster.control_plane import ControlPlane, free_ports
 from cluster.operator_process import OperatorProcess
 from cluster.process_pods import ProcessPods
+from support.required import required
 from support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 _found: dict[str, Path | str] = {}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this folder bears the mark `cluster`."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.cluster)
 
 
 @pytest.hookimpl(trylast=True)
@@ -58,10 +51,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """The cluster of this session. Its logs stay, and their place is printed, when a test failed."""
     if "binaries" not in _found:
-        sentence = f"no Kubernetes control plane: {_found.get('missing')}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+        required("a Kubernetes control plane", str(_found.get("missing")))
     cluster = ControlPlane(Path(_found["binaries"])).start()
     yield cluster
     failed = request.session.testsfailed > 0

@@ -1,0 +1,136 @@
+"""Slots are shared by class, then by weight, and never taken from a member before it has left."""
+
+import random
+
+import pytest
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.budget import Claim, grants
+
+
+def claim(name: str, priority: int = 5, **values: int | bool) -> Claim:
+    """A claim that wants what was decided, and holds nothing yet."""
+    decided = values.pop("decided", values.get("wanted", 0))
+    wanted = values.pop("wanted", decided)
+    return Claim(QueueKey("ns", name), priority, decided, wanted, values.pop("current", 0), **values)
+
+
+def members(claims: list[Claim], capacity: int) -> dict[str, int]:
+    """Name → members granted."""
+    return {key.name: grant.members for key, grant in grants(claims, capacity).items()}
+
+
+TABLE = [
+    ("where there is enough, everybody gets what was decided", 8,
+     [claim("a", wanted=3), claim("b", wanted=4)], {"a": 3, "b": 4}),
+    ("a lower number is served first", 4,
+     [claim("late", 6, wanted=4), claim("early", 1, wanted=3)], {"early": 3, "late": 1}),
+    ("floors come before the wishes of a higher class", 3,
+     [claim("early", 1, wanted=5), claim("late", 9, wanted=5, floor=1)], {"early": 2, "late": 1}),
+    ("of two floors that do not both fit, the higher class has its own", 1,
+     [claim("late", 9, wanted=1, floor=1), claim("early", 1, wanted=1, floor=1)], {"early": 1, "late": 0}),
+    ("within a class slots are shared evenly, up to what each wants", 9,
+     [claim("a", wanted=1), claim("b", wanted=9), claim("c", wanted=9)], {"a": 1, "b": 4, "c": 4}),
+    ("within a class a weight of two gets twice as much", 9,
+     [claim("a", wanted=9, weight=1), claim("b", wanted=9, weight=2)], {"a": 3, "b": 6}),
+    ("of equals, the one that already runs keeps its slot", 1,
+     [claim("a", wanted=1), claim("b", wanted=1, current=1)], {"a": 0, "b": 1}),
+    ("a member of several slots takes several", 5,
+     [claim("big", 1, wanted=3, slots_each=2), claim("small", 2, wanted=3)], {"big": 2, "small": 1}),
+    ("a member larger than the machine runs alone", 2,
+     [claim("huge", 1, wanted=3, slots_each=8), claim("small", 2, wanted=3)], {"huge": 1, "small": 0}),
+    ("a member kept idle leaves when another queue, of any class, wants its slot", 1,
+     [claim("idle", 1, wanted=0, decided=1, current=1), claim("busy", 9, wanted=1)], {"idle": 0, "busy": 0}),
+    ("a member kept idle stays where nobody wants its slot", 2,
+     [claim("idle", 9, wanted=0, decided=1, current=1), claim("busy", 1, wanted=1)], {"idle": 1, "busy": 1}),
+    ("growth waits until a leaving member has given its slot back", 2,
+     [claim("early", 1, wanted=2), claim("late", 9, wanted=1, current=1, draining=1)], {"early": 0, "late": 0}),
+    ("a slot that was given back is used at once", 2,
+     [claim("early", 1, wanted=2), claim("late", 9, wanted=1, draining=1)], {"early": 1, "late": 0}),
+    ("a queue that is held fast keeps what it has", 2,
+     [claim("paused", 9, wanted=0, decided=2, current=2, is_held_fast=True), claim("early", 1, wanted=2)],
+     {"paused": 2, "early": 0}),
+    ("nothing is granted beyond what was decided", 9,
+     [claim("held back by a pause", wanted=5, decided=1)], {"held back by a pause": 1}),
+    ("without slots nobody gets one", 0, [claim("a", wanted=1, floor=1)], {"a": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("capacity", "claims", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_slots_are_shared_as_the_table_says(
+    capacity: int, claims: list[Claim], expected: dict[str, int]
+) -> None:
+    """Each row is a sentence about who gets what."""
+    assert members(claims, capacity) == expected
+
+
+def test_what_is_withheld_is_said_with_its_holders() -> None:
+    """A person must see who has the slots."""
+    claims = [claim("early", 1, wanted=2, current=2), claim("late", 2, wanted=3)]
+    granted = grants(claims, 2)
+    assert granted[QueueKey("ns", "early")].why == ""
+    assert granted[QueueKey("ns", "late")].why == "2 slots in all, held by early 2"
+
+
+def test_a_slot_that_is_not_free_yet_is_waited_for() -> None:
+    """The sentence tells waiting from having no claim."""
+    claims = [claim("early", 1, wanted=2), claim("late", 9, wanted=2, current=2)]
+    assert (
+        grants(claims, 2)[QueueKey("ns", "early")].why == "waiting for slots to be given back, held by late 2"
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_draw_breaks_the_rules(seed: int) -> None:
+    """Never over the budget by growing, never above the decision, nothing idle while somebody wants it."""
+    rng = random.Random(seed)
+    capacity = rng.randint(0, 12)
+    claims = []
+    for number in range(rng.randint(1, 6)):
+        decided = rng.randint(0, 6)
+        claims.append(
+            claim(
+                str(number),
+                rng.randint(1, 3),
+                wanted=rng.randint(0, decided),
+                decided=decided,
+                current=rng.randint(0, 3),
+                draining=rng.randint(0, 1),
+                floor=rng.randint(0, 2),
+                weight=rng.randint(1, 4),
+                slots_each=rng.randint(1, 2),
+            )
+        )
+    granted = grants(claims, capacity)
+    after = {each.key: granted[each.key].members for each in claims}
+    grown = sum(max(0, after[each.key] - each.current) * each.slots_each for each in claims)
+    held = sum(each.held for each in claims)
+    assert grown <= max(0, capacity - held)
+    for each in claims:
+        assert 0 <= after[each.key] <= max(each.decided, 0)
+        assert (granted[each.key].why == "") == (after[each.key] >= each.decided)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_repeating_the_grants_comes_to_rest(seed: int) -> None:
+    """With unchanged wishes the fleets reach a state in which nothing moves and no wanted slot is left idle."""
+    rng = random.Random(seed)
+    capacity = rng.randint(1, 8)
+    claims = [
+        claim(str(number), rng.randint(1, 3), wanted=rng.randint(0, 4), current=rng.randint(0, 2))
+        for number in range(5)
+    ]
+    for _ in range(10):
+        granted = grants(claims, capacity)
+        moved = [
+            claim(each.key.name, each.priority, wanted=each.wanted, current=granted[each.key].members)
+            for each in claims
+        ]
+        if moved == claims:
+            break
+        claims = moved
+    else:
+        pytest.fail("the grants never came to rest")
+    assert sum(each.current for each in claims) == min(capacity, sum(each.wanted for each in claims))
