@@ -35,9 +35,12 @@ def shrunk(it: Situation, wanted: Wanted) -> ScalingDecision:
     replicas = (
         wanted.replicas if is_idle(it.demand) else max(wanted.replicas, it.fleet.desired - _removable(it))
     )
-    idle = f"idle for {seconds(it.memory.idle_seconds)}" if is_idle(it.demand) else _idle_members(it)
+    if is_idle(it.demand):
+        why = f"idle for {seconds(it.memory.idle_seconds)}; {wanted.why}"
+    else:
+        why = f"{_removable(it)} idle for {it.policy.scaling.idle_seconds} s and more; {wanted.message}"
     reason = Reason.IDLE if replicas == 0 else Reason.SURPLUS
-    return ScalingDecision(replicas, reason, f"{replicas} wanted: {idle}; {wanted.message}")
+    return ScalingDecision(replicas, reason, f"{replicas} wanted: {why}")
 
 
 def _kept(it: Situation, wanted: Wanted, hold: Hold) -> ScalingDecision:
@@ -115,7 +118,3 @@ def _removable(it: Situation) -> int:
     if members is None:
         return 0
     return max(0, sum(idle >= limit for idle in members.idle_seconds) - it.leaving)
-
-
-def _idle_members(it: Situation) -> str:
-    return f"{_removable(it)} idle for {it.policy.scaling.idle_seconds} s and more"

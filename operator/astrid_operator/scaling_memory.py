@@ -12,6 +12,9 @@ from astrid_operator.scaling_values import Demand, DemandReading, ScalingMemory
 #: enough for producers and a fail-over to settle.
 TRUST_SECONDS = 60.0
 
+#: Seconds that the first reading may take before its absence counts as an outage.
+FIRST_READ_SECONDS = 10.0
+
 #: Seconds for which messages that come faster forbid to shrink.
 BURST_SECONDS = 60.0
 
@@ -62,13 +65,19 @@ def _idle_seconds(reading: DemandReading, demand: Demand, memory: ScalingMemory)
 
 def _why_not_to_trust(reading: DemandReading, demand: Demand, slots: int, memory: ScalingMemory) -> str:
     """Why an empty queue should not be believed from here on; empty: nothing speaks against it."""
-    if memory.at is not None and not memory.was_known:
+    if _is_back(reading, memory):
         return "Redis answers again after an outage"
     if reading.server is not None and memory.server not in (None, reading.server):
         return "another Redis server answers, or the same one after a restart"
     if _vanished(demand, slots, memory, reading.at):
         return "messages vanished faster than they could have been worked off"
     return ""
+
+
+def _is_back(reading: DemandReading, memory: ScalingMemory) -> bool:
+    """The reading ends an outage; that nothing was read in the first moments is none."""
+    was_out = memory.at is not None and not memory.was_known
+    return was_out and (memory.demand is not None or reading.at - memory.started_at > FIRST_READ_SECONDS)
 
 
 def _vanished(demand: Demand, slots: int, memory: ScalingMemory, at: float) -> bool:

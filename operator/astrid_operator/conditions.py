@@ -1,0 +1,403 @@
+"""The status of an AstridQueue: what was seen and decided, as a person and a script read it.
+
+Owns the table of conditions, the coarse numbers and the answer to "is this worth a write?". Pure: no clock,
+no client. Never invents a number; what is not known is left out or stays as it was known last.
+
+    condition        True                              False
+    Ready            Idle AtSize Paused Disabled       Progressing WorkersUnhealthy BrokerUnreachable,
+                                                       and the reason why it is stalled
+    Reconciling      Creating RollingOut Scaling       Applied
+                     Retrying
+    Stalled          InvalidSpec QueueTaken            AsExpected
+                     BrokerNotConfigured QuotaExceeded
+    ScalingActive    Auto                              Manual Paused Disabled BrokerUnreachable NotTrustedYet
+    BrokerReachable  DemandRead                        BrokerUnreachable
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from astrid_operator.astrid_queue import AstridQueue, Paused
+from astrid_operator.desired import selector_string
+from astrid_operator.fleet import FleetState
+from astrid_operator.scaling import Demand, DemandReading, Reason, ScalingDecision
+
+Json = Any
+Status = dict[str, Json]
+
+#: Demand that was read within so many seconds counts as known to whoever reads the condition.
+REACHABLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps an AstridQueue from going on: a CamelCase reason and a sentence."""
+
+    reason: str
+    message: str
+
+
+class Urgency(StrEnum):
+    """When a new status should be written."""
+
+    NOW = "now"  #: a decision or a condition changed
+    LATER = "later"  #: numbers moved: as the allowance permits
+    NEVER = "never"  #: nothing that matters changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """One condition before it gets its times."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All that the table looks at."""
+
+    queue: AstridQueue
+    fleet: FleetState
+    reading: DemandReading | None
+    decision: ScalingDecision | None
+    previous: Mapping[str, Json]
+    now_iso: str
+    stalled: Trouble | None
+    retrying: str
+
+
+def desired_status(
+    queue: AstridQueue,
+    fleet: FleetState,
+    reading: DemandReading | None,
+    decision: ScalingDecision | None,
+    previous_status: Mapping[str, Json] | None,
+    now_iso: str,
+    *,
+    stalled: Trouble | None = None,
+    retrying: str = "",
+) -> Status:
+    """The whole status (wire form).
+
+    `fleet` is as it was seen before `decision` is carried out. `reading` None: demand was not asked for yet;
+    `decision` None: nothing could be decided. `stalled`: a person must act. `retrying`: a write failed and
+    will be tried again, and why. `now_iso` is UTC as RFC 3339 with whole seconds and `Z`.
+    """
+    seen = _Seen(queue, fleet, reading, decision, previous_status or {}, now_iso, stalled, retrying)
+    is_reachable = _broker_reachable(seen)
+    verdicts = [
+        _ready(seen, is_reachable.status),
+        _reconciling(seen),
+        _stalled(seen),
+        _scaling_active(seen, is_reachable.status),
+        is_reachable,
+    ]
+    return _without_none(
+        {
+            "observedGeneration": queue.generation,
+            "replicas": fleet.current,
+            "readyReplicas": fleet.ready,
+            "desiredReplicas": fleet.desired if decision is None else decision.replicas,
+            "selector": selector_string(queue.key),
+            "demand": _demand(reading, seen.previous, now_iso),
+            "lastScale": _last_scale(seen),
+            "gpu": _gpu(queue, decision),
+            "conditions": _conditions(verdicts, queue.generation, seen.previous, now_iso),
+        }
+    )
+
+
+def invalid_status(
+    generation: int, trouble: Trouble, previous_status: Mapping[str, Json] | None, now_iso: str
+) -> Status:
+    """The status of an object that cannot be parsed: stalled, everything else as it was known last."""
+    previous = previous_status or {}
+    verdicts = [
+        _Verdict("Ready", "False", trouble.reason, trouble.message),
+        _Verdict("Reconciling", "False", trouble.reason, "The last good fleet is left as it is"),
+        _Verdict("Stalled", "True", trouble.reason, trouble.message),
+        _as_before("ScalingActive", previous, trouble),
+        _as_before("BrokerReachable", previous, trouble),
+    ]
+    return {
+        **previous,
+        "observedGeneration": generation,
+        "conditions": _conditions(verdicts, generation, previous, now_iso),
+    }
+
+
+def urgency(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> Urgency:
+    """Whether `new` is worth a write at once, by the allowance, or not at all.
+
+    A sentence that alone has changed, or the time at which the same numbers were read again, is not.
+    """
+    if previous is None or _decided(previous) != _decided(new):
+        return Urgency.NOW
+    return Urgency.LATER if _numbers(previous) != _numbers(new) else Urgency.NEVER
+
+
+def amount_of_change(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> float:
+    """How far the numbers moved, 0 to 1: the largest relative change of any of them."""
+    before, after = _numbers(previous or {}), _numbers(new)
+    pairs = ((before.get(name) or 0, after.get(name) or 0) for name in before.keys() | after.keys())
+    return max((abs(a - b) / max(a, b, 1) for a, b in pairs), default=0.0)
+
+
+# ------------------------------------------------------------------------------------------ conditions
+
+
+def _ready(seen: _Seen, broker: str) -> _Verdict:
+    status, reason, message = _readiness(seen, broker)
+    return _Verdict("Ready", status, reason, message)
+
+
+def _readiness(seen: _Seen, broker: str) -> tuple[str, str, str]:
+    fleet, decision = seen.fleet, seen.decision
+    if seen.stalled is not None:
+        return "False", seen.stalled.reason, seen.stalled.message
+    if decision is None:
+        return "Unknown", "Progressing", "Nothing was decided yet"
+    if decision.reason is Reason.BROKER_UNREACHABLE and broker == "False":
+        return "False", "BrokerUnreachable", f"Demand is not known; the fleet is kept at {decision.replicas}"
+    if _has_size(fleet, decision) and fleet.settled:
+        return "True", _size_reason(seen.queue, decision), f"{_members(fleet.ready)}, as decided"
+    counts = f"{fleet.ready} of {_members(decision.replicas)} ready"
+    if fleet.unhealthy and fleet.ready < decision.replicas:
+        return "False", "WorkersUnhealthy", f"{counts}: {fleet.unhealthy}"
+    starting = f", {fleet.starting} starting" if fleet.starting else ""
+    waiting = f", {fleet.unscheduled} without a place" if fleet.unscheduled else ""
+    return "False", "Progressing", f"{counts}{starting}{waiting}"
+
+
+def _size_reason(queue: AstridQueue, decision: ScalingDecision) -> str:
+    if not queue.spec.enabled:
+        return "Disabled"
+    if queue.spec.paused is Paused.ALL:
+        return "Paused"
+    return "AtSize" if decision.replicas else "Idle"
+
+
+def _reconciling(seen: _Seen) -> _Verdict:
+    status, reason, message = _change(seen)
+    return _Verdict("Reconciling", status, reason, message)
+
+
+def _change(seen: _Seen) -> tuple[str, str, str]:
+    fleet, decision = seen.fleet, seen.decision
+    if seen.stalled is not None:
+        return "False", seen.stalled.reason, "Nothing is changed until a person has acted"
+    if seen.retrying:
+        return "True", "Retrying", seen.retrying
+    if not fleet.exists:
+        return "True", "Creating", "The fleet is being created"
+    if not fleet.settled:
+        return "True", "RollingOut", f"{fleet.updated} of {_members(fleet.current)} run the present settings"
+    if decision is not None and not _has_size(fleet, decision):
+        return "True", "Scaling", f"{fleet.ready} of {_members(decision.replicas)} ready"
+    return "False", "Applied", "All is applied"
+
+
+def _stalled(seen: _Seen) -> _Verdict:
+    if seen.stalled is not None:
+        return _Verdict("Stalled", "True", seen.stalled.reason, seen.stalled.message)
+    if seen.fleet.quota_exceeded:
+        return _Verdict("Stalled", "True", "QuotaExceeded", seen.fleet.quota_exceeded)
+    return _Verdict("Stalled", "False", "AsExpected", "Nothing needs a person")
+
+
+def _scaling_active(seen: _Seen, broker: str) -> _Verdict:
+    decision = seen.decision
+    if decision is None:
+        trouble = seen.stalled or Trouble("Progressing", "Nothing was decided yet")
+        return _Verdict("ScalingActive", "Unknown", trouble.reason, trouble.message)
+    is_off = decision.reason in _INACTIVE or seen.queue.spec.paused is Paused.ALL
+    if decision.reason is Reason.BROKER_UNREACHABLE and broker != "False":
+        is_off = False
+    if is_off:
+        return _Verdict("ScalingActive", "False", decision.reason.value, decision.message)
+    return _Verdict("ScalingActive", "True", "Auto", decision.message)
+
+
+#: Reasons for which Auto does not decide; the partial pauses are Auto still.
+_INACTIVE = (Reason.DISABLED, Reason.MANUAL, Reason.BROKER_UNREACHABLE, Reason.NOT_TRUSTED_YET)
+
+
+def _broker_reachable(seen: _Seen) -> _Verdict:
+    status, reason, message = _reach(seen.reading, _condition(seen.previous, "BrokerReachable"), seen.now_iso)
+    return _Verdict("BrokerReachable", status, reason, message)
+
+
+def _reach(
+    reading: DemandReading | None, before: Mapping[str, Json] | None, now_iso: str
+) -> tuple[str, str, str]:
+    age = None if reading is None else reading.unread_seconds
+    if age is not None and age <= REACHABLE_SECONDS:
+        return "True", "DemandRead", "Demand was read"
+    trouble = reading.trouble if reading is not None else ""
+    if age is None and not _has_waited(before, now_iso):
+        return "Unknown", "NotReadYet", trouble or "Demand was not read yet"
+    since = _earlier(now_iso, age) if age is not None else None
+    if before is not None and before["status"] == "False" and before["message"].endswith(trouble):
+        return "False", "BrokerUnreachable", before["message"]
+    known = f"not read since {since}" if since else "never read"
+    return "False", "BrokerUnreachable", f"Demand was {known}: {trouble}"
+
+
+def _has_waited(before: Mapping[str, Json] | None, now_iso: str) -> bool:
+    """The first reading has been waited for long enough to call the broker unreachable."""
+    if before is None:
+        return False
+    waited = _time(now_iso) - _time(before["lastTransitionTime"])
+    return before["status"] != "Unknown" or waited >= timedelta(seconds=REACHABLE_SECONDS)
+
+
+def _as_before(kind: str, previous: Mapping[str, Json], trouble: Trouble) -> _Verdict:
+    before = _condition(previous, kind)
+    if before is None:
+        return _Verdict(kind, "Unknown", trouble.reason, "Not looked at: the object could not be read")
+    return _Verdict(kind, before["status"], before["reason"], before["message"])
+
+
+def _conditions(
+    verdicts: Sequence[_Verdict], generation: int, previous: Mapping[str, Json], now_iso: str
+) -> list[dict[str, Json]]:
+    return [_timed(verdict, generation, _condition(previous, verdict.type), now_iso) for verdict in verdicts]
+
+
+def _timed(
+    verdict: _Verdict, generation: int, before: Mapping[str, Json] | None, now_iso: str
+) -> dict[str, Json]:
+    has_flipped = before is None or before["status"] != verdict.status
+    return {
+        "type": verdict.type,
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "message": verdict.message[:MESSAGE_CHARACTERS],
+        "observedGeneration": generation,
+        "lastTransitionTime": now_iso if before is None or has_flipped else before["lastTransitionTime"],
+    }
+
+
+#: Longest message that the schema takes.
+MESSAGE_CHARACTERS = 1024
+
+
+def _condition(status: Mapping[str, Json], kind: str) -> Mapping[str, Json] | None:
+    found: Mapping[str, Json] | None = next(
+        (each for each in status.get("conditions", ()) if each["type"] == kind), None
+    )
+    return found
+
+
+# --------------------------------------------------------------------------------------------- numbers
+
+
+def _has_size(fleet: FleetState, decision: ScalingDecision) -> bool:
+    return fleet.exists and fleet.desired == fleet.current == fleet.ready == decision.replicas
+
+
+def _members(count: int) -> str:
+    return "1 member" if count == 1 else f"{count} members"
+
+
+def _demand(
+    reading: DemandReading | None, previous: Mapping[str, Json], now_iso: str
+) -> Mapping[str, Json] | None:
+    """Coarse demand; `observedAt` stays while the coarse numbers do."""
+    before: Mapping[str, Json] | None = previous.get("demand")
+    if reading is None or reading.demand is None:
+        return before
+    numbers = _coarse_demand(reading.demand)
+    if before is not None and {**before, "observedAt": None} == {**numbers, "observedAt": None}:
+        return before
+    return {**numbers, "observedAt": now_iso}
+
+
+def _coarse_demand(demand: Demand) -> dict[str, Json]:
+    return _without_none(
+        {
+            "ready": coarse(demand.ready),
+            "running": coarse(demand.running),
+            "delayed": coarse(demand.delayed),
+            "dead": coarse(demand.dead),
+            "oldestSeconds": None if demand.oldest_seconds is None else coarse(demand.oldest_seconds),
+        }
+    )
+
+
+def coarse(amount: float) -> int:
+    """`amount` as a whole number, from 100 on rounded to two digits, so that noise is no news."""
+    whole = round(amount)
+    return whole if whole < 100 else round(whole, 2 - len(str(whole)))
+
+
+def _last_scale(seen: _Seen) -> Mapping[str, Json] | None:
+    """The latest change of size: this decision's, where it changes the size and was not noted before."""
+    before: Mapping[str, Json] | None = seen.previous.get("lastScale")
+    decision, fleet = seen.decision, seen.fleet
+    if decision is None or decision.replicas == fleet.desired:
+        return before
+    if before is not None and (before["from"], before["to"]) == (fleet.desired, decision.replicas):
+        return before
+    return {
+        "from": fleet.desired,
+        "to": decision.replicas,
+        "reason": decision.reason.value,
+        "message": decision.message[:MESSAGE_CHARACTERS],
+        "at": seen.now_iso,
+    }
+
+
+def _gpu(queue: AstridQueue, decision: ScalingDecision | None) -> dict[str, Json] | None:
+    count = queue.spec.gpu.count
+    if not count or decision is None:
+        return None
+    return {"wanted": decision.wanted * count, "granted": decision.replicas * count}
+
+
+def _decided(status: Mapping[str, Json]) -> Json:
+    """The parts of a status whose change is told at once."""
+    conditions = [
+        (each["type"], each["status"], each["reason"], each.get("observedGeneration"))
+        for each in status.get("conditions", ())
+    ]
+    last = status.get("lastScale") or {}
+    changes = (last.get("from"), last.get("to"), last.get("at"))
+    return (
+        conditions,
+        changes,
+        *(status.get(name) for name in ("observedGeneration", "desiredReplicas", "selector")),
+    )
+
+
+def _numbers(status: Mapping[str, Json]) -> dict[str, int]:
+    """The parts of a status that are refreshed by the allowance."""
+    parts = {
+        "": {name: status.get(name, 0) for name in ("replicas", "readyReplicas")},
+        "demand.": status.get("demand") or {},
+        "gpu.": status.get("gpu") or {},
+    }
+    return {
+        f"{part}{name}": value
+        for part, values in parts.items()
+        for name, value in values.items()
+        if isinstance(value, int)
+    }
+
+
+def _earlier(now_iso: str, seconds: float) -> str:
+    return (_time(now_iso) - timedelta(seconds=round(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+def _without_none(values: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in values.items() if value is not None}
