@@ -95,11 +95,24 @@ class Fleet(Protocol):
         """Forget the fleet of `key`, whose AstridQueue is gone, and end what nobody else ends."""
 
 
+class Subject(Protocol):
+    """Of whom is reported: an `AstridQueue`, or one whose spec cannot be parsed."""
+
+    @property
+    def key(self) -> QueueKey: ...
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def generation(self) -> int: ...
+
+
 class Reporter(Protocol):
     """Where a person reads what was seen and decided."""
 
-    async def status(self, queue: AstridQueue, status: Mapping[str, Any]) -> None:
+    async def status(self, queue: Subject, status: Mapping[str, Any]) -> None:
         """Replace the status of `queue` by `status` (wire form)."""
 
-    async def event(self, queue: AstridQueue, kind: EventType, reason: str, message: str) -> None:
+    async def event(self, queue: Subject, kind: EventType, reason: str, message: str) -> None:
         """Tell of a transition once: `reason` in CamelCase, `message` a sentence."""

@@ -77,6 +77,18 @@ class Seen:
                 del self._objects[kind][key]
         return key
 
+    def rescaled(self, key: QueueKey, replicas: int, version: str) -> None:
+        """The Deployment of `key` was given `replicas`; its watch will tell the rest."""
+        known = self.get(Kind.DEPLOYMENT, key)
+        if known is None or not version.isdecimal() or int(version) <= _version(known):
+            return
+        metadata = {**known["metadata"], "resourceVersion": version}
+        self._objects[Kind.DEPLOYMENT][key][key.name] = {
+            **known,
+            "metadata": metadata,
+            "spec": {**known["spec"], "replicas": replicas},
+        }
+
     def forget(self, kind: Kind, key: QueueKey) -> None:
         """The API server says that the object of the AstridQueue's own name is not there."""
         known = self.get(kind, key)
