@@ -56,9 +56,8 @@ def current_revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def history(database: Database) -> list[Revision]:
-    """All migrations that this code knows, oldest first."""
-    current = current_revision(database)
+def history(current: str | None) -> list[Revision]:
+    """All migrations that this code knows, oldest first, as a database at revision `current` has them."""
     scripts = list(_scripts().walk_revisions())[::-1]
     names = [script.revision for script in scripts]
     n_applied = names.index(current) + 1 if current in names else (len(names) if current else 0)
