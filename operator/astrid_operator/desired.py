@@ -1,7 +1,7 @@
 """The Deployment and the PodDisruptionBudget that an AstridQueue asks for, as manifests.
 
-Owns what a worker pod is told, how it is confined and what makes it roll. Pure. Never holds replicas (they are
-`/scale`'s), nor any field of scaling or priority in the pod template, so that these act without a restart.
+Owns what a worker pod is told, how it is confined and what makes it roll. Pure. Never holds replicas, which
+are `/scale`'s, nor any field of scaling or priority in the pod template, so that these act without a restart.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,75 @@
+"""`astrid-operator render`: the objects that AstridQueues in files would become.
+
+Owns the printing and the exit status. Asks no server, and decides nothing itself (`desired.py` does).
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+
+from astrid_operator.astrid_queue import AstridQueue
+from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb
+from astrid_operator.manifest_files import FileRejected, QueueInFile, read_queues
+from astrid_operator.settings import OperatorSettings
+
+#: Exit status for input that cannot be used.
+UNUSABLE = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="YAML file or folder with AstridQueues, - for standard input; may be repeated",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="image of workers whose AstridQueue names none (default: the setting)",
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the manifests as YAML; 2 and one sentence on standard error where a file cannot be used."""
+    defaults = OperatorDefaults(image=options.image or OperatorSettings().image)
+    try:
+        queues = read_queues(options.filename)
+    except FileRejected as error:
+        print(error, file=sys.stderr)  # noqa: T201 (a command speaks to its terminal)
+        return UNUSABLE
+    sys.stdout.write(rendered(queues, defaults))
+    return 0
+
+
+def rendered(queues: Sequence[QueueInFile], defaults: OperatorDefaults) -> str:
+    """One YAML stream with the objects of all `queues`, each group under the file that it came from."""
+    return "".join(
+        _document(entry.file, each) for entry in queues for each in _objects(entry.queue, defaults)
+    )
+
+
+def _objects(queue: AstridQueue, defaults: OperatorDefaults) -> Iterator[dict[str, Any]]:
+    yield desired_deployment(queue, defaults)
+    yield desired_pdb(queue)
+
+
+def _document(file: str, manifest: dict[str, Any]) -> str:
+    text = yaml.safe_dump(_plain(manifest), sort_keys=False, allow_unicode=True, width=110)
+    note = "# replicas are set through /scale\n" if manifest["kind"] == "Deployment" else ""
+    return f"---\n# from {file}\n{note}{text}"
+
+
+def _plain(value: Any) -> Any:
+    """A copy without shared parts, which YAML would print as anchors."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
