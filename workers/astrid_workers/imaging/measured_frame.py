@@ -1,0 +1,229 @@
+"""From pixels and header facts to a frame: units, gain, variance and mask.
+
+Owns how variance is known when no noise map came along; never reads a file.
+
+Variance is measured, not believed: the sky's own scatter on a mesh, plus the photons of sources where a gain
+is known. So it stays right for frames whose sky was subtracted, whose gain is wrong, or whose noise is not
+Poisson's.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from astrid_workers.frame import Float32Image, Frame, HeaderFacts, Uint32Image
+from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
+from astrid_workers.imaging.noise import photon_transfer, pixel_noise, robust_median_and_scatter
+from astrid_workers.mask import MaskBit
+
+BoolImage = NDArray[np.bool_]
+
+#: Gains of integer images beyond this are camera settings, not electrons per ADU.
+LARGEST_INTEGER_GAIN = 100.0
+#: Cells per axis on which a gain is read off the sky.
+GAIN_CELLS = 6
+#: Scatter below which squares leave float32's range: such images change their unit by a power of ten.
+SMALLEST_SCATTER = 1e-12
+
+
+def frame_from_pixels(
+    pixels: Float32Image,
+    *,
+    facts: HeaderFacts,
+    unit: str,
+    wcs: WCS | None = None,
+    assumed: tuple[str, ...] = (),
+    name: str = "frame",
+    sigma: Float32Image | None = None,
+    bad: BoolImage | None = None,
+    ceiling: float | None = None,
+    is_integer: bool = False,
+) -> Frame:
+    """A `Frame` of `pixels` (float32 `[y, x]` in `unit`, NaN where not measured).
+
+    `sigma` is one standard deviation per pixel in `unit`; where it is not positive and finite, nothing was
+    measured. `bad` pixels become `BAD_PIXEL`. `ceiling` is the largest value that the file's integers can
+    hold: taken as saturated where no level is known. `facts` are in `unit` and come back in the frame's.
+    """
+    lost = ~np.isfinite(pixels)
+    if sigma is not None:
+        with np.errstate(invalid="ignore"):
+            lost |= ~(sigma > 0) | ~np.isfinite(sigma)
+    science = np.where(lost, np.float32(0), pixels)
+    mask = np.where(lost, np.uint32(MaskBit.NO_DATA), np.uint32(0))
+    if bad is not None:
+        mask[bad] |= np.uint32(MaskBit.BAD_PIXEL)
+    said = list(assumed)
+    _mark_saturated(mask, science, lost, facts.saturation, ceiling, said)
+    seen = _Seen(science, mask, _sky(science, mask != 0), facts, is_integer)
+    factor, new_unit = _factor(seen, unit, said)
+    if factor != 1.0:
+        science = science * np.float32(factor)
+    variance = _variance(seen, science, sigma, factor, new_unit, said)
+    variance[lost] = np.inf
+    facts = _converted(facts, unit, factor, new_unit)
+    return Frame(science, variance, mask, wcs, new_unit, facts, tuple(said), name)
+
+
+def grown(mask: BoolImage, radius_px: int) -> BoolImage:
+    """`mask` and everything within `radius_px` (a diamond)."""
+    if radius_px < 1 or not mask.any():
+        return mask
+    wide: BoolImage = ndimage.binary_dilation(mask, iterations=radius_px)
+    return wide
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Pixels in the file's unit with all that was found out about them."""
+
+    science: Float32Image
+    mask: Uint32Image
+    sky: Background | None
+    facts: HeaderFacts
+    is_integer: bool
+
+
+def _sky(science: Float32Image, unusable: BoolImage) -> Background | None:
+    """The background, or None where too little is usable to know it."""
+    if unusable.size - np.count_nonzero(unusable) < FEWEST_PIXELS or min(science.shape) < 16:
+        return None
+    return estimate_background(science, unusable)
+
+
+def _mark_saturated(
+    mask: Uint32Image,
+    science: Float32Image,
+    lost: BoolImage,
+    level: float | None,
+    ceiling: float | None,
+    said: list[str],
+) -> None:
+    """SATURATED at or above the header's level, grown by a pixel; at the file type's ceiling without one."""
+    limit = ceiling if level is None else level
+    if limit is None:
+        return
+    hit = (science >= limit) & ~lost
+    if not hit.any():
+        return
+    if level is None:
+        said.append(
+            f"SATURATE is missing: {np.count_nonzero(hit)} pixels at {limit:g}, the largest value that the"
+            " file's integers hold, are taken as saturated"
+        )
+    mask[grown(hit, 1)] |= np.uint32(MaskBit.SATURATED)
+
+
+def _converted(facts: HeaderFacts, unit: str, factor: float, new_unit: str) -> HeaderFacts:
+    """Facts in the frame's unit; a gain means nothing in units that are not electrons."""
+    gain = facts.gain_e_per_adu
+    if new_unit != "electron":
+        gain = None
+    elif unit == "adu":
+        gain = factor
+    level, zero_point = facts.saturation, facts.zero_point_mag
+    return replace(
+        facts,
+        gain_e_per_adu=gain,
+        saturation=None if level is None else level * factor,
+        zero_point_mag=None if zero_point is None else zero_point + 2.5 * math.log10(factor),
+    )
+
+
+def _factor(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:
+    """What the pixels are multiplied with, and their unit afterwards."""
+    if unit == "electron":
+        return 1.0, "electron"
+    if unit == "electron / s" and seen.facts.exposure_s is not None:
+        said.append(f"electrons per second times EXPTIME = {seen.facts.exposure_s:g} s")
+        return seen.facts.exposure_s, "electron"
+    if unit == "adu":
+        return _gain(seen, said)
+    return _in_range(seen, unit, said)
+
+
+def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
+    gain = seen.facts.gain_e_per_adu
+    if gain is not None and not (seen.is_integer and gain > LARGEST_INTEGER_GAIN):
+        return gain, "electron"
+    why = (
+        "GAIN is missing" if gain is None else f"GAIN = {gain:g} is a camera's setting, not electrons per ADU"
+    )
+    estimate = None if seen.sky is None else _gain_from_sky(seen, seen.sky)
+    if estimate is None:
+        said.append(f"{why} and cannot be read off the sky's noise: kept in ADU, with measured variance")
+        return 1.0, "adu"
+    said.append(
+        f"{why}: {estimate:.3g} e-/ADU estimated from the sky's level and noise, as if without a pedestal"
+    )
+    return estimate, "electron"
+
+
+def _gain_from_sky(seen: _Seen, sky: Background) -> float | None:
+    """Photon transfer on a mesh of cells of blank sky."""
+    blank = (seen.mask == 0) & ~sky.sources
+    levels, noises = [], []
+    for rows in np.array_split(np.arange(blank.shape[0]), GAIN_CELLS):
+        for columns in np.array_split(np.arange(blank.shape[1]), GAIN_CELLS):
+            if rows.size < 5 or columns.size < 5:
+                continue
+            cell = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            if np.count_nonzero(blank[cell]) < FEWEST_PIXELS:
+                continue
+            levels.append(float(np.median(sky.level[cell])))
+            noises.append(pixel_noise(seen.science[cell], blank[cell]))
+    transfer = photon_transfer(np.array(levels), np.array(noises), seen.facts.read_noise_e)
+    return None if transfer is None else transfer.gain_e_per_adu
+
+
+def _in_range(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:
+    """A power of ten that brings the scatter of tiny physical units into float32's range."""
+    _, scatter = robust_median_and_scatter(seen.science[seen.mask == 0])
+    if not 0 < scatter < SMALLEST_SCATTER:
+        return 1.0, unit
+    exponent = -math.floor(math.log10(scatter))
+    said.append(f"values multiplied by 1e{exponent}, so that their squares can be represented")
+    return 10.0**exponent, f"1e-{exponent} {unit}"
+
+
+def _variance(
+    seen: _Seen, science: Float32Image, sigma: Float32Image | None, factor: float, unit: str, said: list[str]
+) -> Float32Image:
+    """Per-pixel variance in the frame's unit squared."""
+    scale = np.float32(factor)
+    if sigma is not None:
+        with np.errstate(invalid="ignore"):
+            given: Float32Image = np.square(sigma * scale)
+        return given
+    if seen.sky is None:
+        return _variance_without_sky(science, unit, seen.facts)
+    variance: Float32Image = np.square(seen.sky.rms * scale)
+    if unit == "electron":
+        variance += _source_photons(science - seen.sky.level * scale, seen.sky.rms * scale)
+    else:
+        said.append(
+            "variance is the sky's measured scatter: without a gain the photons of sources do not count"
+        )
+    return variance
+
+
+def _variance_without_sky(science: Float32Image, unit: str, facts: HeaderFacts) -> Float32Image:
+    """Too small or too masked for a mesh: photons and read-out noise in electrons, else one robust
+    scatter.
+    """
+    if unit == "electron":
+        return np.maximum(science, np.float32(1)) + np.float32((facts.read_noise_e or 0.0) ** 2)
+    _, scatter = robust_median_and_scatter(science)
+    return np.full(science.shape, scatter**2 if scatter > 0 else 1.0, np.float32)
+
+
+def _source_photons(residual: Float32Image, rms: Float32Image) -> Float32Image:
+    """Electrons above the sky where they are significant: the mean of 3 × 3 pixels above twice its own
+    scatter.
+    """
+    mean = ndimage.uniform_filter(residual, 3, mode="nearest")
+    return np.where(mean > rms * np.float32(2 / 3), np.maximum(mean, 0), np.float32(0))
