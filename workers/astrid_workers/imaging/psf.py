@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
+from scipy import fft, ndimage, optimize
+from scipy.spatial import cKDTree
 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
@@ -25,6 +26,9 @@ STAMP_HALF_FWHM = 4.5
 #: Never smaller than this, pixels: an undersampled PSF has wings too.
 MIN_HALF_PX = 8
 MAX_HALF_PX = 60
+#: Pedestal and wing are fitted within this radius in FWHM: further out, clean stars have neighbours and the sky
+#: has more faint light than around them, and the wing would be fitted to that.
+FIT_RADIUS_FWHM = 4.0
 #: Below this many clean stars the stack is noise: a Moffat of the measured width serves instead.
 MIN_STARS_FOR_STACK = 8
 #: Stars needed for a variation over the frame of order 1 and 2: five per unknown.
@@ -32,7 +36,13 @@ MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
 #: More stars than this only cost time.
 MAX_STARS = 300
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
-WEIGHT_SNR = 100.0
+WEIGHT_SNR = 400.0
+#: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
+PEDESTAL_PRIOR_SIGMA = 0.02
+#: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
+PEDESTAL_IN_STACK_NOISE = 2.0
+#: What is known of a Moffat's exponent before it is fitted: mean and sigma.
+BETA_PRIOR = (3.2, 0.7)
 #: Exponent of the fallback Moffat: atmospheric PSFs have 2.5 to 4.5.
 FALLBACK_BETA = 3.0
 #: Sigma of a Gaussian of FWHM 1.
@@ -153,7 +163,9 @@ def measure_psf(
 
 def allowed_order(n_stars: int, max_order: int) -> int:
     """The polynomial order that so many stars can carry."""
-    return max((o for o, need in MIN_STARS_FOR_ORDER.items() if n_stars >= need and o <= max_order), default=0)
+    return max(
+        (o for o, need in MIN_STARS_FOR_ORDER.items() if n_stars >= need and o <= max_order), default=0
+    )
 
 
 def moffat_psf(fwhm: float, frame_shape: tuple[int, ...], n_stars: int, size_px: int | None = None) -> Psf:
@@ -205,16 +217,48 @@ def _choose(stars: StarTable, shape: tuple[int, ...]) -> tuple[float, NDArray[np
     fwhm = float(np.median(known))
     scatter = max(1.4826 * float(np.median(np.abs(known - fwhm))), 0.04 * fwhm)
     margin = fwhm * 2
-    inside = (stars.x > margin) & (stars.x < shape[1] - 1 - margin) & (stars.y > margin) & (stars.y < shape[0] - 1 - margin)
+    inside = (
+        (stars.x > margin)
+        & (stars.x < shape[1] - 1 - margin)
+        & (stars.y > margin)
+        & (stars.y < shape[0] - 1 - margin)
+    )
     fit = clean & inside & (np.abs(widths - fwhm) < 4 * scatter) & (np.asarray(stars.snr) > 20)
     index = np.flatnonzero(fit)
     return fwhm, index[np.argsort(-np.asarray(stars.snr)[index])][:MAX_STARS]
 
 
+def _near_neighbours(stars: StarTable, index: NDArray[np.intp], half: int) -> NDArray[np.bool_]:
+    """Pixels of each star's stamp that another detection reaches: `(n, size, size)`.
+
+    A neighbour reaches as far as a Moffat of exponent 3 has more than 0.1 % of the star's peak.
+    """
+    x, y, flux = (np.nan_to_num(np.asarray(column, float)) for column in (stars.x, stars.y, stars.flux))
+    width = float(np.median(np.asarray(stars.fwhm_px)[index])) if index.size else 1.0
+    tree = cKDTree(np.column_stack([x, y]))
+    axis = np.arange(-half, half + 1.0)
+    near = np.zeros((len(index), 2 * half + 1, 2 * half + 1), bool)
+    for row, star in enumerate(index):
+        for other in tree.query_ball_point((x[star], y[star]), 1.5 * half):
+            distance = np.hypot(x[other] - x[star], y[other] - y[star])
+            if other == star or distance < 0.5:
+                continue
+            ratio = max(flux[other] / max(flux[star], 1e-30), 2e-3) / 1e-3
+            reach = width * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
+            dx, dy = (
+                axis[None, :] - (x[other] - np.rint(x[star])),
+                axis[:, None] - (y[other] - np.rint(y[star])),
+            )
+            near[row] |= dx * dx + dy * dy < reach * reach
+    return near
+
+
 class _Stack:
     """Star stamps that are recentred, scaled and combined; private to this module and changed in place."""
 
-    def __init__(self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps) -> None:
+    def __init__(
+        self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps
+    ) -> None:
         self.raw, self.noise, self.good, self.snr = data, noise, good, snr
         self.ix, self.iy = np.rint(x), np.rint(y)
         self.x, self.y = x.astype(float), y.astype(float)
@@ -244,7 +288,7 @@ class _Stack:
         columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
         inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
         rows, columns = np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
-        good = inside & ~bad[rows, columns]
+        good = inside & ~bad[rows, columns] & ~_near_neighbours(stars, index, half)
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
         return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
@@ -266,15 +310,16 @@ class _Stack:
 
     def _recentre(self, model: Stamps, fwhm: float) -> None:
         """Fit flux, centre and pedestal of each star with `model`, shift it to the middle, drop misfits."""
-        core = self.radius < 1.5 * fwhm
+        core, near = self.radius < 1.5 * fwhm, self.radius < FIT_RADIUS_FWHM * fwhm
         dy, dx = np.gradient(model)
         design = np.stack([model, -dx, -dy, np.ones_like(model)])
         misfit = np.zeros(len(self))
+        self.centred = self._shifted()
         for i in range(len(self)):
-            self.centred[i] = self._shifted(i)
-            weight = self.good[i] / self.noise[i] ** 2
+            weight = (self.good[i] & near) / self.noise[i] ** 2
+            held = np.array([0, 0, 0, 1 / (PEDESTAL_PRIOR_SIGMA * float(np.median(self.noise[i]))) ** 2])
             for _ in range(2):
-                solution = _solve(design, self.centred[i], weight)
+                solution = _solve(design, self.centred[i], weight, held)
                 residual = self.centred[i] - np.tensordot(solution, design, axes=1)
                 tolerance = 5 * self.noise[i] + 0.05 * np.abs(solution[0]) * model
                 weight = np.where(np.abs(residual) < tolerance, weight, 0.0)
@@ -286,10 +331,19 @@ class _Stack:
         limit = middle + 4 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.01)
         self.keep((misfit < limit) & (self.flux > 1e-9))
 
-    def _shifted(self, i: int) -> Stamps:
-        """Star `i` interpolated so that its centre falls on the middle pixel (cubic spline)."""
-        offset = (self.y[i] - self.iy[i], self.x[i] - self.ix[i])
-        return np.asarray(ndimage.shift(self.raw[i], (-offset[0], -offset[1]), order=3, mode="nearest"))
+    def _shifted(self) -> Stamps:
+        """All stars moved so that their centres fall on the middle pixel.
+
+        A Fourier shift has no transfer function of its own, and over random sub-pixel places the aliases of an
+        undersampled star average out, where any interpolation would blunt the PSF.
+        """
+        size = self.raw.shape[-1]
+        dx, dy = self.x - self.ix, self.y - self.iy
+        omega_y, omega_x = 2 * np.pi * fft.fftfreq(size), 2 * np.pi * fft.rfftfreq(size)
+        phase = np.exp(
+            1j * (omega_y[None, :, None] * dy[:, None, None] + omega_x[None, None, :] * dx[:, None, None])
+        )
+        return np.asarray(fft.irfft2(fft.rfft2(self.raw) * phase, s=(size, size)))
 
     def _normalised(self) -> tuple[Stamps, Stamps]:
         """Stamps of unit flux and their weights, with pixels that neighbours spoil left out."""
@@ -297,7 +351,9 @@ class _Stack:
         relative = self.noise / self.flux[:, None, None]
         middle = np.median(np.where(self.good, stamps, 0.0), axis=0)
         spread = 1.4826 * np.median(np.abs(stamps - middle), axis=0)
-        tolerance = 4 * np.sqrt(relative**2 + np.minimum(spread, 4 * np.median(relative, axis=0)) ** 2) + 0.1 * np.abs(middle)
+        tolerance = 4 * np.sqrt(
+            relative**2 + np.minimum(spread, 4 * np.median(relative, axis=0)) ** 2
+        ) + 0.1 * np.abs(middle)
         weight = 1 / (1 / self.snr**2 + 1 / WEIGHT_SNR**2)
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
@@ -309,8 +365,7 @@ class _Stack:
 
     def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
         """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1, 0, 0, …"""
-        for i in range(len(self)):
-            self.centred[i] = self._shifted(i)
+        self.centred = self._shifted()
         stamps, weights = self._normalised()
         basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
         normal = np.einsum("nij,nk,nl->ijkl", weights, basis, basis)
@@ -325,25 +380,26 @@ class _Stack:
         return terms
 
 
-def _solve(design: Stamps, data: Stamps, weight: Stamps) -> NDArray[np.float64]:
-    """Weighted least squares: `(k,)` for a design `(k, size, size)`."""
+def _solve(design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted least squares: `(k,)` for a design `(k, size, size)`; `held` is the precision of a prior about 0."""
     flat = design.reshape(len(design), -1)
     weighted = flat * weight.ravel()
     normal = weighted @ flat.T
     normal[np.diag_indices(len(design))] *= 1 + 1e-9
-    normal[np.diag_indices(len(design))] += 1e-30
+    normal[np.diag_indices(len(design))] += held + 1e-30
     return np.asarray(np.linalg.solve(normal, weighted @ data.ravel()))
 
 
 def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
     """The stack where it has signal, a Moffat wing beyond, and no pedestal.
 
-    The wing A (1 + r²/α²)^-β + c is fitted outside 0.8 FWHM with errors of 10 % of the wing plus the noise of the
+    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise of the
     outermost ring; c is what the background left and is taken off.
     """
-    ring = radius > radius.max() / np.sqrt(2) - max(2.0, 0.7 * fwhm)
+    outer = FIT_RADIUS_FWHM * fwhm
+    ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
     noise = max(1.4826 * float(np.median(np.abs(stack[ring] - np.median(stack[ring])))), 1e-7)
-    fitted = (radius > 0.8 * fwhm) & (radius < radius.max() / np.sqrt(2))
+    fitted = (radius > 0.8 * fwhm) & (radius < outer)
     r, values = radius[fitted], stack[fitted]
     parameters = _fit_wing(r, values, noise, fwhm)
     if parameters is None:
@@ -355,10 +411,13 @@ def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
     return (1 - blend) * (stack - pedestal) + blend * wing
 
 
-def _fit_wing(r: Stamps, values: Stamps, noise: float, fwhm: float) -> tuple[float, float, float, float] | None:
+def _fit_wing(
+    r: Stamps, values: Stamps, noise: float, fwhm: float
+) -> tuple[float, float, float, float] | None:
     def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
         model = np.exp(p[0]) * (1 + (r / np.exp(p[1])) ** 2) ** -p[2]
-        return np.asarray((model + p[3] * noise - values) / (0.1 * model + noise))
+        misfit = (model + p[3] * noise - values) / (0.1 * model + noise)
+        return np.append(misfit, [(p[2] - BETA_PRIOR[0]) / BETA_PRIOR[1], p[3] / PEDESTAL_IN_STACK_NOISE])
 
     start = [np.log(max(float(np.max(values)), noise) * 2), np.log(fwhm), 3.0, 0.0]
     lower, upper = [-np.inf, np.log(0.3 * fwhm), 1.6, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]

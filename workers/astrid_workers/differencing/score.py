@@ -1,0 +1,167 @@
+"""The score: a statistic divided by all the noise that it has, zero and of scatter one on empty sky.
+
+Owns the noise terms beyond photons (registration, model errors), the removal of what background is left, and the
+check on sky samples. The factor that made the scatter one is handed out, never applied in silence.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.differencing.tiles import Subtracted
+from astrid_workers.frame import Float32Image
+
+BoolImage = NDArray[np.bool_]
+
+#: Sky samples below which neither scatter nor background is measured.
+MIN_SAMPLES = 200
+#: Side of the cells in which the score's own median is taken off, pixels.
+MEDIAN_BOX_PX = 192
+#: The scatter at stars is trusted to set the model error only with this many of them.
+MIN_STARS_FOR_MODEL_ERROR = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """A score image with the numbers that made it."""
+
+    #: Signed significance in sigma, float32, finite everywhere (no mask applied).
+    score: Float32Image
+    #: 1-sigma error of the flux of a point source at each pixel, in science flux.
+    flux_error: Float32Image
+    #: Light that was subtracted, in sigma of the score.
+    subtracted_light: Float32Image
+    #: Background left in the difference, in its unit per pixel.
+    background: Float32Image
+    #: Scatter on empty sky before it was divided out.
+    noise_scale: float
+    #: Relative error of the models at bright stars that the score takes into account.
+    model_error: float
+    #: Scatter of the score at stars before and after that.
+    star_scatter: float | None
+    n_sky_samples: int
+
+
+def make_score(
+    parts: Subtracted,
+    sky: BoolImage,
+    *,
+    astrometric_noise_px: tuple[float, float],
+    gain_scatter: float,
+    stars: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> Score:
+    """Divide the statistic by its noise.
+
+    `sky` marks empty, measured pixels; `stars` are (y, x) of constant sources, at which the model error is read off.
+    """
+    level = _local_median(parts, sky)
+    statistic = parts.statistic - level
+    registration = (
+        np.float32(astrometric_noise_px[0] ** 2) * parts.gradient_x
+        + np.float32(astrometric_noise_px[1] ** 2) * parts.gradient_y
+    )
+    photons = parts.score_variance + registration
+    noise_scale, n_samples = _scatter(statistic, photons, sky)
+    photons *= np.float32(noise_scale**2)
+    model_error, scatter = _model_error(statistic, photons, parts.subtracted, stars, gain_scatter)
+    sigma = np.sqrt(photons + np.float32(model_error**2) * parts.subtracted**2)
+    return Score(
+        statistic / sigma,
+        sigma / parts.response,
+        parts.subtracted / sigma,
+        (level / parts.response * _flux_per_level(parts)).astype(np.float32),
+        noise_scale,
+        model_error,
+        scatter,
+        n_samples,
+    )
+
+
+def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:
+    """Smooth median of the statistic on empty sky: the background that neither frame's own mesh could see."""
+    pulls = (parts.statistic / np.sqrt(parts.score_variance)).astype(np.float32)
+    if np.count_nonzero(sky) < MIN_SAMPLES:
+        return np.zeros_like(pulls)
+    box = int(max(32, min(MEDIAN_BOX_PX, min(sky.shape) // 2)))
+    cells = _cell_medians(pulls, sky, box)
+    return _smooth_map(cells, sky.shape, box) * np.sqrt(parts.score_variance)
+
+
+def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.float64]:
+    """Median per cell; cells with too little sky take the frame's; 3 × 3 median-filtered where there is room."""
+    rows, columns = (max(1, round(side / box)) for side in sky.shape)
+    edges_y = np.linspace(0, sky.shape[0], rows + 1).astype(int)
+    edges_x = np.linspace(0, sky.shape[1], columns + 1).astype(int)
+    frame_median = float(np.median(pulls[sky]))
+    cells = np.full((rows, columns), frame_median)
+    for i in range(rows):
+        for j in range(columns):
+            window = (slice(edges_y[i], edges_y[i + 1]), slice(edges_x[j], edges_x[j + 1]))
+            values = pulls[window][sky[window]]
+            if values.size > max(MIN_SAMPLES, 0.05 * box * box):
+                cells[i, j] = np.median(values)
+    return cells
+
+
+def _smooth_map(cells: NDArray[np.float64], shape: tuple[int, ...], box: int) -> Float32Image:
+    """Cells interpolated to pixels, linearly between their middles, constant beyond the outermost."""
+    y = (np.arange(shape[0]) + 0.5) / shape[0] * cells.shape[0] - 0.5
+    x = (np.arange(shape[1]) + 0.5) / shape[1] * cells.shape[1] - 0.5
+    along_y = _linear_weights(y, cells.shape[0])
+    along_x = _linear_weights(x, cells.shape[1])
+    return (along_y @ cells @ along_x.T).astype(np.float32)
+
+
+def _linear_weights(position: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    position = np.clip(position, 0, n - 1)
+    low = np.minimum(position.astype(int), max(n - 2, 0))
+    weights = np.zeros((len(position), n))
+    rows = np.arange(len(position))
+    weights[rows, low] = 1 - (position - low)
+    if n > 1:
+        weights[rows, low + 1] += position - low
+    return weights
+
+
+def _flux_per_level(parts: Subtracted) -> np.float32:
+    """A constant level b of the difference raises statistic / response by b × this: the sum of profile over peak."""
+    kernels = parts.kernels
+    profile = kernels.score_profile[0, 0]
+    return np.float32(1.0 / max(float(profile.sum()), 1e-6))
+
+
+def _scatter(statistic: Float32Image, variance: Float32Image, sky: BoolImage) -> tuple[float, int]:
+    """Robust scatter of the score on empty sky, 1 when there is too little of it."""
+    n = int(np.count_nonzero(sky))
+    if n < MIN_SAMPLES:
+        return 1.0, n
+    values = statistic[sky] / np.sqrt(variance[sky])
+    scatter = 1.4826022 * float(np.median(np.abs(values - np.median(values))))
+    return (scatter if scatter > 0 else 1.0), n
+
+
+def _model_error(
+    statistic: Float32Image,
+    variance: Float32Image,
+    subtracted: Float32Image,
+    stars: tuple[NDArray[np.intp], NDArray[np.intp]],
+    gain_scatter: float,
+) -> tuple[float, float | None]:
+    """The relative error at which the score's scatter at stars is one, and what that scatter was without it."""
+    y, x = stars
+    if len(y) < MIN_STARS_FOR_MODEL_ERROR:
+        return gain_scatter, None
+    values, light = statistic[y, x], np.abs(subtracted[y, x])
+    noise = np.sqrt(variance[y, x])
+    before = 1.4826022 * float(np.median(np.abs(values / noise)))
+    if before <= 1.0:
+        return 0.0, before
+    low, high = 0.0, 0.5
+    for _ in range(30):
+        middle = (low + high) / 2
+        if 1.4826022 * np.median(np.abs(values) / np.hypot(noise, middle * light)) > 1.0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2, before

@@ -1,0 +1,30 @@
+"""ZOGY: each frame is convolved with the other's PSF, so neither is ever deconvolved.
+
+Owns the transfer functions of Zackay, Ofek & Gal-Yam 2016 (ApJ 830, 27), with the measured match of gain, shift and
+width in them. Never touches a pixel; `tiles.py` does.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.imaging.photometric_match import PhotometricMatch, stamp_hat
+from astrid_workers.imaging.psf import Psf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Zogy:
+    """a_n = P_r and a_r = κ P_n, where κ takes the reference to the science frame's flux and place."""
+
+    psf_science: Psf
+    psf_reference: Psf
+    match: PhotometricMatch
+
+    def transfer(
+        self, x: float, y: float, size: tuple[int, int]
+    ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:
+        """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid, complex."""
+        a_n = stamp_hat(self.psf_reference.at(x, y), size)
+        a_r = self.match.transfer(x, y, size) * stamp_hat(self.psf_science.at(x, y), size)
+        return a_n, a_r

@@ -1,0 +1,347 @@
+"""How the reference becomes the science frame: gain, smooth shift and small change of width, from matched pixels.
+
+Owns one robust least-squares fit on PSF-matched stamps (science convolved with the reference's PSF against reference
+convolved with the science PSF), where the identity holds for any constant source, star or galaxy, at any seeing.
+Never resamples a frame, and never uses apertures: on unequal PSFs they are wrong by per cents.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from astrid_workers.errors import SubtractionRefused
+from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.psf import Psf, Stamp, polynomial
+
+Floats = NDArray[np.float64]
+
+#: Sources needed to measure a gain at all.
+MIN_SOURCES = 3
+#: Sources needed for gain, shift and width to vary over the frame with order 1 and 2.
+MIN_SOURCES_FOR_ORDER = {1: 20, 2: 60}
+#: More sources than this only cost time.
+MAX_SOURCES = 400
+#: Relative error that no source is trusted beyond: colours, flat fields, PSF models.
+MODEL_ERROR = 0.005
+#: What is known before of a change of width (second moments, px²) and of a residual shift (px).
+WIDTH_PRIOR_PX2 = 0.3
+#: Columns of the local fit: gain, shift x and y, second moments xx, xy, yy.
+N_LOCAL = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhotometricMatch:
+    """science ⊗ P_reference = κ ⊗ reference ⊗ P_science, with κ of gain, shift and width that vary smoothly."""
+
+    #: float64 `(n_terms, 6)`: polynomial coefficients of gain, shift x, shift y (px), moments xx, xy, yy (px²).
+    coefficients: Floats
+    order: int
+    frame_shape: tuple[int, int]
+    #: science = flux_scale × reference, at the frame's centre.
+    flux_scale: float
+    flux_scale_error: float
+    #: 1-sigma residual of registration per axis that is left after the smooth map, px; photon noise taken off.
+    astrometric_noise_px: tuple[float, float]
+    #: Relative scatter of the sources' gains about the map; photon noise taken off.
+    gain_scatter: float
+    #: Largest shift of the map within the frame, px.
+    largest_shift_px: float
+    n_sources: int
+    n_rejected: int
+    #: Places of the sources that were used, pixels.
+    x: Floats
+    y: Floats
+
+    def at(self, x: float, y: float) -> Floats:
+        """Gain, shift x, shift y, xx, xy, yy at a position: float64 `(6,)`."""
+        terms = polynomial(np.array([x]), np.array([y]), self.frame_shape, self.order)[0]
+        return np.asarray(terms @ self.coefficients)
+
+    def transfer(self, x: float, y: float, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+        """κ at a position as rfft2 coefficients of a `(ny, nx)` grid, complex64."""
+        return transfer_function(self.at(x, y), size)
+
+
+def transfer_function(local: Floats, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """Gain, shift and Gaussian-like change of second moments as rfft2 coefficients, complex64 `(ny, nx // 2 + 1)`.
+
+    A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
+    """
+    omega_y = 2 * np.pi * fft.fftfreq(size[0])[:, None]
+    omega_x = 2 * np.pi * fft.rfftfreq(size[1])[None, :]
+    gain, shift_x, shift_y, xx, xy, yy = local
+    moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
+    phase = -(omega_x * shift_x + omega_y * shift_y)
+    return (gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase)).astype(np.complex64)
+
+
+def measure_match(
+    science: Float32Image,
+    reference: Float32Image,
+    variance: tuple[Float32Image, Float32Image],
+    bad: NDArray[np.bool_],
+    psfs: tuple[Psf, Psf],
+    places: tuple[Floats, Floats],
+    *,
+    max_order: int = 2,
+) -> PhotometricMatch:
+    """Fit κ on stamps around `places` (x, y of bright sources, brightest first, zero-based pixels).
+
+    Images are background-subtracted on one grid; `variance` and `psfs` are (science, reference); `bad` marks pixels
+    unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` usable sources.
+    """
+    stamps = _cut(science, reference, variance, bad, psfs, places)
+    if len(stamps.x) < MIN_SOURCES:
+        msg = f"{len(stamps.x)} sources are bright and unsaturated in both frames, {MIN_SOURCES} needed to match their fluxes"
+        raise SubtractionRefused(msg, sources=len(stamps.x), needed=MIN_SOURCES)
+    order = max(
+        (o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(stamps.x) >= n and o <= max_order), default=0
+    )
+    return _fit(stamps, order, (science.shape[0], science.shape[1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stamps:
+    """Cross-convolved stamps, `(n, size, size)` float64, and where they lie."""
+
+    x: Floats
+    y: Floats
+    matched_science: Floats
+    #: rfft2 of the reference ⊗ science PSF, so that shifts and widths are exact.
+    matched_reference_hat: NDArray[np.complexfloating]
+    #: Variance of a pixel of the matched difference at unit gain, per frame.
+    variance_science: Floats
+    variance_reference: Floats
+    #: Pixels that count.
+    inner: NDArray[np.bool_]
+    signal_to_noise: Floats
+
+
+def _cut(
+    science: Float32Image,
+    reference: Float32Image,
+    variance: tuple[Float32Image, Float32Image],
+    bad: NDArray[np.bool_],
+    psfs: tuple[Psf, Psf],
+    places: tuple[Floats, Floats],
+) -> _Stamps:
+    fwhm = max(psfs[0].fwhm_px, psfs[1].fwhm_px)
+    reach = int(np.ceil(max(1.8 * fwhm, 4)))
+    half = reach + int(np.ceil(max(2.0 * fwhm, 4)))
+    x, y = _usable(places, bad, reach, half)
+    size = 2 * half + 1
+    rows = np.rint(y).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, :, None]
+    columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
+    padded = fft.next_fast_len(size + half, real=True)
+    good = ~bad[rows, columns]
+    pn, pr = (_psf_hats(p, x, y, padded) for p in psfs)
+    n_hat, r_hat = (
+        fft.rfft2(np.where(good, image[rows, columns], 0.0), s=(padded, padded))
+        for image in (science, reference)
+    )
+    vn, vr = (np.where(good, plane[rows, columns], 0.0) for plane in variance)
+    matched_n = fft.irfft2(n_hat * pr, s=(padded, padded))[:, :size, :size]
+    noise_n = vn * np.mean(np.abs(pr) ** 2, axis=(1, 2))[:, None, None]
+    noise_r = vr * np.mean(np.abs(pn) ** 2, axis=(1, 2))[:, None, None]
+    axis = np.arange(-half, half + 1.0)
+    inner = np.hypot(axis[:, None], axis[None, :]) <= reach
+    strength = matched_n[:, half, half] / np.sqrt(noise_n[:, half, half] + 1e-30)
+    return _Stamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, strength)
+
+
+def _usable(
+    places: tuple[Floats, Floats], bad: NDArray[np.bool_], reach: int, half: int
+) -> tuple[Floats, Floats]:
+    """Places whole within the frame, without a bad pixel within reach, the first `MAX_SOURCES` of them."""
+    x, y = (np.asarray(axis, float) for axis in places)
+    inside = (np.rint(x) >= half) & (np.rint(x) < bad.shape[1] - half)
+    inside &= (np.rint(y) >= half) & (np.rint(y) < bad.shape[0] - half)
+    x, y = x[inside], y[inside]
+    offsets = np.arange(-reach, reach + 1)
+    rows = np.rint(y).astype(int)[:, None, None] + offsets[None, :, None]
+    columns = np.rint(x).astype(int)[:, None, None] + offsets[None, None, :]
+    whole = ~bad[rows, columns].any(axis=(1, 2))
+    return x[whole][:MAX_SOURCES], y[whole][:MAX_SOURCES]
+
+
+def _psf_hats(psf: Psf, x: Floats, y: Floats, padded: int) -> NDArray[np.complexfloating]:
+    """rfft2 of the PSF at each place, centred on pixel (0, 0): complex `(n, padded, padded // 2 + 1)`."""
+    if psf.order == 0:
+        return np.broadcast_to(stamp_hat(psf.stamp, (padded, padded)), (len(x), padded, padded // 2 + 1))
+    weights = polynomial(x, y, psf.frame_shape, psf.order)
+    hats = np.stack([stamp_hat(term, (padded, padded)) for term in psf.terms])
+    mixed = np.tensordot(weights, hats, axes=1)
+    return np.asarray(mixed / mixed[:, :1, :1].real)
+
+
+def stamp_hat(stamp: Stamp, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """rfft2 of a centred odd stamp laid on a `(ny, nx)` grid with its middle pixel at the origin.
+
+    A stamp larger than the grid is cropped about its middle.
+    """
+    half = min(stamp.shape[0] // 2, (min(size) - 1) // 2)
+    middle = stamp.shape[0] // 2
+    core = stamp[middle - half : middle + half + 1, middle - half : middle + half + 1]
+    grid = np.zeros(size, stamp.dtype)
+    grid[: 2 * half + 1, : 2 * half + 1] = core
+    return np.asarray(fft.rfft2(np.roll(grid, (-half, -half), axis=(0, 1))))
+
+
+def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> PhotometricMatch:
+    """Linearise about the last κ three times, dropping sources that disagree, then measure what is left."""
+    n = len(stamps.x)
+    basis = polynomial(stamps.x, stamps.y, frame_shape, order)
+    coefficients = np.zeros((basis.shape[1], N_LOCAL))
+    coefficients[0, 0] = _first_gain(stamps)
+    kept = np.ones(n, bool)
+    for _ in range(4):
+        normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
+        coefficients = coefficients + _solve_global(normal[kept], right[kept], basis[kept], coefficients)
+        steps, errors = _solve_each(
+            *_normal_equations(stamps, basis @ coefficients)[:2], basis @ coefficients
+        )
+        kept = _agreeing(steps, errors, basis @ coefficients, misfit)
+        if np.count_nonzero(kept) < MIN_SOURCES:
+            kept = np.ones(n, bool)
+    return _measured(stamps, basis, coefficients, kept, steps, errors, order, frame_shape)
+
+
+def _first_gain(stamps: _Stamps) -> float:
+    """Median ratio of matched central pixels: close enough to linearise about."""
+    size = stamps.matched_science.shape[1]
+    half = size // 2
+    padded = stamps.matched_reference_hat.shape[1]
+    reference = fft.irfft2(stamps.matched_reference_hat, s=(padded, padded))[:, half, half]
+    positive = reference > 0
+    if not positive.any():
+        return 1.0
+    return float(np.median(stamps.matched_science[positive, half, half] / reference[positive]))
+
+
+def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, Floats]:
+    """Per source: normal matrix `(n, 6, 6)`, right side `(n, 6)` and reduced chi², pedestal projected out."""
+    size = stamps.matched_science.shape[1]
+    padded = stamps.matched_reference_hat.shape[1]
+    omega_y = 2 * np.pi * fft.fftfreq(padded)[:, None]
+    omega_x = 2 * np.pi * fft.rfftfreq(padded)[None, :]
+    normal, right = np.zeros((len(local), N_LOCAL, N_LOCAL)), np.zeros((len(local), N_LOCAL))
+    chi2 = np.zeros(len(local))
+    factors = np.stack(
+        np.broadcast_arrays(
+            np.ones_like(omega_x + 0 * omega_y, dtype=complex),
+            -1j * omega_x,
+            -1j * omega_y,
+            -(omega_x**2),
+            -omega_x * omega_y,
+            -(omega_y**2),
+        )
+    )
+    inner = stamps.inner.ravel()
+    for i, row in enumerate(local):
+        kernel = transfer_function(row, (padded, padded)) * stamps.matched_reference_hat[i]
+        design = fft.irfft2(factors * kernel, s=(padded, padded))[:, :size, :size].reshape(N_LOCAL, -1)[
+            :, inner
+        ]
+        model = design[0].copy()
+        design[0] /= row[0]
+        variance = (stamps.variance_science[i] + row[0] ** 2 * stamps.variance_reference[i]).ravel()[inner]
+        weight = 1 / (variance + (MODEL_ERROR * model) ** 2 + 1e-30)
+        residual = stamps.matched_science[i].ravel()[inner] - model
+        columns = np.vstack([design, np.ones(design.shape[1])])
+        full = (columns * weight) @ columns.T
+        side = (columns * weight) @ residual
+        normal[i] = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
+        right[i] = side[:-1] - full[:-1, -1] * side[-1] / full[-1, -1]
+        chi2[i] = np.sum(weight * (residual - side[-1] / full[-1, -1]) ** 2) / len(residual)
+    return normal, right, chi2
+
+
+def _prior(local_or_mean: Floats, n: int) -> Floats:
+    """Diagonal prior precision of the six unknowns: only widths are held, others are free to the data."""
+    gain = max(abs(float(np.ravel(local_or_mean)[0])), 1e-12)
+    return np.array([1e-6 / gain**2, 1e-4, 1e-4, *([1 / WIDTH_PRIOR_PX2**2] * 3)]) * n
+
+
+def _solve_global(normal: Floats, right: Floats, basis: Floats, coefficients: Floats) -> Floats:
+    """The step of the polynomial coefficients `(n_terms, 6)`."""
+    terms = basis.shape[1]
+    big = np.einsum("np,nq,nij->piqj", basis, basis, normal).reshape(terms * N_LOCAL, -1)
+    side = np.einsum("np,ni->pi", basis, right)
+    prior = np.tile(_prior(coefficients, 1), terms)
+    side = side.ravel() - prior * coefficients.ravel() * np.tile([0, 0, 0, 1, 1, 1], terms)
+    big[np.diag_indices(len(big))] += prior
+    return np.linalg.solve(big, side).reshape(terms, N_LOCAL)
+
+
+def _solve_each(normal: Floats, right: Floats, local: Floats) -> tuple[Floats, Floats]:
+    """Gain and shift that each source wants beyond the map, with errors: `(n, 3)` each."""
+    small = normal[:, :3, :3].copy()
+    small[:, range(3), range(3)] *= 1 + 1e-9
+    small[:, range(3), range(3)] += np.array([1e-12 / max(abs(local[0, 0]), 1e-12) ** 2, 1e-6, 1e-6])
+    inverse = np.linalg.inv(small)
+    steps = np.einsum("nij,nj->ni", inverse, right[:, :3])
+    return steps, np.sqrt(np.einsum("nii->ni", inverse))
+
+
+def _agreeing(steps: Floats, errors: Floats, local: Floats, misfit: Floats) -> NDArray[np.bool_]:
+    """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own scatter."""
+    kept = np.isfinite(misfit)
+    for column in range(3):
+        scale = local[:, 0] if column == 0 else 1.0
+        pull, error = steps[:, column] / scale, errors[:, column] / scale
+        scatter = excess_scatter(pull, error)
+        kept &= np.abs(pull - np.median(pull)) < 4 * np.hypot(error, max(scatter, 1e-4))
+    middle = np.median(misfit)
+    return kept & (misfit < middle + 6 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.3))
+
+
+def excess_scatter(values: Floats, errors: Floats) -> float:
+    """Robust scatter of `values` beyond their `errors`, 0 when the errors explain it.
+
+    Iterates sigma so that the median of |values| / sqrt(errors² + sigma²) is that of a Gaussian.
+    """
+    deviation = np.abs(values - np.median(values))
+    low, high = 0.0, float(1.4826 * np.median(deviation) * 2 + 1e-12)
+    if np.median(deviation / np.maximum(errors, 1e-30)) < 0.6745:
+        return 0.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if np.median(deviation / np.hypot(errors, middle)) > 0.6745:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _measured(
+    stamps: _Stamps,
+    basis: Floats,
+    coefficients: Floats,
+    kept: NDArray[np.bool_],
+    steps: Floats,
+    errors: Floats,
+    order: int,
+    frame_shape: tuple[int, int],
+) -> PhotometricMatch:
+    local = basis @ coefficients
+    used = np.flatnonzero(kept)
+    gain_pull, gain_error = steps[used, 0] / local[used, 0], errors[used, 0] / local[used, 0]
+    gain_scatter = excess_scatter(gain_pull, np.sqrt(np.maximum(gain_error**2, 1e-12)))
+    weights = 1 / np.maximum(gain_error**2 + gain_scatter**2, 1e-12)
+    shifts = [excess_scatter(steps[used, k], errors[used, k]) for k in (1, 2)]
+    return PhotometricMatch(
+        coefficients,
+        order,
+        frame_shape,
+        float(coefficients[0, 0]),
+        float(abs(coefficients[0, 0]) / np.sqrt(weights.sum())),
+        (shifts[0], shifts[1]),
+        gain_scatter,
+        float(np.max(np.hypot(local[used, 1], local[used, 2]))),
+        len(used),
+        int(len(kept) - len(used)),
+        stamps.x[used],
+        stamps.y[used],
+    )
