@@ -1,8 +1,8 @@
 """Who gets the slots when there are fewer than all queues want.
 
-Owns the sharing of one kind of slot (local worker processes; GPUs are the same sum). Pure: no clock, no client,
-no settings. Never grants more than was decided for a queue, nor more than is free right now: slots that are
-still held, by leaving members too, are handed on when they have been given back.
+Owns the sharing of one kind of slot (local worker processes; GPUs are the same sum). Pure: no clock, no
+client and no settings. Never grants more than was decided for a queue, nor more than is free right now: slots
+that are still held, by leaving members too, are handed on when they have been given back.
 
     held fast -> floors -> what demand wants -> what is kept idle
 

@@ -1,0 +1,131 @@
+"""One member of a local fleet: a process group of its own, its log, and its end.
+
+Owns starting, asking to leave and killing one process and all below it. On Linux a member is asked to leave
+(SIGTERM) when this process ends, however that ends; elsewhere the next start finds what was left, by the
+process id and start time that are written down. Never decides who lives.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+#: Becomes the member, after asking the kernel for a SIGTERM when its starter ends. A small program of its
+#: own, since Python code between fork and exec is not safe where there are threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+parent, program, *arguments = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(parent):
+    os.execvp(program, [program, *arguments])
+"""
+
+#: Bytes of a log's end that are looked at for a member's last words.
+_LAST_WORDS_BYTES = 4096
+_LAST_WORDS_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """One process for good: ids are used again, an id with its start time is not."""
+
+    pid: int
+    started: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very process is still there."""
+        return start_time(self.pid) == self.started
+
+    def as_json(self) -> dict[str, int | str]:
+        """What is written down of it."""
+        return asdict(self)
+
+
+def start_time(pid: int) -> str:
+    """When a process started, in the system's own words; empty: there is no such process (or only its
+    remains)."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.parent.parent.joinpath("self").exists():
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] == "Z" else fields[19]
+    asked = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip()
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process group, if any of it is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+class MemberProcess:
+    """A started member. Only the loop that started it may use it."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._process = process
+        self.id = ProcessId(process.pid, start_time(process.pid))
+
+    @classmethod
+    async def start(
+        cls, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> "MemberProcess":
+        """Start `command` in a session of its own, with all output in `log`. Raises OSError where it
+        cannot."""
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *_bound_to_us(command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        return cls(name, process, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal that ended it."""
+        return self._process.returncode
+
+    def ask_to_leave(self) -> None:
+        """SIGTERM to its first process alone: it finishes what it runs and gives back the rest."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to all of it: also what a first process that is gone left behind."""
+        signal_group(self.id.pid, signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Its exit code, when it has ended."""
+        return await self._process.wait()
+
+    def last_words(self) -> str:
+        """The last line it wrote, shortened; empty: it wrote none."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - _LAST_WORDS_BYTES))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1][:_LAST_WORDS_CHARACTERS] if said else ""
+
+
+def _bound_to_us(command: Sequence[str]) -> list[str]:
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
