@@ -1,25 +1,30 @@
 """The one Dramatiq broker of a process, the decorator of its actors, and messages sent by name.
 
-Owns which middleware runs and in which order, what a retry waits, how long results and dead letters are
-kept, and that only JSON travels. Importing this module connects to nothing: the broker is built on first use
-and its clients connect with their first command. Never imports an actor.
+Owns which middleware runs, what a retry waits, how long results and dead letters are kept, and that only
+JSON travels. Importing this module connects to nothing: the broker is built on first use and its clients
+connect with their first command. Never imports an actor.
 """
 
 import functools
+import importlib.metadata
 import threading
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import dramatiq
 import redis
-from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import AgeLimit, Callbacks, Middleware, Pipelines, Retries, ShutdownNotifications
+from dramatiq.middleware import AgeLimit, Callbacks, Middleware, Pipelines, ShutdownNotifications
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from astrid_workers.config import DEFAULT_QUEUE, get_worker_config, queue_settings
+from astrid_workers.config import get_worker_config, queue_settings
 from astrid_workers.errors import PermanentFailure, ServiceUnavailable
+from astrid_workers.middleware.dead_letters import DeadLetter
+from astrid_workers.middleware.log_context import LogContext
+from astrid_workers.middleware.order import surround
+from astrid_workers.middleware.retries import PatientRetries
 from astrid_workers.pipeline import Stage, following
+from astrid_workers.redis_broker import QueueBroker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,16 +39,17 @@ ANSWER_TIMEOUT_S = 15.0
 _building = threading.Lock()
 
 
-def get_broker() -> RedisBroker:
+def get_broker() -> QueueBroker:
     """The process's broker, built on first use from `get_worker_config()` and set as Dramatiq's own."""
     with _building:
         return _broker()
 
 
 @functools.cache
-def _broker() -> RedisBroker:
+def _broker() -> QueueBroker:
     config = get_worker_config()
-    broker: RedisBroker = RedisBroker(  # type: ignore[no-untyped-call]
+    broker = QueueBroker(
+        prefetch_of=lambda queue: queue_settings(queue).prefetch,
         client=redis_client(config.broker_url),
         namespace=config.namespace,
         dead_message_ttl=DEAD_MESSAGE_TTL_MS,
@@ -67,34 +73,53 @@ def redis_client(url: str) -> redis.Redis:
 def _middleware() -> list[Middleware]:
     config = get_worker_config()
     backend = RedisBackend(client=redis_client(config.result_backend), encoder=dramatiq.JSONEncoder())
-    return [
-        QueueSettingsMiddleware(),
+    inner = [
         Results(backend=backend, result_ttl=config.result_ttl * 1000),  # type: ignore[no-untyped-call]
         AgeLimit(),
         ShutdownNotifications(),
         Callbacks(),
         Pipelines(),
-        Retries(),
+        PatientRetries(),
+    ]
+    return [
+        LogContext(),
+        QueueLimits(),
+        *surround(
+            inner,
+            max_retries=config.max_retries,
+            time_limit_ms=config.worker_timeout * 1000,
+            max_memory_mb=config.max_memory,
+            version=importlib.metadata.version("astrid"),
+            record=_record_dead_letter,
+        ),
     ]
 
 
-class QueueSettingsMiddleware(Middleware):
-    """Gives an actor the retries and the back-off of its queue, anew for every message."""
+class QueueLimits(Middleware):
+    """Gives an actor the retries, back-off and time limit of the queue, anew for every message."""
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
-        actor.options.update(_options(actor.queue_name))
+        actor.options.update(_limits(actor.queue_name))
 
     def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        broker.get_actor(message.actor_name).options.update(_options(message.queue_name))
+        broker.get_actor(message.actor_name).options.update(_limits(message.queue_name))
 
 
-def _options(queue_name: str) -> dict[str, int]:
+def _limits(queue_name: str) -> dict[str, int]:
     settings = queue_settings(queue_name)
     return {
         "max_retries": settings.max_retries,
         "min_backoff": settings.retry_delay_ms,
         "max_backoff": settings.max_retry_delay_ms,
+        "time_limit": settings.timeout_s * 1000,
     }
+
+
+def _record_dead_letter(letter: DeadLetter) -> None:
+    """Write the row; imported here, so that sending a message needs no database."""
+    from astrid_workers.dead_letter_rows import record_dead_letter
+
+    record_dead_letter(letter)
 
 
 def actor(stage: Stage | Literal["default"]) -> Callable[[Callable[P, R]], dramatiq.Actor[P, R]]:
@@ -103,7 +128,6 @@ def actor(stage: Stage | Literal["default"]) -> Callable[[Callable[P, R]], drama
     Its result is stored. `PermanentFailure` goes to the dead letters at once, all else is retried as its
     queue says.
     """
-
     queue = str(stage)
 
     def declare(function: Callable[P, R]) -> dramatiq.Actor[P, R]:
@@ -139,6 +163,3 @@ def send_next(stage: Stage, *args: Any) -> str:
     if link is None:
         raise ValueError(f"nothing follows {stage}")
     return send(link.actor, link.stage, *args)
-
-
-__all__ = ["DEFAULT_QUEUE", "actor", "get_broker", "redis_client", "send", "send_next"]

@@ -112,8 +112,8 @@ def _plain_name(value: Any) -> str:
 
 def _worker_type(value: Any) -> str:
     names = [part.strip() for part in str(value).split(",")]
-    if unknown := [name for name in names if name not in set(WorkerType)]:
-        raise ValueError(f"one or more of {', '.join(WorkerType)} ({unknown[0]!r} is none)")
+    if unknown := [name for name in names if name not in {*WorkerType, DEFAULT_QUEUE}]:
+        raise ValueError(f"one or more of {', '.join(WorkerType)}, {DEFAULT_QUEUE} ({unknown[0]!r} is none)")
     return ",".join(names)
 
 
@@ -160,7 +160,7 @@ class WorkerConfig:
     #: Lower is taken first among the messages that one process holds.
     priority: int = _setting(0, None, _whole_number(0))
     enabled: bool = _setting(True, None, _switch)
-    #: Stages whose actors are loaded, separated by commas; none given: all.
+    #: Stages whose actors are loaded, separated by commas, `default` for none; not given: all.
     worker_type: str | None = _setting(None, "WORKER_TYPE", _worker_type)
     #: Worker processes that one `start_workers` runs.
     processes: int = _setting(1, "WORKER_PROCESSES", _whole_number(1))

@@ -1,4 +1,6 @@
 """What surrounds every task, one concern per file.
 
-These files import nothing of Astrid but errors: presence, drain and counters serve any Dramatiq application.
+All but `log_context` serve any Dramatiq application on Redis: they import nothing but Dramatiq, redis and
+each other, so that these files, in a folder on PYTHONPATH, carry them into an image that knows nothing of
+Astrid (`enlist`).
 """

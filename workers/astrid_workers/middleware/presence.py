@@ -1,0 +1,154 @@
+"""What a worker process says of itself in Redis, every two seconds.
+
+Owns its own field in `presence:<queue>` of each queue that it consumes, and its heartbeat in Dramatiq's
+set: a worker whose prefetch window is full sends no command of its own, and after a minute of silence
+another would run its messages a second time. Times are the server's (`TIME`), so that clocks of machines
+do not matter. Beats in a thread of its own; while Redis is away it goes on trying. Never reads or decides
+what other processes do, but for removing records that are a minute old.
+"""
+
+import json
+import logging
+import os
+import threading
+from typing import Any
+
+import redis
+from dramatiq.middleware import Middleware
+
+from .fleet_keys import (
+    BEAT_EVERY_S,
+    REMOVED_AFTER_S,
+    acks_key,
+    drain_key,
+    pod_name,
+    presence_key,
+    process_name,
+    side_client,
+)
+from .held import Held
+from .own_process import cpu_seconds, rss_bytes
+
+#: Beats between two looks for records that others left behind.
+LOOK_FOR_OLD_EVERY = 15
+
+_log = logging.getLogger(__name__)
+
+
+class Presence(Middleware):
+    """Says that this process lives, what it does, and since when it does nothing."""
+
+    def __init__(self, held: Held, *, version: str | None = None) -> None:
+        self._held = held
+        self._version = version
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started: float | None = None
+        self._beats = 0
+
+    def after_worker_boot(self, broker: Any, worker: Any) -> None:
+        self._broker, self._threads = broker, worker.worker_threads
+        self._client = side_client(broker)
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="presence", daemon=True)
+        self._thread.start()
+
+    def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
+        self._stopping.set()
+        self._held.changed.set()
+        if self._thread is not None:
+            self._thread.join(BEAT_EVERY_S)
+        try:
+            self._leave()
+        except redis.RedisError as error:
+            _log.warning("Left without saying so, as Redis does not answer: %s", error)
+
+    def _beat_until_stopped(self) -> None:
+        silent = False
+        while not self._stopping.is_set():
+            self._held.changed.clear()
+            try:
+                self.beat()
+                if silent:
+                    _log.info("Redis answers again; presence goes on")
+                silent = False
+            except redis.RedisError as error:
+                if not silent:
+                    _log.warning("Presence waits for Redis: %s", error)
+                silent = True
+            except Exception:  # noqa: BLE001 - the beats must go on
+                _log.exception("Presence of %s failed", process_name(self._broker))
+            self._held.changed.wait(BEAT_EVERY_S)
+
+    def beat(self) -> None:
+        """Write one record per queue, and the heartbeat."""
+        now = self._now()
+        self._started = self._started or now
+        self._beats += 1
+        namespace, process = self._broker.namespace, process_name(self._broker)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in self._held.queues():
+                pipe.hset(presence_key(namespace, queue), process, json.dumps(self.record(queue, now)))
+            pipe.zadd(f"{namespace}:__heartbeats__", {self._broker.broker_id: int(now * 1000)}, gt=True)
+            pipe.execute()
+        if self._beats % LOOK_FOR_OLD_EVERY == 0:
+            self._remove_old(now)
+
+    def record(self, queue: str, now: float) -> dict[str, Any]:
+        """What this process says of itself on `queue`; `now` is the server's time in seconds."""
+        idle = self._held.idle_seconds()
+        return {
+            "pod": pod_name(),
+            "pod_uid": os.environ.get("POD_UID") or None,
+            "pid": os.getpid(),
+            "broker_id": self._broker.broker_id,
+            "threads": self._threads,
+            "busy": sum(one.queue == queue for one in self._held.running()),
+            "idle_since": None if idle is None else round(now - idle, 3),
+            "started": self._started,
+            "rss_bytes": rss_bytes(),
+            "cpu_seconds": round(cpu_seconds(), 3),
+            "draining": not self._held.fetching,
+            "version": self._version,
+            "beat": now,
+        }
+
+    def _now(self) -> float:
+        seconds, microseconds = self._client.time()
+        return round(float(seconds) + float(microseconds) / 1e6, 3)
+
+    def _remove_old(self, now: float) -> None:
+        for queue in self._held.queues():
+            key = presence_key(self._broker.namespace, queue)
+            old = [name for name, text in self._client.hgetall(key).items() if _is_old(text, now)]
+            if old:
+                self._client.hdel(key, *old)
+                self._client.srem(drain_key(self._broker.namespace, queue), *old)
+
+    def _leave(self) -> None:
+        """Take back all that was said;
+
+        the heartbeat too, unless Dramatiq still has to recover something of ours.
+        """
+        namespace, process = self._broker.namespace, process_name(self._broker)
+        queues = self._held.queues()
+        holding = any(
+            self._client.exists(acks_key(self._broker, name))
+            for queue in queues
+            for name in (queue, f"{queue}.DQ")
+        )
+        with self._client.pipeline() as pipe:
+            for queue in queues:
+                pipe.hdel(presence_key(namespace, queue), process)
+                pipe.srem(drain_key(namespace, queue), process)
+            if not holding:
+                pipe.zrem(f"{namespace}:__heartbeats__", self._broker.broker_id)
+            pipe.execute()
+
+
+def _is_old(text: bytes, now: float) -> bool:
+    """Whether a record is a minute old, or nothing that we could have written."""
+    try:
+        beat = json.loads(text)["beat"]
+        return not isinstance(beat, int | float) or now - beat > REMOVED_AFTER_S
+    except (ValueError, TypeError, KeyError):
+        return True

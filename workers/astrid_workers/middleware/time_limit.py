@@ -1,0 +1,158 @@
+"""No task runs longer than its limit, whatever it is made of.
+
+Owns three steps, each for what the one before cannot reach. At the limit the task is asked:
+`TimeLimitExceeded` is raised in its thread, which Python code sees at its next instruction. After a
+grace, a task inside C code that does not come back ends the process: nothing more is fetched, what was
+not started is given back, other tasks finish, and the task itself counts as failed (retried or dead, as
+its queue says). And where C code even keeps the interpreter's lock, so that no thread of this process
+runs, the interpreter's own watchdog ends it. Replaces Dramatiq's `TimeLimit`, whose option `time_limit`
+(milliseconds) it obeys. Never ends a process for a task that is within its limit.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.middleware import Middleware, TimeLimitExceeded, raise_thread_exception
+
+from .held import Held, Running
+
+#: Milliseconds that a task may take where neither message nor actor says.
+DEFAULT_LIMIT_MS = 600_000
+#: Seconds between being asked and being ended.
+GRACE_S = 10.0
+#: Seconds after the end of the grace at which the interpreter's watchdog acts.
+WATCHDOG_S = 10.0
+#: Seconds between two looks.
+LOOK_EVERY_S = 0.25
+#: Exit status of a process that had to be ended.
+EXIT_STATUS = 70
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Limit:
+    seconds: float
+    ends_at: float
+    asked: bool = False
+
+
+class TimeLimit(Middleware):
+    """Asks a task that is over its limit to end, then ends the process."""
+
+    def __init__(
+        self,
+        held: Held,
+        *,
+        time_limit: float = DEFAULT_LIMIT_MS,
+        grace_s: float = GRACE_S,
+        watchdog_s: float = WATCHDOG_S,
+    ) -> None:
+        self.time_limit = time_limit
+        self._held, self._grace_s, self._watchdog_s = held, grace_s, watchdog_s
+        self._limits: dict[int, _Limit] = {}
+        self._stopping = threading.Event()
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {"time_limit"}
+
+    def after_worker_boot(self, broker: Any, _worker: Any) -> None:
+        self._broker = broker
+        threading.Thread(target=self._watch, name="time limit", daemon=True).start()
+
+    def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
+        self._stopping.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def before_process_message(self, broker: Any, message: dramatiq.MessageProxy) -> None:
+        options = broker.get_actor(message.actor_name).options
+        limit_ms = message.options.get("time_limit") or options.get("time_limit") or self.time_limit
+        seconds = float(limit_ms) / 1000
+        self._limits[threading.get_ident()] = _Limit(seconds, time.monotonic() + seconds)
+
+    def after_process_message(self, _broker: Any, _message: dramatiq.MessageProxy, **_: Any) -> None:  # type: ignore[override]
+        self._limits.pop(threading.get_ident(), None)
+
+    def after_skip_message(self, _broker: Any, _message: dramatiq.MessageProxy) -> None:
+        self._limits.pop(threading.get_ident(), None)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            try:
+                self._look(time.monotonic())
+            except Exception:  # noqa: BLE001 - the watch must go on
+                _log.exception("The watch over time limits failed")
+
+    def _look(self, now: float) -> None:
+        limits = dict(self._limits)
+        self._set_watchdog(limits, now)
+        overdue = []
+        for thread_id, limit in limits.items():
+            if now >= limit.ends_at and not limit.asked:
+                limit.asked = True
+                raise_thread_exception(thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]
+            if now >= limit.ends_at + self._grace_s:
+                overdue.append(thread_id)
+        if overdue:
+            self._leave_behind(set(overdue), limits)
+
+    def _set_watchdog(self, limits: dict[int, _Limit], now: float) -> None:
+        if not limits:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        earliest = min(limit.ends_at for limit in limits.values()) + self._grace_s
+        # One thread of C that runs without the interpreter's lock; set anew at every look, so that it acts
+        # only where these looks have stopped.
+        seconds = min(max(earliest - now, 0.0) + self._watchdog_s, threading.TIMEOUT_MAX)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+
+    def _leave_behind(self, overdue: set[int], limits: dict[int, _Limit]) -> None:
+        """Go on leaving; end the process once nothing runs but what does not listen."""
+        if self._held.fetching:
+            self._held.stop_fetching()
+            for one in self._stuck(overdue):
+                _log.critical("%s", _complaint(one, limits[one.thread_id]))
+        with contextlib.suppress(redis.RedisError):
+            self._held.give_back()
+        if {one.thread_id for one in self._held.running()} <= overdue:
+            for one in self._stuck(overdue):
+                self._settle(one, limits[one.thread_id])
+            self._broker.emit_after("worker_shutdown", self._held.worker)
+            logging.shutdown()
+            os._exit(EXIT_STATUS)
+
+    def _stuck(self, overdue: set[int]) -> list[Running]:
+        return [one for one in self._held.running() if one.thread_id in overdue]
+
+    def _settle(self, one: Running, limit: _Limit) -> None:
+        """Do for a task that will never return what its own thread would have done on `TimeLimitExceeded`."""
+        assert self._held.worker is not None
+        error = TimeLimitExceeded(
+            f"ran longer than {limit.seconds:g} s and did not listen: its process was ended"
+        )
+        try:
+            raise error
+        except TimeLimitExceeded:
+            one.message.stuff_exception(error)
+            self._broker.emit_after("process_message", one.message, exception=error)
+        self._held.worker.consumers[one.message.queue_name].post_process_message(one.message)
+
+
+def _complaint(one: Running, limit: _Limit) -> str:
+    frame = sys._current_frames().get(one.thread_id)
+    where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else ""
+    return (
+        f"{one.message.actor_name} ({one.message.message_id}) is over its limit of {limit.seconds:g} s and"
+        f" does not listen: this process gives back what it has not started and ends. It is in\n{where}"
+    )
