@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run one action: 0 done, 1 the database does not answer or is not ready, 2 a setting that is not valid."""
+    """Run one action: 0 done, 1 the database does not answer or is not ready, 2 a setting is not valid."""
     try:
         database = configured_database()
         return _ACTIONS[options.action](database, options.json)

@@ -1,2 +1,1 @@
-"""The first stage: payloads are checked, frames fetched and described, and an observation row made.
-"""
+"""The first stage: payloads are checked, frames fetched and described, and an observation row made."""

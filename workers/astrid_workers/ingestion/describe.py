@@ -10,6 +10,7 @@ from typing import Any
 
 from astrid_workers.ingestion.validate import ObservationPayload
 from astrid_workers.storage.artifacts import Artifact
+from astrid_workers.storage.column_types import plain_json
 
 #: Half the side of the region around a position that `sky_region` describes, in degrees.
 REGION_HALF_SIDE_DEG = 0.1
@@ -21,7 +22,7 @@ def metadata_of(payload: ObservationPayload, original: dict[str, Any], now: date
     `calculated_airmass` is the one given, else None: to compute it takes the site, which no payload has.
     """
     return {
-        "original_data": original,
+        "original_data": plain_json(original),
         "processed_at": now.isoformat(),
         "processing_version": importlib.metadata.version("astrid"),
         "calculated_airmass": payload.airmass,
@@ -52,7 +53,7 @@ def sky_region(
 
 
 def storage_of(url: str | None, frame: Artifact | None, now: datetime) -> dict[str, Any]:
-    """`storage` of a result; paths are keys of the artifact store, None for the thumbnail that is not made."""
+    """`storage` of a result; paths are keys of the artifact store. No thumbnail is made, so it has none."""
     return {
         "fits_file_path": frame.key if frame else None,
         "thumbnail_path": None,

@@ -1,0 +1,120 @@
+"""From an item of a list to the payload that is sent for it.
+
+Owns which fact wins (option, table, header) and how a file of this machine becomes an address that workers can
+read. Never sends.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astrid_workers.errors import FrameRejected, ObservationRejected
+from astrid_workers.identity import observation_uuid, survey_uuid
+from astrid_workers.ingestion.listing import Item
+from astrid_workers.ingestion.validate import errors_in
+from astrid_workers.storage.artifacts import ArtifactStore
+from astrid_workers.storage.fits import FitsLimits, FrameHeader, read_header
+
+#: Payload fields that hold addresses; a file of this machine stands in them as an absolute path at first.
+_ADDRESSES = ("fits_url", "mask_url", "noise_url", "bias_frame", "dark_frame", "flat_frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A payload that is ready but for the place of its files."""
+
+    name: str
+    payload: Mapping[str, Any]
+    #: The observation's id.
+    uuid: str
+    #: Size and time of change of the file, to see whether it is still the one that was sent; "" without a file.
+    fingerprint: str
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it should be there before the others."""
+        return bool(self.payload.get("is_reference")) or self.payload["observation_id"].startswith("ref_")
+
+
+def prepared(item: Item, options: Mapping[str, Any], limits: FitsLimits) -> Submission:
+    """The submission for an item. Options win over the table, the table over the header.
+
+    Raises FrameRejected for a file that cannot be used, ObservationRejected, with one sentence per fault, for facts
+    that are missing or wrong.
+    """
+    header = None if item.path is None else _header(item.path, limits)
+    payload = {
+        "survey_id": "default",
+        "observation_id": item.default_id or None,
+        **_facts_of(header),
+        **item.given,
+        **options,
+    }
+    if item.path is not None:
+        payload["fits_url"] = str(item.path.absolute())
+    payload = {name: value for name, value in payload.items() if value is not None}
+    errors = errors_in(payload)
+    if errors:
+        raise ObservationRejected(errors)
+    uuid = observation_uuid(survey_uuid(payload["survey_id"]), payload["observation_id"])
+    return Submission(item.name, payload, str(uuid), _fingerprint(item.path))
+
+
+def placed(submission: Submission, store: ArtifactStore, roots: tuple[Path, ...]) -> dict[str, Any]:
+    """The payload with addresses that workers can read: files under `roots` stay, others go into the store.
+
+    Raises FrameRejected for a file that cannot be read, ServiceUnavailable from the store.
+    """
+    payload = dict(submission.payload)
+    for name in _ADDRESSES:
+        address = payload.get(name)
+        if isinstance(address, str) and address.startswith("/"):
+            payload[name] = _placed_file(Path(address), store, roots)
+    return payload
+
+
+def _header(path: Path, limits: FitsLimits) -> FrameHeader:
+    try:
+        return read_header(path, name=path.name, limits=limits)
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise FrameRejected(msg) from error
+
+
+def _facts_of(header: FrameHeader | None) -> dict[str, Any]:
+    if header is None:
+        return {}
+    facts = header.facts
+    ra_deg, dec_deg = header.centre_deg or (None, None)
+    return {
+        "ra": None if ra_deg is None else ra_deg % 360.0,
+        "dec": dec_deg,
+        "observation_time": None if facts.observed_at is None else facts.observed_at.isoformat(),
+        "filter_band": facts.filter_name,
+        "exposure_time": facts.exposure_s,
+        "airmass": facts.airmass,
+        "seeing": facts.seeing_arcsec,
+        "pixel_scale": facts.pixel_scale_arcsec,
+    }
+
+
+def _placed_file(path: Path, store: ArtifactStore, roots: tuple[Path, ...]) -> str:
+    resolved = path.resolve()
+    if any(resolved.is_relative_to(root) for root in roots):
+        return str(resolved)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise FrameRejected(msg) from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    return store.url_of(store.put(f"incoming/{sha256[:2]}/{sha256}.fits", data).key)
+
+
+def _fingerprint(path: Path | None) -> str:
+    if path is None:
+        return ""
+    found = path.stat()
+    return f"{found.st_size}:{found.st_mtime_ns}"
