@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import redis.asyncio
@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
+from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import COUNT_QUEUE, MAX_HEAD_BYTES, DramatiqQueue
 from astrid_operator.scaling_values import Demand, DemandReading
 
@@ -52,14 +53,6 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (ValueError, "BadAddress: its address cannot be understood"),
     (redis_errors.ResponseError, "Refused: it answers with an error"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerQueue:
-    """One Dramatiq queue on one Redis: what an AstridQueue claims."""
-
-    broker: BrokerAddress
-    queue: DramatiqQueue
 
 
 def trouble_of(error: Exception) -> str:

@@ -1,0 +1,53 @@
+"""Which AstridQueue serves a Dramatiq queue where several ask for it.
+
+The oldest keeps it, whatever order they were seen in. Asks no Redis.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from astrid_operator.astrid_queue import AstridQueue, QueueKey
+from astrid_operator.brokers import BrokerAddress, Brokers
+from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_operator.errors import BrokerNotConfigured, PersonMustAct, QueueTaken
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerQueue:
+    """One Dramatiq queue on one Redis."""
+
+    broker: BrokerAddress
+    queue: DramatiqQueue
+
+
+def claims(
+    queues: Mapping[QueueKey, AstridQueue], brokers: Brokers
+) -> tuple[dict[QueueKey, BrokerQueue], dict[QueueKey, PersonMustAct]]:
+    """What each AstridQueue reads, and why others read nothing: no broker, or an older one has the queue."""
+    granted: dict[QueueKey, BrokerQueue] = {}
+    refused: dict[QueueKey, PersonMustAct] = {}
+    owners: dict[BrokerQueue, QueueKey] = {}
+    for queue in sorted(queues.values(), key=_age):
+        try:
+            claim = claim_of(queue, brokers)
+        except BrokerNotConfigured as error:
+            refused[queue.key] = error
+            continue
+        owner = owners.setdefault(claim, queue.key)
+        if owner == queue.key:
+            granted[queue.key] = claim
+        else:
+            refused[queue.key] = QueueTaken(queue.spec.queue_name, str(owner))
+    return granted, refused
+
+
+def claim_of(queue: AstridQueue, brokers: Brokers) -> BrokerQueue:
+    """The Dramatiq queue that `queue` means; raises BrokerNotConfigured."""
+    broker = queue.spec.broker
+    address = brokers.address(queue.key.namespace, broker.secret_name, broker.secret_key)
+    return BrokerQueue(address, DramatiqQueue(broker.namespace, queue.spec.queue_name))
+
+
+def _age(queue: AstridQueue) -> tuple[str, QueueKey]:
+    """Oldest first; of those made in the same second, by name."""
+    return queue.created_at, queue.key

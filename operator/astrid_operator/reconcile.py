@@ -1,0 +1,110 @@
+"""One AstridQueue: what was gathered of it, what is decided, and how that is carried out and told.
+
+Knows `Fleet` and `Reporter` and no client, no broker and no clock of its own. Decisions are those of
+`scaling` and `conditions`; here is only their order, and what a failure of the world means for the next try.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from astrid_operator.astrid_queue import AstridQueue
+from astrid_operator.conditions import Trouble, desired_status
+from astrid_operator.errors import ObjectGone, PersonMustAct, TryAgain
+from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
+from astrid_operator.scaling import DemandReading, ScalingDecision
+from astrid_operator.transitions import events_between
+
+Status = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All that a decision and a status are made of."""
+
+    queue: AstridQueue
+    fleet: FleetState
+    #: None: nothing may be read for it.
+    reading: DemandReading | None
+    #: Status as it stands with whoever reads it; None: there is none yet.
+    previous: Status | None
+    #: What keeps its fleet from being made and sized; None: nothing does.
+    blocked: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of carrying out a decision."""
+
+    #: A person must act; None: not that anybody knows.
+    stalled: Trouble | None = None
+    #: Why the same is to be tried again; empty: it went well.
+    retrying: str = ""
+    #: Least pause before that, in seconds.
+    after_seconds: float | None = None
+
+    @property
+    def went_well(self) -> bool:
+        """Nothing is left to be tried again."""
+        return self.stalled is None and not self.retrying
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now for one AstridQueue."""
+
+    decision: ScalingDecision | None
+    #: Compare the workload with what it should be, and create it where it is missing.
+    shape: bool = False
+    #: Members to ask for; None: leave the size alone.
+    scale_to: int | None = field(default=None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is to be written but, perhaps, the status."""
+        return not self.shape and self.scale_to is None
+
+
+def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -> Plan:
+    """What `decision` needs: nothing where the fleet has its size and nobody asked to look at its shape."""
+    if gathered.blocked is not None:
+        return Plan(decision)
+    differs = decision is not None and gathered.fleet.exists and decision.replicas != gathered.fleet.desired
+    return Plan(decision, shape, decision.replicas if decision is not None and differs else None)
+
+
+async def carry_out(fleet: Fleet, queue: AstridQueue, todo: Plan) -> Outcome:
+    """Do what `todo` says. Never raises what the world is to blame for: that is the outcome."""
+    try:
+        if todo.shape:
+            await fleet.ensure(queue, todo.decision.replicas if todo.decision else 0)
+        if todo.scale_to is not None and (await fleet.observe(queue.key)).desired != todo.scale_to:
+            await fleet.scale_to(queue.key, todo.scale_to)
+    except PersonMustAct as error:
+        return Outcome(stalled=Trouble(error.reason, str(error)))
+    except TryAgain as error:
+        return Outcome(retrying=str(error), after_seconds=error.after_seconds)
+    except ObjectGone as error:
+        return Outcome(retrying=f"It vanished while it was written to: {error}")
+    return Outcome()
+
+
+def status_of(gathered: Gathered, decision: ScalingDecision | None, outcome: Outcome, now_iso: str) -> Status:
+    """The status that tells what was gathered, decided and done."""
+    return desired_status(
+        gathered.queue,
+        gathered.fleet,
+        gathered.reading,
+        decision,
+        gathered.previous,
+        now_iso,
+        stalled=gathered.blocked or outcome.stalled,
+        retrying=outcome.retrying,
+    )
+
+
+async def report(reporter: Reporter, subject: Subject, previous: Status | None, new: Status) -> None:
+    """Write `new`, and an event for each transition that led to it; raises TryAgain where that failed."""
+    await reporter.status(subject, new)
+    for event in events_between(previous, new):
+        await reporter.event(subject, event.kind, event.reason, event.message)
