@@ -43,7 +43,7 @@ class QueueInFile:
 def read_queues(sources: Sequence[str | Path]) -> list[QueueInFile]:
     """Every AstridQueue in the files and folders of `sources`, in order; raises FileRejected.
 
-    A folder stands for its `*.yaml` and `*.yml` files, not those of its own folders. Objects of other kinds are
+    A folder stands for its `*.yaml` and `*.yml` files, not those of folders in it. Objects of other kinds are
     passed over; sources without any AstridQueue, and one that appears twice, are refused.
     """
     found: list[QueueInFile] = []

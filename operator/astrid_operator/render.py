@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         queues = read_queues(options.filename)
     except FileRejected as error:
-        print(error, file=sys.stderr)  # noqa: T201 (a command speaks to its terminal)
+        print(error, file=sys.stderr)
         return UNUSABLE
     sys.stdout.write(rendered(queues, defaults))
     return 0

@@ -117,8 +117,7 @@ def _are_qualified(keys: Mapping[str, Json]) -> bool:
 
 
 def _is_qualified(key: str) -> bool:
-    prefix, _, name = key.rpartition("/")
-    return len(name) <= 63 and len(prefix) <= 253 and bool(re.fullmatch(QUALIFIED_NAME, key))
+    return key.find("/") <= 253 and bool(re.fullmatch(QUALIFIED_NAME, key))
 
 
 def _are_free(keys: Mapping[str, Json]) -> bool:

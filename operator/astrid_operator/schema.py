@@ -118,17 +118,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WholeOrText:
-    """A whole number, or a string of a form: how Kubernetes writes a quantity."""
+    """A whole number between two bounds, or a string of a form: how Kubernetes writes a quantity."""
 
+    minimum: int
+    maximum: int
     pattern: str
     max_length: int
 
     def read(self, value: Json, path: str) -> Json:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise InvalidSpec(path, value, "must be a whole number or a string")
-        if isinstance(value, int):
-            return value
-        return Text(self.max_length, pattern=self.pattern).read(value, path)
+        if isinstance(value, str):
+            return Text(self.max_length, pattern=self.pattern).read(value, path)
+        return Whole(self.minimum, self.maximum).read(value, path)
 
     def default_value(self) -> Json:
         return None

@@ -37,7 +37,7 @@ IMAGE = r"[A-Za-z0-9][A-Za-z0-9._:/@-]*"
 OBJECT_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 DATA_KEY = r"[-._a-zA-Z0-9]+"
 LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
-_LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 QUALIFIED_NAME = rf"({OBJECT_NAME}/)?{_LABEL_NAME}"
 EXTENDED_RESOURCE = rf"{OBJECT_NAME}/{_LABEL_NAME}"
 #: A Kubernetes quantity in the forms that people write: no sign, no exponent, at most three decimals.
@@ -48,7 +48,7 @@ MOUNT_PATH = r"(/[A-Za-z0-9._-]+)+"
 
 _OBJECT_NAME = Text(253, min_length=1, pattern=OBJECT_NAME)
 _LABEL_VALUE = Text(63, pattern=LABEL_VALUE)
-_QUANTITIES = MapOf(WholeOrText(QUANTITY, 20), 16)
+_QUANTITIES = MapOf(WholeOrText(0, 1_000_000_000_000, QUANTITY, 20), 16)
 _KEY_REFERENCE = Object(
     {"name": _OBJECT_NAME, "key": Text(253, min_length=1, pattern=DATA_KEY), "optional": Flag()},
     required=("name", "key"),
@@ -80,7 +80,7 @@ GPU = Object(
 
 TOLERATION = Object(
     {
-        "key": Text(316, pattern=f"({QUALIFIED_NAME})?"),
+        "key": Text(317, pattern=f"({QUALIFIED_NAME})?"),
         "operator": Choice(("Exists", "Equal"), default="Equal"),
         "value": _LABEL_VALUE,
         "effect": Choice(("NoSchedule", "PreferNoSchedule", "NoExecute")),
@@ -91,7 +91,7 @@ TOLERATION = Object(
 SPREAD = Object(
     {
         "maxSkew": Whole(1, 10_000, default=1),
-        "topologyKey": Text(316, min_length=1, pattern=QUALIFIED_NAME),
+        "topologyKey": Text(317, min_length=1, pattern=QUALIFIED_NAME),
         "whenUnsatisfiable": Choice(("DoNotSchedule", "ScheduleAnyway"), default="ScheduleAnyway"),
         "minDomains": Whole(1, 10_000),
         "nodeAffinityPolicy": Choice(("Honor", "Ignore")),
