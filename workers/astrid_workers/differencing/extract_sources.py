@@ -1,0 +1,334 @@
+"""Candidates from a scored difference: true extrema of both signs, each explained once.
+
+Owns which peaks of the score are sources of their own, their position, flux and shape with errors, and the flags
+that say why one should not be trusted. Never moves a threshold and never classifies.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from astrid_workers.differencing.products import Candidate, Candidates, Difference
+from astrid_workers.mask import MaskBit
+
+Floats = NDArray[np.float64]
+
+__all__ = ["Candidate", "Candidates", "extract_sources"]
+
+#: More peaks than this are a failed subtraction or a pathological frame; the strongest are kept.
+MOST_PEAKS = 20_000
+#: A secondary peak must beat what its stronger neighbours explain by this share of them: PSF models are not perfect.
+SIDELOBE_TOLERANCE = 0.06
+#: Two peaks of opposite sign this close (in FWHM) and this alike in strength are one dipole.
+DIPOLE_FWHM, DIPOLE_RATIO = 1.6, 0.3
+#: Share of the PSF on masked pixels from which a candidate is flagged.
+MASKED_SHARE = 0.1
+#: Central excess over a PSF, as a ratio, from which a candidate is narrower than a point source…
+SHARP_RATIO = 1.5
+#: …if it is so by this many sigma.
+SHARP_SIGMA = 3.5
+#: Width over the PSF's from which a candidate is extended, and the S/N at which widths mean anything.
+EXTENDED_RATIO, EXTENDED_SNR = 2.0, 8.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Peaks:
+    """Extrema of the unmasked score beyond the threshold, strongest first."""
+
+    y: NDArray[np.intp]
+    x: NDArray[np.intp]
+    score: Floats
+
+
+def extract_sources(
+    difference: Difference, *, threshold_sigma: float = 5.0, wcs: WCS | None = None
+) -> Candidates:
+    """Candidates with |score| above `threshold_sigma`, strongest first.
+
+    Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no peak; those
+    on masked pixels, those that are rings of a stronger source and those narrower than a point source (a cosmic ray)
+    are set aside and counted. `wcs` gives RA and Dec (ICRS degrees).
+    """
+    peaks = _find_peaks(difference, threshold_sigma)
+    rejected: dict[str, int] = {}
+    on_mask = np.isnan(difference.score[peaks.y, peaks.x])
+    _count(rejected, "masked", int(np.count_nonzero(on_mask)))
+    own = _explained_once(difference, peaks, threshold_sigma)
+    _count(rejected, "ring", int(np.count_nonzero(~own & ~on_mask)))
+    found = [_describe(difference, int(peaks.y[i]), int(peaks.x[i])) for i in np.flatnonzero(own & ~on_mask)]
+    narrow = [c for c in found if "sharp" in c.flags]
+    _count(rejected, "sharp", len(narrow))
+    merged = _merge_dipoles([c for c in found if "sharp" not in c.flags], difference)
+    _count(rejected, "dipole partner", len(found) - len(narrow) - len(merged))
+    merged.sort(key=lambda c: -abs(c.score))
+    placed = _place([replace(c, index=i) for i, c in enumerate(merged)], wcs)
+    return Candidates(tuple(placed), threshold_sigma, rejected)
+
+
+def _count(rejected: dict[str, int], reason: str, n: int) -> None:
+    if n:
+        rejected[reason] = rejected.get(reason, 0) + n
+
+
+def _find_peaks(difference: Difference, threshold: float) -> _Peaks:
+    """Pixels beyond the threshold that no pixel of the 8 around them beats."""
+    score = difference.unmasked_score
+    y, x = np.nonzero(np.abs(score) > threshold)
+    inner = (y > 0) & (x > 0) & (y < score.shape[0] - 1) & (x < score.shape[1] - 1)
+    y, x = y[inner], x[inner]
+    values = score[y, x]
+    sign = np.sign(values)
+    top = np.ones(len(y), bool)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dy or dx:
+                beats = np.greater if (dy, dx) > (0, 0) else np.greater_equal
+                top &= beats(values * sign, score[y + dy, x + dx] * sign)
+    y, x, values = y[top], x[top], values[top].astype(float)
+    order = np.argsort(-np.abs(values), kind="stable")[:MOST_PEAKS]
+    return _Peaks(y[order], x[order], values[order])
+
+
+def _explained_once(difference: Difference, peaks: _Peaks, threshold: float) -> NDArray[np.bool_]:
+    """Which peaks are more than the profile (core, rings) of stronger accepted peaks around them."""
+    own = np.zeros(len(peaks.y), bool)
+    taken = _Buckets(difference.kernels.score_profile.shape[-1] // 2)
+    sigma = difference.flux_error
+    for i in range(len(peaks.y)):
+        y, x, value = int(peaks.y[i]), int(peaks.x[i]), float(peaks.score[i])
+        predicted, tolerance = 0.0, 0.0
+        for other in taken.near(y, x):
+            response = _profile_at(difference, peaks, other, y, x)
+            ratio = _ratio(sigma, int(peaks.y[other]), int(peaks.x[other]), y, x)
+            predicted += peaks.score[other] * response * ratio
+            close = np.exp(
+                -0.5 * ((peaks.y[other] - y) ** 2 + (peaks.x[other] - x) ** 2) / taken.reach**2 * 9
+            )
+            tolerance += SIDELOBE_TOLERANCE * abs(peaks.score[other]) * ratio * close
+        left = value - predicted
+        own[i] = abs(left) > np.hypot(threshold, tolerance) and left * value > 0
+        if own[i]:
+            taken.add(i, y, x)
+    return own
+
+
+def _ratio(sigma: NDArray[np.float32], y0: int, x0: int, y: int, x: int) -> float:
+    """Noise at one pixel over that at another, 1 where either is masked."""
+    ratio = float(sigma[y0, x0] / sigma[y, x])
+    return ratio if np.isfinite(ratio) else 1.0
+
+
+def _profile_at(difference: Difference, peaks: _Peaks, i: int, y: int, x: int) -> float:
+    _, profile = difference.kernels.at(float(peaks.x[i]), float(peaks.y[i]))
+    half = profile.shape[0] // 2
+    dy, dx = y - int(peaks.y[i]) + half, x - int(peaks.x[i]) + half
+    inside = 0 <= dy < profile.shape[0] and 0 <= dx < profile.shape[1]
+    return float(profile[dy, dx]) if inside else 0.0
+
+
+class _Buckets:
+    """Accepted peaks in square cells, so that a peak meets its neighbours only."""
+
+    def __init__(self, reach: int) -> None:
+        self.reach = max(reach, 1)
+        self._cells: dict[tuple[int, int], list[int]] = {}
+
+    def add(self, index: int, y: int, x: int) -> None:
+        self._cells.setdefault((y // self.reach, x // self.reach), []).append(index)
+
+    def near(self, y: int, x: int) -> list[int]:
+        row, column = y // self.reach, x // self.reach
+        cells = ((row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+        return [index for cell in cells for index in self._cells.get(cell, [])]
+
+
+def _describe(difference: Difference, y: int, x: int) -> Candidate:
+    """One peak with sub-pixel place, flux, shape and flags."""
+    dx, dy, score = _summit(difference.unmasked_score, y, x)
+    psf, profile = difference.kernels.at(float(x), float(y))
+    flux_err = float(difference.flux_error[y, x])
+    flux = score * flux_err
+    error_x, error_y = _position_errors(profile, abs(score))
+    stamp, variance, good = _stamps(difference, y, x, psf.shape[0] // 2)
+    model = _shifted(psf, dx, dy)
+    fwhm, elongation = _shape(stamp, good, model, flux)
+    sharp, chi2 = _fit_quality(stamp, variance, good, model, flux, difference.fwhm_science_px)
+    flags = _flags(difference, y, x, good, model, sharp, fwhm, psf, abs(score))
+    return Candidate(
+        0, x + dx, y + dy, error_x, error_y, None, None, flux, flux_err, abs(score), score,
+        fwhm, elongation, chi2, score > 0, flags,
+    )  # fmt: skip
+
+
+def _summit(score: NDArray[np.float32], y: int, x: int) -> tuple[float, float, float]:
+    """Offset and height of the peak of a Gaussian through the 3 × 3 pixels, each axis by itself."""
+    centre = float(score[y, x])
+    sign = 1.0 if centre > 0 else -1.0
+    dx, gain_x = _log_parabola(*(sign * float(score[y, x + k]) for k in (-1, 0, 1)))
+    dy, gain_y = _log_parabola(*(sign * float(score[y + k, x]) for k in (-1, 0, 1)))
+    return dx, dy, centre * gain_x * gain_y
+
+
+def _log_parabola(low: float, middle: float, high: float) -> tuple[float, float]:
+    """Offset of the maximum (within half a pixel) and its height over the middle's."""
+    floor = 0.02 * middle
+    a, b, c = (np.log(max(v, floor) / middle) for v in (low, middle, high))
+    curvature = a - 2 * b + c
+    if curvature >= -1e-6:
+        return 0.0, 1.0
+    offset = float(np.clip(0.5 * (a - c) / curvature, -0.5, 0.5))
+    return offset, float(np.exp(-0.25 * (a - c) * offset))
+
+
+def _position_errors(profile: NDArray[np.float32], snr: float) -> tuple[float, float]:
+    """Cramér–Rao errors along x and y from the curvature of the score's profile."""
+    half = profile.shape[0] // 2
+    across = 2 * profile[half, half] - profile[half, half - 1] - profile[half, half + 1]
+    along = 2 * profile[half, half] - profile[half - 1, half] - profile[half + 1, half]
+    return tuple(float(1 / (max(snr, 1e-6) * np.sqrt(max(float(c), 1e-6)))) for c in (across, along))  # type: ignore[return-value]
+
+
+def _stamps(difference: Difference, y: int, x: int, half: int) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Difference, its variance and which pixels are measured, around a pixel; outside the frame nothing is."""
+    ny, nx = difference.shape
+    rows, columns = np.arange(y - half, y + half + 1), np.arange(x - half, x + half + 1)
+    inside = ((rows >= 0) & (rows < ny))[:, None] & ((columns >= 0) & (columns < nx))[None, :]
+    rows, columns = np.clip(rows, 0, ny - 1), np.clip(columns, 0, nx - 1)
+    stamp = difference.difference[rows[:, None], columns[None, :]].astype(float)
+    variance = difference.variance[rows[:, None], columns[None, :]].astype(float)
+    good = inside & np.isfinite(stamp) & np.isfinite(variance) & (variance > 0)
+    return np.where(good, stamp, 0.0), np.where(good, variance, 1.0), good
+
+
+def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
+    """The PSF moved by a fraction of a pixel (Fourier)."""
+    size = psf.shape[0]
+    omega = 2j * np.pi * np.fft.fftfreq(size)
+    phase = np.exp(-omega[:, None] * dy) * np.exp(-omega[None, :] * dx)
+    return np.asarray(np.fft.ifft2(np.fft.fft2(psf) * phase).real)
+
+
+def _shape(
+    stamp: Floats, good: NDArray[np.bool_], model: Floats, flux: float
+) -> tuple[float | None, float | None]:
+    """FWHM and elongation from second moments under the PSF's own weight, corrected for that weight."""
+    weight = np.where(good, np.maximum(model, 0.0), 0.0)
+    total = float(np.sum(weight * stamp)) * np.sign(flux)
+    reference = float(np.sum(weight * model))
+    if total <= 0 or reference <= 0:
+        return None, None
+    axis = np.arange(stamp.shape[0]) - stamp.shape[0] // 2.0
+    found = _second_moments(weight * stamp * np.sign(flux) / total, axis)
+    ideal = _second_moments(weight * model / reference, axis)
+    half_psf = _moment_fwhm(model)
+    scale = ideal[0] + ideal[2]
+    excess = (found[0] + found[2]) / scale if scale > 0 else np.nan
+    if not np.isfinite(excess) or excess <= 0 or excess >= 1.95:
+        return (None, None) if not np.isfinite(excess) or excess <= 0 else (float(half_psf * 6.0), None)
+    width = half_psf * np.sqrt(excess / (2 - excess))
+    xx, xy, yy = found
+    root = np.hypot((xx - yy) / 2, xy)
+    mean = (xx + yy) / 2
+    minor = mean - root
+    return float(width), float(np.sqrt((mean + root) / minor)) if minor > 0 else None
+
+
+def _second_moments(density: Floats, axis: Floats) -> tuple[float, float, float]:
+    xx = float(np.sum(density * axis[None, :] ** 2))
+    yy = float(np.sum(density * axis[:, None] ** 2))
+    xy = float(np.sum(density * axis[None, :] * axis[:, None]))
+    return xx, xy, yy
+
+
+def _moment_fwhm(model: Floats) -> float:
+    """FWHM of a stamp by the area above half its maximum."""
+    return float(2 * np.sqrt(max(np.count_nonzero(model > model.max() / 2), 1) / np.pi))
+
+
+def _fit_quality(
+    stamp: Floats, variance: Floats, good: NDArray[np.bool_], model: Floats, flux: float, fwhm: float
+) -> tuple[float, float | None]:
+    """How far the centre stands out over a PSF's (as sigma beyond `SHARP_RATIO`), and chi² per pixel."""
+    half = stamp.shape[0] // 2
+    axis = np.arange(stamp.shape[0]) - half
+    near = good & (np.hypot(axis[:, None], axis[None, :]) <= max(fwhm, 2.0))
+    n = int(np.count_nonzero(near))
+    residual = stamp - flux * model
+    tolerated = variance + (0.05 * flux * model) ** 2
+    chi2 = float(np.sum((residual**2 / tolerated)[near]) / n) if n else None
+    ring = np.zeros_like(good)
+    ring[half - 1 : half + 2, half - 1 : half + 2] = True
+    ring[half, half] = False
+    ring &= good
+    if not good[half, half] or not ring.any():
+        return 0.0, chi2
+    contrast = float(stamp[half, half] - stamp[ring].mean())
+    expected = flux * float(model[half, half] - model[ring].mean())
+    noise = float(np.sqrt(variance[half, half] + variance[ring].mean() / np.count_nonzero(ring)))
+    if expected * flux <= 0:
+        return 0.0, chi2
+    return float(np.sign(flux) * (contrast - SHARP_RATIO * expected) / noise), chi2
+
+
+def _flags(
+    difference: Difference,
+    y: int,
+    x: int,
+    good: NDArray[np.bool_],
+    model: Floats,
+    sharp: float,
+    fwhm: float | None,
+    psf: NDArray[np.float32],
+    snr: float,
+) -> tuple[str, ...]:
+    light = np.maximum(model, 0.0)
+    masked = float(np.sum(light * ~good) / np.sum(light))
+    reach = max(1, round(difference.fwhm_science_px))
+    around = difference.mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+    flags = []
+    if difference.mask[y, x] & np.uint32(MaskBit.EDGE):
+        flags.append("edge")
+    if masked > MASKED_SHARE:
+        flags.append("masked")
+    if np.any(around & np.uint32(MaskBit.SATURATED)):
+        flags.append("saturated")
+    if sharp > SHARP_SIGMA:
+        flags.append("sharp")
+    if fwhm is not None and snr > EXTENDED_SNR and fwhm > EXTENDED_RATIO * _moment_fwhm(psf.astype(float)):
+        flags.append("extended")
+    return tuple(flags)
+
+
+def _merge_dipoles(found: list[Candidate], difference: Difference) -> list[Candidate]:
+    """Close pairs of opposite sign and like strength become one candidate, the stronger, flagged."""
+    reach = DIPOLE_FWHM * max(difference.fwhm_science_px, difference.fwhm_reference_px)
+    ordered = sorted(found, key=lambda c: -abs(c.score))
+    gone: set[int] = set()
+    dipoles: set[int] = set()
+    if len(ordered) > 1:
+        tree = cKDTree(np.array([(c.x, c.y) for c in ordered]))
+        for first, second in sorted(tree.query_pairs(reach)):
+            one, two = ordered[first], ordered[second]
+            alike = abs(two.score) > DIPOLE_RATIO * abs(one.score)
+            if one.is_positive != two.is_positive and alike and first not in gone and second not in gone:
+                gone.add(second)
+                dipoles.add(first)
+    return [
+        replace(c, flags=(*c.flags, "dipole")) if i in dipoles else c
+        for i, c in enumerate(ordered)
+        if i not in gone
+    ]
+
+
+def _place(found: list[Candidate], wcs: WCS | None) -> list[Candidate]:
+    """The same candidates with RA and Dec."""
+    if wcs is None or not found:
+        return found
+    ra, dec = wcs.all_pix2world([c.x for c in found], [c.y for c in found], 0)
+    return [
+        replace(c, ra_deg=float(a), dec_deg=float(d)) if np.isfinite(a) and np.isfinite(d) else c
+        for c, a, d in zip(found, ra, dec, strict=True)
+    ]
