@@ -66,10 +66,11 @@ def settled_result(session: Session, ticket: RunTicket) -> Result | None:
     return run.result if run is not None and run.status in ENDED else None
 
 
-def take_up(database: Database, ticket: RunTicket, fresh: RunColumns) -> None:
+def take_up(database: Database, ticket: RunTicket, fresh: RunColumns, *, has_work: bool = True) -> None:
     """Insert `fresh`, or take the row that is there up once more; the observation is then being worked on.
 
-    A run that ended well in the meantime is left as it is.
+    Without work (it is known already that there is nothing to do) the observation's state is left as it
+    is, and so is a run that ended well in the meantime.
     """
     try:
         with database.session() as session:
@@ -83,7 +84,8 @@ def take_up(database: Database, ticket: RunTicket, fresh: RunColumns) -> None:
             return
         run.status, run.attempts = RunStatus.RUNNING, run.attempts + 1
         run.started_at, run.completed_at = _now(), None
-        _move(session, ticket, state_begun)
+        if has_work:
+            _move(session, ticket, state_begun)
 
 
 def conclude(database: Database, ticket: RunTicket, write: Callable[[Session], Ending]) -> Result:

@@ -48,13 +48,17 @@ class ModelSettings(BaseSettings):
     model_id: str = Field(default="matched-filter", min_length=1)
 
 
+#: Algorithms that a message or a setting may ask for.
+AlgorithmName = Literal["auto", "zogy", "classic"]
+
+
 class DifferencingSettings(BaseSettings):
     """How observations are differenced when a message does not say."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_DIFFERENCING_", extra="ignore", frozen=True)
 
     #: `auto` chooses between the others by what the frames allow.
-    algorithm: Literal["auto", "zogy", "classic"] = "auto"
+    algorithm: AlgorithmName = "auto"
     #: |score| in sigma from which a peak of either sign is a candidate.
     threshold_sigma: float = Field(default=5.0, ge=3.0, le=100.0)
 

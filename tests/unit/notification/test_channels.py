@@ -1,9 +1,5 @@
 """How alerts leave, against a real HTTP server."""
 
-import http.server
-import json
-import threading
-
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -11,52 +7,16 @@ from structlog.testing import capture_logs
 from astrid_workers.errors import DeliveryRefused, ServiceUnavailable, SettingRejected
 from astrid_workers.notification.channels import LogChannel, WebhookChannel, channel
 from astrid_workers.settings import CHANNELS, NotificationSettings
+from support.webhook_receiver import WebhookReceiver
 
 PACKET = {"schema": "astrid.alert/1", "severity": "high", "detection": {"score": 31.5}}
 
 
-class Receiver:
-    """A webhook's other end that answers with `status` and keeps what it was sent."""
-
-    def __init__(self):
-        receiver = self
-        self.status, self.headers, self.requests = 204, {}, []
-        self.silent = threading.Event()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.requests.append((self.path, dict(self.headers), json.loads(body)))
-                if receiver.silent.is_set():
-                    receiver.released.wait(10)
-                self.send_response(receiver.status)
-                for name, value in receiver.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            do_GET = do_POST
-
-            def log_message(self, *args):
-                """Say nothing."""
-
-        self.released = threading.Event()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server.server_port}/hooks/secret-token?key=abc"
-
-
 @pytest.fixture
 def receiver():
-    one = Receiver()
-    one.thread.start()
-    yield one
-    one.released.set()
-    one.server.shutdown()
-    one.server.server_close()
+    """A webhook's other end."""
+    with WebhookReceiver() as one:
+        yield one
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
@@ -110,7 +70,7 @@ def test_a_silent_receiver_may_answer_later(receiver):
 
 def test_nobody_listening_is_transient(receiver):
     """A receiver that is being restarted is back soon."""
-    receiver.server.server_close()
+    receiver.go_away()
 
     with pytest.raises(ServiceUnavailable, match="did not answer: ConnectError"):
         WebhookChannel(receiver.url, 2).deliver(PACKET, "k")

@@ -1,2 +1,1 @@
-"""The fifth stage: detections become validation events, triplets and alerts for people to review.
-"""
+"""The fifth stage: detections become validation events, triplets and alerts for people to review."""

@@ -20,6 +20,7 @@ from astrid_workers.detection.classify import CandidateFacts, Verdict, installed
 from astrid_workers.errors import ObservationNotThereYet
 from astrid_workers.identity import STAGE_VERSION, derived_uuid
 from astrid_workers.metering import Cost, metered
+from astrid_workers.names import checked_name
 from astrid_workers.pipeline import Stage
 from astrid_workers.run_records import (
     Ending,
@@ -148,7 +149,7 @@ def forward_newest(observation_id: str) -> Result:
     Raises ObservationNotThereYet where there is no difference yet, and UnknownObservation.
     """
     with get_database().reading() as session:
-        observation = find_observation(session, observation_id)
+        observation = find_observation(session, checked_name(observation_id, "observation_id"))
         difference = session.scalars(
             select(Difference)
             .where(Difference.observation_id == observation.id)

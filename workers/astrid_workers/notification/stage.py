@@ -6,7 +6,7 @@ same key.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from astrid_workers import broker
 from astrid_workers.errors import AstridError, PermanentFailure, SettingRejected, UnknownRecord
 from astrid_workers.identity import derived_uuid, uuid_given
+from astrid_workers.names import checked_name
 from astrid_workers.notification.channels import Receipt, channel
 from astrid_workers.notification.packets import AlertFacts, alert_packet
 from astrid_workers.pipeline import Stage
@@ -75,9 +76,9 @@ def save(work: DeliveryWork, receipt: Receipt | None) -> Result:
         return _result(row, receipt)
 
 
-def forward(detection_data: dict[str, Any]) -> Result:
+def forward(detection_data: Any) -> Result:
     """Send `send_notifications` for the detection that the earlier payload names."""
-    detection_id = detection_data.get("detection_id")
+    detection_id = detection_data.get("detection_id") if isinstance(detection_data, dict) else None
     if not isinstance(detection_id, str) or uuid_given(detection_id) is None:
         message = f"Missing required field: detection_id (of a run or a detection), got {detection_id!r}"
         raise PermanentFailure(message)
@@ -86,7 +87,7 @@ def forward(detection_data: dict[str, Any]) -> Result:
 
 
 def _alert_facts(session: Session, alert_id: str) -> AlertFacts:
-    asked = uuid_given(alert_id)
+    asked = uuid_given(checked_name(alert_id, "alert_id"))
     alert = None if asked is None else session.get(Alert, asked)
     if alert is None or alert.detection_id is None:
         message = f"no alert has the id {alert_id!r}"
@@ -125,13 +126,10 @@ def _take_up(delivery_id: UUID, alert_id: UUID, channel_name: str, *, is_tried: 
     """Make sure that the row is there and count the attempt; whether it is delivered already."""
     database = get_database()
     fresh = Delivery(id=delivery_id, alert_id=alert_id, channel=channel_name, attempts=0)
-    try:
-        with database.session() as session:
-            if session.get(Delivery, delivery_id) is None:
-                session.add(fresh)
-    except IntegrityError:
-        # The same delivery was taken up elsewhere at the same moment; its row is as good.
-        pass
+    # Where the same delivery is taken up elsewhere at the same moment, its row is as good.
+    with suppress(IntegrityError), database.session() as session:
+        if session.get(Delivery, delivery_id) is None:
+            session.add(fresh)
     with database.session() as session:
         row = session.get_one(Delivery, delivery_id, with_for_update=True)
         is_delivered = row.status == DeliveryStatus.DELIVERED

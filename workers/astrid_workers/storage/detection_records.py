@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from astrid_workers.errors import UnknownRecord
 from astrid_workers.identity import uuid_given
+from astrid_workers.names import checked_name
 from astrid_workers.storage.models import Candidate, Detection, DetectionRun, Difference, Observation
 
 
@@ -61,7 +62,7 @@ class DetectionSet:
 
 def detections_named(session: Session, detection_id: str) -> DetectionSet:
     """What `detection_id` names: all of a run, or one detection; UnknownRecord when it names neither."""
-    asked = uuid_given(detection_id)
+    asked = uuid_given(checked_name(detection_id, "detection_id"))
     run = None if asked is None else session.get(DetectionRun, asked)
     one = None if asked is None or run is not None else session.get(Detection, asked)
     if one is not None:
@@ -87,7 +88,7 @@ def detections_named(session: Session, detection_id: str) -> DetectionSet:
 
 def difference_named(session: Session, difference_id: str) -> Difference:
     """The difference with that id; UnknownRecord when there is none."""
-    asked = uuid_given(difference_id)
+    asked = uuid_given(checked_name(difference_id, "difference_id"))
     found = None if asked is None else session.get(Difference, asked)
     if found is None:
         message = f"no difference has the id {difference_id!r}"
