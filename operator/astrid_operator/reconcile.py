@@ -5,7 +5,7 @@ Knows `Fleet` and `Reporter` and no client, no broker and no clock of its own. D
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue
@@ -24,12 +24,13 @@ class Gathered:
 
     queue: AstridQueue
     fleet: FleetState
-    #: None: nothing may be read for it.
-    reading: DemandReading | None
+    reading: DemandReading
     #: Status as it stands with whoever reads it; None: there is none yet.
     previous: Status | None
-    #: What keeps its fleet from being made and sized; None: nothing does.
-    blocked: Trouble | None = None
+    #: Why a person must act, before anything was tried; None: nobody must.
+    trouble: Trouble | None = None
+    #: Its fleet is left as it is: another AstridQueue serves the queue.
+    is_hands_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,13 @@ class Outcome:
         """Nothing is left to be tried again."""
         return self.stalled is None and not self.retrying
 
+    @property
+    def word(self) -> str:
+        """For counting."""
+        if self.went_well:
+            return "done"
+        return "stalled" if self.stalled else "retry"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -57,7 +65,7 @@ class Plan:
     #: Compare the workload with what it should be, and create it where it is missing.
     shape: bool = False
     #: Members to ask for; None: leave the size alone.
-    scale_to: int | None = field(default=None)
+    scale_to: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +75,7 @@ class Plan:
 
 def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -> Plan:
     """What `decision` needs: nothing where the fleet has its size and nobody asked to look at its shape."""
-    if gathered.blocked is not None:
+    if gathered.is_hands_off:
         return Plan(decision)
     differs = decision is not None and gathered.fleet.exists and decision.replicas != gathered.fleet.desired
     return Plan(decision, shape, decision.replicas if decision is not None and differs else None)
@@ -98,7 +106,7 @@ def status_of(gathered: Gathered, decision: ScalingDecision | None, outcome: Out
         decision,
         gathered.previous,
         now_iso,
-        stalled=gathered.blocked or outcome.stalled,
+        stalled=gathered.trouble or outcome.stalled,
         retrying=outcome.retrying,
     )
 

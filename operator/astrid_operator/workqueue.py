@@ -48,6 +48,10 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
         self.add(key)
 
+    def backs_off(self, key: K) -> bool:
+        """Whether `key` failed and its next try has not come yet."""
+        return key in self._failures and self._due.get(key, float("-inf")) > self._clock()
+
     def take_due(self) -> list[K]:
         """Take every key whose time has come, the longest due first."""
         now = self._clock()

@@ -1,0 +1,324 @@
+"""The one loop that decides, once a second, for all AstridQueues.
+
+Owns the order gather → decide → act, and who may write when. Knows no client: a cluster, one machine and a
+test differ only in the Fleet, the Reporter and where the manifests come from.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from astrid_operator.allowance import Allowance, Waiting
+from astrid_operator.astrid_queue import AstridQueue, QueueKey
+from astrid_operator.brokers import Brokers
+from astrid_operator.claims import BrokerQueue, claims
+from astrid_operator.conditions import Trouble, Urgency, amount_of_change, invalid_status, urgency
+from astrid_operator.errors import (
+    LeadershipLost,
+    OperatorError,
+    PersonMustAct,
+    QueueTaken,
+)
+from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
+from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
+from astrid_operator.records import Manifest, Record, Records
+from astrid_operator.scaling import DemandReading, ScalingDecision, decide
+from astrid_operator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+#: Least seconds between two ticks, however many events come; also at least as long as the last tick took.
+LEAST_PAUSE_SECONDS = 0.1
+
+#: Age that a status has which was never written, in seconds: it comes first.
+NEVER_WRITTEN_SECONDS = 1e6
+
+
+class DemandSource(Protocol):
+    """Where demand is read; `demand.DemandReader` is one."""
+
+    async def read(self, wanted: Mapping[QueueKey, BrokerQueue]) -> Mapping[QueueKey, DemandReading]: ...
+
+
+class Observer(Protocol):
+    """Who counts what the loop does; `metrics.Metrics` is one."""
+
+    def saw(self, gathered: Gathered, decision: ScalingDecision | None) -> None: ...
+
+    def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None: ...
+
+    def reconciled(self, result: str, seconds: float) -> None: ...
+
+    def ticked(self, seconds: float, waiting: int) -> None: ...
+
+    def forgot(self, key: QueueKey) -> None: ...
+
+
+Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
+
+#: Shares what is short among all: what was decided for each, to what it is granted.
+Budget = Callable[[Asked], Mapping[QueueKey, ScalingDecision]]
+
+
+def unlimited(asked: Asked) -> Mapping[QueueKey, ScalingDecision]:
+    """The budget of a place where nothing is short: everybody gets what was decided."""
+    return {key: decision for key, (_, _, decision) in asked.items()}
+
+
+class Loop:
+    """Decides for every AstridQueue that `manifests` holds, until `run` is cancelled."""
+
+    def __init__(
+        self,
+        manifests: Callable[[], Mapping[QueueKey, Manifest]],
+        fleet: Fleet,
+        reporter: Reporter,
+        demand: DemandSource,
+        brokers: Brokers,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+        observer: Observer,
+        tick_seconds: float = 1.0,
+        status_writes_per_second: float = 0.2,
+        budget: Budget = unlimited,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._manifests = manifests
+        self._fleet = fleet
+        self._reporter = reporter
+        self._demand = demand
+        self._brokers = brokers
+        self._clock = clock
+        self._rng = rng
+        self._wall = wall
+        self._observer = observer
+        self._budget = budget
+        self._tick_seconds = tick_seconds
+        self._allowance = Allowance(status_writes_per_second, clock())
+        self._records = Records(clock)
+        self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
+        self._drifted: set[QueueKey] = set()
+        self._removals: set[asyncio.Task[None]] = set()
+        self._lost: LeadershipLost | None = None
+        #: When the last tick ended; before the first, when the loop was made.
+        self.ticked_at = clock()
+
+    def wake(self, key: QueueKey) -> None:
+        """The AstridQueue `key` came or was edited: do not wait for the next tick."""
+        self._work.changed(key)
+
+    def drifted(self, key: QueueKey) -> None:
+        """The workload of `key` changed by somebody's hand: compare it at the next tick."""
+        self._drifted.add(key)
+
+    async def run(self) -> None:
+        """Tick for ever; raises LeadershipLost when a write was refused for that."""
+        try:
+            while True:
+                started = self._clock()
+                await self.tick()
+                if self._lost is not None:
+                    raise self._lost
+                await asyncio.sleep(max(LEAST_PAUSE_SECONDS, self._clock() - started))
+                await self._work.wait(started + self._tick_seconds - self._clock())
+        finally:
+            await self._end_tasks()
+
+    async def tick(self) -> None:
+        """Gather and decide for all, and start the writes that are needed; does not wait for these."""
+        started = self._clock()
+        self._take_over(self._manifests())
+        gathered = await self._gather()
+        decisions = self._decide(gathered)
+        due = set(self._work.take_due())
+        waiting = [self._act(each, decisions.get(key), is_due=key in due) for key, each in gathered.items()]
+        for key in due - gathered.keys():
+            self._work.done(key)
+        self._tell_invalid()
+        for key in self._allowance.grant([each for each in waiting if each], self._clock()):
+            self._start(key, self._tell(gathered[key], decisions.get(key)))
+        self.ticked_at = self._clock()
+        self._observer.ticked(self.ticked_at - started, len(self._work))
+
+    async def settled(self) -> None:
+        """Return when no write is under way."""
+        while tasks := [*self._records.tasks(), *self._removals]:
+            await asyncio.wait(tasks)
+
+    # -------------------------------------------------------------------------------------- gather
+
+    def _take_over(self, manifests: Mapping[QueueKey, Manifest]) -> None:
+        changed, gone = self._records.update(manifests)
+        for key, record in gone.items():
+            self._forget(key, record)
+        for key in changed:
+            self._work.changed(key)
+        for key in self._drifted:
+            if key in self._records:
+                self._work.add(key)
+        self._drifted.clear()
+
+    async def _gather(self) -> dict[QueueKey, Gathered]:
+        queues = self._records.valid()
+        granted, refused = claims(queues, self._brokers)
+        readings = await self._demand.read(granted)
+        return {
+            key: await self._gathered(queue, readings.get(key), refused.get(key))
+            for key, queue in queues.items()
+        }
+
+    async def _gathered(
+        self, queue: AstridQueue, reading: DemandReading | None, refused: PersonMustAct | None
+    ) -> Gathered:
+        fleet = await self._fleet.observe(queue.key)
+        trouble = Trouble(refused.reason, str(refused)) if refused else None
+        if reading is None:
+            reading = DemandReading(self._clock(), None, trouble.message if trouble else "not read yet")
+        previous = self._records[queue.key].previous
+        return Gathered(
+            queue, fleet, reading, previous, trouble, is_hands_off=isinstance(refused, QueueTaken)
+        )
+
+    # -------------------------------------------------------------------------------------- decide
+
+    def _decide(self, gathered: Mapping[QueueKey, Gathered]) -> Mapping[QueueKey, ScalingDecision]:
+        """A decision for each queue that may be sized, as the budget grants it."""
+        now = self._clock()
+        asked: dict[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]] = {}
+        for key, each in gathered.items():
+            if not each.is_hands_off:
+                record = self._records[key]
+                policy, memory = each.queue.spec, record.memory
+                decision, record.memory = decide(policy, each.reading, each.fleet, memory, now)
+                asked[key] = (each.queue, each.fleet, decision)
+        granted = self._budget(asked)
+        for key, each in gathered.items():
+            self._observer.saw(each, granted.get(key))
+        return granted
+
+    # ----------------------------------------------------------------------------------------- act
+
+    def _act(
+        self, gathered: Gathered, decision: ScalingDecision | None, *, is_due: bool
+    ) -> Waiting[QueueKey] | None:
+        """Start what is to be written now; what can wait, with its claim on the allowance."""
+        key, record = gathered.queue.key, self._records[gathered.queue.key]
+        if record.is_busy:
+            self._put_off(key, is_due=is_due)
+            return None
+        todo = plan(gathered, decision, shape=is_due)
+        if is_due or (not todo.is_empty and not self._work.backs_off(key)):
+            self._start(key, self._carry_out(gathered, todo))
+            return None
+        new = status_of(gathered, decision, record.outcome, self._now_iso())
+        if record.invalid is not None:
+            return None
+        pressing = urgency(gathered.previous, new)
+        if self._clock() < record.status_retry_at:
+            return None
+        if pressing is Urgency.LATER:
+            since = min(self._clock() - record.status_at, NEVER_WRITTEN_SECONDS)
+            return Waiting(key, since, amount_of_change(gathered.previous, new))
+        if pressing is Urgency.NOW:
+            self._start(key, self._tell(gathered, decision))
+        return None
+
+    def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
+        """Look again at the next tick: a write for `key` is under way."""
+        if is_due:
+            self._work.done(key)
+            self._drifted.add(key)
+
+    async def _carry_out(self, gathered: Gathered, todo: Plan) -> None:
+        key, record, started = gathered.queue.key, self._records[gathered.queue.key], self._clock()
+        record.outcome = outcome = await carry_out(self._fleet, gathered.queue, todo)
+        self._observer.reconciled(outcome.word, self._clock() - started)
+        if todo.scale_to is not None and todo.decision is not None and outcome.went_well:
+            self._observer.scaled(key, todo.decision, gathered.fleet.desired)
+            log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(todo.decision))
+        await self._tell(gathered, todo.decision)
+        self._give_back(key, outcome)
+
+    def _give_back(self, key: QueueKey, outcome: Outcome) -> None:
+        if outcome.went_well:
+            self._work.done(key)
+            return
+        pause = self._work.retry(key, outcome.after_seconds)
+        trouble = outcome.stalled.message if outcome.stalled else outcome.retrying
+        log.warning("Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1))
+
+    async def _tell(self, gathered: Gathered, decision: ScalingDecision | None) -> None:
+        record = self._records[gathered.queue.key]
+        new = status_of(gathered, decision, record.outcome, self._now_iso())
+        if record.invalid is None and urgency(gathered.previous, new) is not Urgency.NEVER:
+            await self._write_status(record, gathered.queue, gathered.previous, new)
+
+    def _tell_invalid(self) -> None:
+        """The status of what cannot be parsed; its last good fleet is sized all the same."""
+        for record in self._records.invalid():
+            key, trouble = record.subject.key, Trouble(record.invalid_reason, str(record.invalid))
+            new = invalid_status(record.subject.generation, trouble, record.previous, self._now_iso())
+            is_due = urgency(record.previous, new) is Urgency.NOW and self._clock() >= record.status_retry_at
+            if is_due and not record.is_busy:
+                self._start(key, self._write_status(record, record.subject, record.previous, new))
+
+    async def _write_status(
+        self, record: Record, subject: Subject, previous: Status | None, new: Status
+    ) -> None:
+        """Write `new`; a failure is no more than a reason to write later."""
+        try:
+            await report(self._reporter, subject, previous, new)
+        except LeadershipLost:
+            raise
+        except OperatorError as error:
+            pause = record.status_failed(self._clock(), self._rng)
+            log.warning(
+                "Status not written", queue=str(subject.key), error=str(error), again_in_seconds=pause
+            )
+        else:
+            record.status_written(new, self._clock())
+
+    # --------------------------------------------------------------------------------------- tasks
+
+    def _start(self, key: QueueKey, writing: Coroutine[Any, Any, None]) -> None:
+        self._records[key].task = asyncio.create_task(self._guarded(key, writing), name=f"write {key}")
+
+    async def _guarded(self, key: QueueKey, writing: Coroutine[Any, Any, None]) -> None:
+        """Run one piece of writing; whatever it raises, the loop lives on and the key is tried again."""
+        try:
+            await writing
+        except LeadershipLost as error:
+            self._lost = error
+        except Exception:
+            self._work.retry(key)
+            self._observer.reconciled("bug", 0.0)
+            log.exception("Reconciliation failed unexpectedly", queue=str(key))
+
+    def _forget(self, key: QueueKey, record: Record) -> None:
+        self._work.drop(key)
+        self._observer.forgot(key)
+        if record.task is not None:
+            record.task.cancel()
+        removal = asyncio.create_task(self._fleet.remove(key), name=f"remove {key}")
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
+    async def _end_tasks(self) -> None:
+        for task in (tasks := [*self._records.tasks(), *self._removals]):
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _now_iso(self) -> str:
+        return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _facts(decision: ScalingDecision) -> dict[str, Any]:
+    return {"to": decision.replicas, "reason": decision.reason.value, "why": decision.message}
