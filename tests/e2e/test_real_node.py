@@ -30,7 +30,7 @@ PAIRS = {
 @pytest.fixture(scope="module")
 def samples(installed: Cluster) -> Cluster:
     """The six sample queues, their Deployments there and at zero."""
-    installed.run("-n", "astrid", "apply", "-k", str(ROOT / "manifests/samples"))
+    installed.run("-n", "astrid", "apply", "-f", str(ROOT / "manifests/samples"))
     wait_until(lambda: set(_replicas(installed)) >= set(QUEUES), 60, "six Deployments appear", every_s=0.5)
     return installed
 
