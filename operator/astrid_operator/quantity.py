@@ -1,6 +1,6 @@
 """Kubernetes quantities (`500m`, `2Gi`) as exact numbers.
 
-Owns the arithmetic of the suffixes and the server's own ceiling. Decides no rule; the form is checked before.
+Owns the arithmetic of the suffixes. Decides no rule; the form is checked before.
 """
 
 import re
@@ -13,9 +13,6 @@ _SUFFIX = {
     **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", start=1)},
 }
 
-#: The server caps a larger amount to this one when it reads it.
-LARGEST = Fraction(2**63 - 1)
-
 
 def quantity(written: int | str) -> Fraction:
     """The amount that `written` stands for, in the resource's own unit (cores, bytes, devices)."""
@@ -23,4 +20,4 @@ def quantity(written: int | str) -> Fraction:
     if match is None or match[2] not in _SUFFIX:
         sentence = f"{written!r} is not a quantity"
         raise ValueError(sentence)
-    return min(Fraction(match[1]) * _SUFFIX[match[2]], LARGEST)
+    return Fraction(match[1]) * _SUFFIX[match[2]]

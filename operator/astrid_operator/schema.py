@@ -153,14 +153,16 @@ class Anything:
 
 @dataclass(frozen=True, slots=True)
 class MapOf:
-    """An object of any keys whose values are all of one kind."""
+    """An object of any keys whose values are all of one kind; one whose value is null is not there."""
 
     values: Kind
     max_properties: int
 
     def read(self, value: Json, path: str) -> Json:
         entries = Anything(self.max_properties).read(value, path)
-        return {key: self.values.read(each, f"{path}[{key}]") for key, each in entries.items()}
+        return {
+            key: self.values.read(each, f"{path}[{key}]") for key, each in entries.items() if each is not None
+        }
 
     def default_value(self) -> Json:
         return None
@@ -228,8 +230,6 @@ class Object:
 
 
 def _field(value: Mapping[str, Json], name: str, kind: Kind, path: str) -> Json:
-    """The field as read; its default where it is absent, or null with a default (as the API server does)."""
-    default = kind.default_value()
-    if name not in value or (value[name] is None and default is not None):
-        return default
-    return kind.read(value[name], f"{path}.{name}")
+    """The field as read; its default where it is absent or null, which to the API server is the same."""
+    given = value.get(name)
+    return kind.default_value() if given is None else kind.read(given, f"{path}.{name}")
