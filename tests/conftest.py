@@ -16,6 +16,8 @@ import redis
 from support.redis_server import RedisServer, free_port, redis_62_binary, valkey_binary
 from support.worker_processes import WorkerProcesses
 
+pytest_plugins = ("support.databases",)
+
 TESTS = Path(__file__).parent
 
 #: Folder of a test → its marker.

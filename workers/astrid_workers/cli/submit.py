@@ -212,13 +212,12 @@ def _report(outcome: Outcome, *, as_json: bool) -> None:
         print(json.dumps({**counts, "stopped": outcome.stopped, "items": outcome.items}))
         return
     for item in outcome.items:
-        said = item.get("why") or item.get("message_id") or ""
-        print(
-            f"{item['outcome'].replace('_', ' '):>10}  {item.get('observation_id', item['name'])}  {said}".rstrip()
+        called, said = (
+            item.get("observation_id", item["name"]),
+            item.get("why") or item.get("message_id") or "",
         )
-    print(
-        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-        or "nothing found"
-    )
+        print(f"{item['outcome'].replace('_', ' '):>10}  {called}  {said}".rstrip())
+    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    print(told or "nothing found")
     if outcome.stopped is not None:
         print(f"astrid submit: stopped, {outcome.stopped}; run it again to go on", file=sys.stderr)

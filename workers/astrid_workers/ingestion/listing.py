@@ -46,7 +46,7 @@ class Item:
 def items_of(paths: Iterable[Path]) -> Iterator[Item]:
     """The observations behind files, folders (searched in depth, in order) and tables (`.csv`).
 
-    A path that is not there is an item too: what is wrong with it is said where it is opened. Raises TableRejected.
+    A path that is not there is an item too: what is wrong is said where it is opened. Raises TableRejected.
     """
     for path in paths:
         if path.is_dir():

@@ -1,7 +1,7 @@
 """From an item of a list to the payload that is sent for it.
 
-Owns which fact wins (option, table, header) and how a file of this machine becomes an address that workers can
-read. Never sends.
+Owns which fact wins (option, table, header) and how a file of this machine becomes an address that workers
+can read. Never sends.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Submission:
     payload: Mapping[str, Any]
     #: The observation's id.
     uuid: str
-    #: Size and time of change of the file, to see whether it is still the one that was sent; "" without a file.
+    #: Size and time of change of the file, to tell whether it is the one that was sent; "" without one.
     fingerprint: str
 
     @property
@@ -41,8 +41,8 @@ class Submission:
 def prepared(item: Item, options: Mapping[str, Any], limits: FitsLimits) -> Submission:
     """The submission for an item. Options win over the table, the table over the header.
 
-    Raises FrameRejected for a file that cannot be used, ObservationRejected, with one sentence per fault, for facts
-    that are missing or wrong.
+    Raises FrameRejected for a file that cannot be used, and ObservationRejected, with one sentence per fault,
+    for facts that are missing or wrong.
     """
     header = None if item.path is None else _header(item.path, limits)
     payload = {

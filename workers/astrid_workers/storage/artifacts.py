@@ -84,6 +84,7 @@ class ArtifactStore:
         Where *other* bytes stand there, they stay (a row may point at them) and the new ones go beside them,
         under `key` with their checksum in the name. So a row with the returned key and checksum stays true.
         """
+        _check(key)
         sha256 = hashlib.sha256(data).hexdigest()
         with self._translated(key):
             for name in (key, _tagged(key, sha256)):

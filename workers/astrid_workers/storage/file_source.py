@@ -26,8 +26,12 @@ def read_file(path: str, *, roots: Sequence[Path], max_bytes: int) -> bytes:
         raise _refused(path, "there is no such file") from error
     except OSError as error:
         raise _refused(path, error.strerror or "it cannot be opened") from error
+    try:
+        _check_opened(path, descriptor, max_bytes)
+    except SourceRefused:
+        os.close(descriptor)
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        _check_opened(path, file.fileno(), max_bytes)
         try:
             data = file.read(max_bytes + 1)
         except OSError as error:

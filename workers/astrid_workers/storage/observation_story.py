@@ -38,7 +38,7 @@ _RUNS: tuple[tuple[Stage, type[Any]], ...] = (
 def story_of(session: Session, observation: Observation, *, most_candidates: int) -> Story:
     """The observation, its runs in the order they were made, and what the newest of them found.
 
-    Candidates and detections stand best first, at most `most_candidates` of each, with their counts beside them.
+    Candidates and detections stand best first, at most `most_candidates` of each, their counts beside them.
     """
     difference = _newest(session, Difference, observation.id)
     detection_run = _newest(session, DetectionRun, observation.id)
