@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.brokers import DEFAULT_SECRET
 
 Json = Any
 #: (namespace, secret, key) → its value where one is mounted; None: it is not.
@@ -19,6 +20,9 @@ Mounted = Callable[[str, str, str], str | None]
 
 #: Variables that describe a container's file system: on this machine its own hold.
 OF_THE_CONTAINER = frozenset({"HOME"})
+
+#: Addresses for which the machine's variable stands only where no broker of its own is named.
+OF_THE_BROKER = frozenset({"REDIS_URL", "REDIS_RESULT_URL"})
 
 #: Stands for a pod's name in a template; replaced for each member.
 MEMBER_NAME = "\0member-name\0"
@@ -36,6 +40,8 @@ class Template:
     grace_seconds: int
     #: Variables whose value nobody here knows, with what they refer to.
     missing: tuple[str, ...] = ()
+    #: The machine's own variables that would mean something else to the member.
+    without: tuple[str, ...] = ()
 
     def environment_of(self, name: str, uid: str, machine: Mapping[str, str]) -> dict[str, str]:
         """The environment of one member, on top of the machine's own."""
@@ -43,7 +49,8 @@ class Template:
             variable: value.replace(MEMBER_NAME, name).replace(MEMBER_UID, uid)
             for variable, value in self.environment
         }
-        return {**machine, **own}
+        inherited = {variable: value for variable, value in machine.items() if variable not in self.without}
+        return {**inherited, **own}
 
 
 def template_of(
@@ -57,6 +64,7 @@ def template_of(
     container = pod_spec["containers"][0]
     found: dict[str, str] = {}
     missing: list[str] = []
+    without: list[str] = []
     for entry in container.get("env", ()):
         name = entry["name"]
         if name in OF_THE_CONTAINER:
@@ -64,14 +72,16 @@ def template_of(
         value = _value(key, entry, {**machine, **found}, mounted)
         if value is not None:
             found[name] = value
-        elif not _is_optional(entry):
-            missing.append(f"{name} ({_origin(entry)})")
+        else:
+            without.append(name)
+            if not _is_optional(entry):
+                missing.append(f"{name} ({_origin(entry)})")
     command = [_expanded(part, {**machine, **found}) for part in container["command"]]
     command = [sys.executable if part in ("python", "python3") else part for part in command[:1]] + command[
         1:
     ]
     grace = int(pod_spec.get("terminationGracePeriodSeconds", 30))
-    return Template(tuple(command), tuple(sorted(found.items())), grace, tuple(missing))
+    return Template(tuple(command), tuple(sorted(found.items())), grace, tuple(missing), tuple(without))
 
 
 def _value(
@@ -87,6 +97,8 @@ def _value(
         text = mounted(key.namespace, reference["name"], reference["key"])
         if text is not None:
             return text
+        if entry["name"] in OF_THE_BROKER and reference["name"] != DEFAULT_SECRET:
+            return None
     return known.get(entry["name"])
 
 

@@ -48,21 +48,26 @@ def read_queues(sources: Sequence[str | Path]) -> list[QueueInFile]:
     """
     found: list[QueueInFile] = []
     seen: dict[QueueKey, str] = {}
-    for file in (file for source in sources for file in _files(source)):
-        for manifest in _manifests(file):
-            entry = _parsed(file, manifest)
-            if entry.queue.key in seen:
-                raise FileRejected(
-                    file, f"{KIND} {entry.queue.key} stands in {seen[entry.queue.key]} already"
-                )
-            seen[entry.queue.key] = file
-            found.append(entry)
+    for file, manifest in read_manifests(sources):
+        entry = _parsed(file, manifest)
+        if entry.queue.key in seen:
+            raise FileRejected(file, f"{KIND} {entry.queue.key} stands in {seen[entry.queue.key]} already")
+        seen[entry.queue.key] = file
+        found.append(entry)
     if not found:
         raise FileRejected(", ".join(map(str, sources)), f"holds no {KIND}")
     return found
 
 
-def _files(source: str | Path) -> list[str]:
+def read_manifests(sources: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Every AstridQueue as it is written, with its file and unjudged; raises FileRejected."""
+    for file in (file for source in sources for file in files_of(source)):
+        for manifest in _manifests(file):
+            yield file, manifest
+
+
+def files_of(source: str | Path) -> list[str]:
+    """The files that `source` stands for now."""
     path = Path(source)
     if not path.is_dir():
         return [str(source)]

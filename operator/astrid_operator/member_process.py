@@ -1,4 +1,4 @@
-"""One member of a local fleet: a process group of its own, its log, and its end.
+"""One member of a local fleet: a session of processes of its own, its log, and its end.
 
 Owns starting, asking to leave and killing one process and all below it. On Linux a member is asked to leave
 (SIGTERM) when this process ends, however that ends; elsewhere the next start finds what was left, by the
@@ -30,6 +30,11 @@ _LAST_WORDS_BYTES = 4096
 _LAST_WORDS_CHARACTERS = 200
 
 
+_HAS_PROC = Path("/proc/self/stat").exists()
+#: Positions in what `_stat` returns.
+_STATE_FIELD, _SESSION_FIELD, _START_FIELD = 0, 3, 19
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessId:
     """One process for good: ids are used again, an id with its start time is not."""
@@ -48,25 +53,38 @@ class ProcessId:
 
 
 def start_time(pid: int) -> str:
-    """When a process started, in the system's own words; empty: there is no such process (or only its
-    remains)."""
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.parent.parent.joinpath("self").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] == "Z" else fields[19]
-    asked = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip()
+    """When a process started, in the system's own words; empty: it is gone, or only its remains are left."""
+    if _HAS_PROC:
+        fields = _stat(pid)
+        return fields[_START_FIELD] if fields and fields[_STATE_FIELD] != "Z" else ""
+    return _asked_ps("-o", "lstart=", "-p", str(pid)).strip()
 
 
-def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a process group, if any of it is left."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+def signal_session(session: int, number: int) -> None:
+    """Send a signal to all that is left of a session: what a member started, in whatever process group."""
+    for pid in _pids_of_session(session):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _pids_of_session(session: int) -> list[int]:
+    if not _HAS_PROC:
+        rows = (line.split() for line in _asked_ps("-A", "-o", "pid=,sess=").splitlines())
+        return [int(row[0]) for row in rows if len(row) == 2 and row[1] == str(session)]
+    pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
+    return [pid for pid in pids if (fields := _stat(pid)) and fields[_SESSION_FIELD] == str(session)]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on; empty: there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _asked_ps(*arguments: str) -> str:
+    return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 class MemberProcess:
@@ -107,7 +125,7 @@ class MemberProcess:
 
     def kill(self) -> None:
         """SIGKILL to all of it: also what a first process that is gone left behind."""
-        signal_group(self.id.pid, signal.SIGKILL)
+        signal_session(self.id.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
         """Its exit code, when it has ended."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -24,9 +25,10 @@ from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.desired import OperatorDefaults, desired_deployment
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.local_environment import Mounted, Template, template_of
-from astrid_operator.member_process import MemberProcess, ProcessId, signal_group
+from astrid_operator.member_process import MemberProcess, ProcessId, signal_session
 from astrid_operator.presence import MemberSaid
 from astrid_operator.retirement import Candidate, leaving_order
+from astrid_operator.scaling_values import MembersSeen
 
 log = structlog.get_logger(__name__)
 
@@ -208,10 +210,24 @@ class ProcessFleet:
         """Every fleet there is, those whose members still leave too."""
         return set(self._fleets)
 
-    def draining(self, key: QueueKey) -> int:
-        """Members of a queue that are leaving, also where its fleet is forgotten."""
+    def slots_of(self, key: QueueKey) -> int:
+        """Slots that the members of a queue hold, those that leave too, also where its fleet is forgotten."""
         fleet = self._fleets.get(key)
-        return 0 if fleet is None else sum(each.is_leaving for each in fleet.members)
+        return 0 if fleet is None else len(fleet.members) * fleet.slots_each
+
+    def slots_held(self) -> int:
+        """Slots that all members hold together."""
+        return sum(self.slots_of(key) for key in self._fleets)
+
+    def seen(self, key: QueueKey) -> MembersSeen | None:
+        """What the ready members say they do; None where one of them says nothing."""
+        fleet = self._fleets.get(key)
+        ready = [each for each in fleet.staying if each.phase is MemberPhase.READY] if fleet else []
+        said = [each.said for each in ready if each.said is not None]
+        if len(said) < len(ready):
+            return None
+        idle = tuple(each.idle_seconds for each in said if each.idle_seconds is not None)
+        return MembersSeen(busy=sum(each.busy > 0 for each in said), idle_seconds=idle)
 
     def missing(self) -> dict[QueueKey, tuple[str, ...]]:
         """Variables that no member gets, since nobody here knows their value."""
@@ -324,9 +340,8 @@ class ProcessFleet:
 
     def _room_for(self, fleet: _Fleet) -> int:
         """Members of `fleet` that would fit beside all that there are; one that is too large fits alone."""
-        held = sum(len(each.members) * each.slots_each for each in self._fleets.values())
         slots_each = min(fleet.slots_each, max(1, self._capacity))
-        return max(0, self._capacity - held) // slots_each
+        return max(0, self._capacity - self.slots_held()) // slots_each
 
     async def _start(self, fleet: _Fleet) -> None:
         fleet.started += 1
@@ -381,7 +396,8 @@ class ProcessFleet:
         self._leftovers = {identity: now + grace for identity, grace in noted if identity.is_alive}
         for identity in self._leftovers:
             log.warning("Member of an earlier run still ends", pid=identity.pid)
-            signal_group(identity.pid, SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(identity.pid, SIGTERM)
 
     def _end_leftovers(self) -> None:
         now = self._clock()
@@ -389,7 +405,7 @@ class ProcessFleet:
             if not identity.is_alive:
                 del self._leftovers[identity]
             elif now > deadline:
-                signal_group(identity.pid, SIGKILL)
+                signal_session(identity.pid, SIGKILL)
 
     def _forget_old_logs(self, fleet: _Fleet) -> None:
         alive = {member.process.log for member in fleet.members}
