@@ -1,0 +1,78 @@
+"""`astrid-operator`: the verbs, one line each.
+
+Owns the choice of a verb; what a verb takes and does is its own module's, imported only when it is used:
+`local` and `render` need neither kopf nor the Kubernetes client.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from astrid_operator.cluster import Operator
+
+VERBS = {
+    "run": "run the operator on a cluster (KUBECONFIG, or the one this pod is in)",
+    "local": "run the fleets of AstridQueue files as processes on this machine",
+    "render": "print what the operator would create for AstridQueue files",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb that `arguments` name; its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((each for each in given if each in VERBS), None)
+    parser = argparse.ArgumentParser(prog="astrid-operator", description="Keeps fleets of workers per queue.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    chosen = {name: verbs.add_parser(name, help=line, description=line) for name, line in VERBS.items()}
+    if verb == "run":
+        return _run(parser, chosen[verb], given)
+    if verb == "local":
+        from astrid_operator import local
+
+        local.configure(chosen[verb])
+        return local.main(parser.parse_args(given))
+    if verb == "render":
+        from astrid_operator import render
+
+        render.configure(chosen[verb])
+        return render.main(parser.parse_args(given))
+    parser.parse_args(given)
+    return 2
+
+
+def _run(parser: argparse.ArgumentParser, chosen: argparse.ArgumentParser, given: Sequence[str]) -> int:
+    from astrid_operator import cluster
+
+    cluster.configure(chosen)
+    return cluster.main(parser.parse_args(given), _watch)
+
+
+async def _watch(operator: "Operator") -> None:
+    """Let kopf watch, until SIGTERM or SIGINT."""
+    import kopf
+
+    from astrid_operator import handlers
+    from astrid_operator.kubernetes_fleet import credentials
+
+    registry = handlers.registry(
+        operator.seen,
+        edited=operator.loop.wake,
+        drifted=operator.loop.drifted,
+        watched=operator.metrics.watched,
+        login=credentials,
+    )
+    namespaces = operator.settings.namespaces
+    await kopf.operator(
+        registry=registry,
+        settings=handlers.settings(namespaces),
+        namespaces=namespaces,
+        clusterwide=not namespaces,
+        standalone=True,
+        stop_flag=operator.stop,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

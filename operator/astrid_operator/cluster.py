@@ -1,0 +1,202 @@
+"""The verb `run`: the operator on a cluster.
+
+The composition root: here clocks, clients and settings meet. Decides nothing. Ends with status 0 when it was
+asked to, and with 1 when it may not or cannot go on, so that whoever runs it starts it again.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from astrid_operator.brokers import Brokers
+from astrid_operator.demand import DemandReader
+from astrid_operator.desired import OperatorDefaults
+from astrid_operator.errors import LeadershipLost
+from astrid_operator.fleet_view import Moment
+from astrid_operator.informer import Informer
+from astrid_operator.kubernetes_fleet import KubernetesApi, KubernetesFleet, KubernetesReporter, connect
+from astrid_operator.leadership import Leadership, LeaseTimes
+from astrid_operator.logs import set_up_logs
+from astrid_operator.loop import Loop
+from astrid_operator.metrics import CONTENT_TYPE, Metrics
+from astrid_operator.probes import Probes, Verdict
+from astrid_operator.seen import Seen
+from astrid_operator.settings import OperatorSettings
+
+log = structlog.get_logger(__name__)
+
+#: A leader whose loop has not ticked for this long is not alive, in seconds.
+LONGEST_TICK_SECONDS = 15.0
+
+#: Watches objects until it is stopped: `__main__` gives kopf's.
+Watch = Callable[["Operator"], Awaitable[None]]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        metavar="NS",
+        help="serve this namespace only; may be repeated (default: all)",
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-format", choices=("json", "console"))
+
+
+def main(options: argparse.Namespace, watch: Watch) -> int:
+    """Run until SIGTERM or SIGINT (0), or until it cannot go on (1)."""
+    settings = _settings(options)
+    set_up_logs(settings.log_level, settings.log_format)
+    log.info("Operator started", **settings.effective())
+    try:
+        asyncio.run(_run(settings, watch))
+    except LeadershipLost as error:
+        log.error("Leadership lost", error=str(error))  # noqa: TRY400 - an ending, not a bug
+        return 1
+    except OSError as error:
+        log.error("Operator ended", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - an ending
+        return 1
+    except Exception:
+        log.exception("Operator ended unexpectedly")
+        return 1
+    log.info("Operator stopped")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> OperatorSettings:
+    given = {
+        "namespaces": tuple(options.namespace) if options.namespace else None,
+        "log_level": options.log_level,
+        "log_format": options.log_format,
+    }
+    return OperatorSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+async def _run(settings: OperatorSettings, watch: Watch) -> None:
+    api = await connect()
+    try:
+        operator = Operator(settings, api)
+        await operator.run(watch)
+    finally:
+        await api.close()  # type: ignore[no-untyped-call]
+
+
+class Operator:
+    """All parts, connected."""
+
+    def __init__(self, settings: OperatorSettings, api: Any) -> None:
+        self.settings = settings
+        self.seen = Seen()
+        self.metrics = Metrics()
+        self.stop = asyncio.Event()
+        rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self._leadership = Leadership(
+            api, settings.home_namespace, settings.lease_name, _identity(), _lease_times(settings)
+        )
+        requests = KubernetesApi(api, may_write=lambda: self._leadership.is_leader)
+        self._demand = DemandReader(monotonic, rng, timeout_seconds=settings.redis_timeout_seconds)
+        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+        self.loop = Loop(
+            self.seen.queues,
+            KubernetesFleet(requests, self.seen, OperatorDefaults(settings.image), _moment),
+            KubernetesReporter(requests, self.seen, _moment),
+            self._demand,
+            Brokers(settings.brokers_dir, redis_url),
+            clock=monotonic,
+            rng=rng,
+            observer=self.metrics,
+            tick_seconds=settings.tick_seconds,
+            status_writes_per_second=settings.status_writes_per_second,
+        )
+        self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
+        self._is_deciding = False
+
+    async def run(self, watch: Watch) -> None:
+        """Serve until `stop` is set; raises what forbids to go on."""
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(each, self.stop.set)
+        probes = Probes(
+            self.settings.listen_address,
+            metrics_port=self.settings.metrics_port,
+            probes_port=self.settings.probes_port,
+            metrics=self._scrape,
+            healthy=self.healthy,
+            ready=self.ready,
+        )
+        async with probes:
+            try:
+                await _first_of(self.stop.wait(), self._serve(watch))
+            finally:
+                await self._leadership.release()
+                await self._demand.close()
+
+    async def _serve(self, watch: Watch) -> None:
+        """List, watch, and decide while leading. Returns when the watches were asked to end."""
+        await self._informer.begin()
+        await _first_of(watch(self), self._informer.run(self.settings.resync_seconds), self._lead())
+
+    async def _lead(self) -> None:
+        await self._leadership.acquire()
+        self._is_deciding = True
+        self.loop.ticked_at = monotonic()
+        await _first_of(self._leadership.hold(), self.loop.run())
+
+    def healthy(self) -> Verdict:
+        """Alive: what should have happened lately has happened."""
+        if self._is_deciding:
+            age = monotonic() - self.loop.ticked_at
+            if age > max(LONGEST_TICK_SECONDS, 10 * self.settings.tick_seconds):
+                return Verdict(False, f"nothing was decided for {age:.0f} s")
+        if not self._informer.is_trusted:
+            return Verdict(False, "the watches miss changes")
+        return Verdict(True, self._informer.waiting_for or "alive")
+
+    def ready(self) -> Verdict:
+        """Knows all objects; decides, or stands by for whoever does."""
+        if self._informer.waiting_for:
+            return Verdict(False, f"waiting for {self._informer.waiting_for}")
+        return Verdict(True, "leading" if self._leadership.is_leader else "standing by")
+
+    def _scrape(self) -> tuple[bytes, str]:
+        self.metrics.leads(self._leadership.is_leader)
+        self.metrics.brokers(self._demand.reachable())
+        return self.metrics.text(), CONTENT_TYPE
+
+
+async def _first_of(*parts: Awaitable[Any]) -> None:
+    """Run `parts` until one of them ends or raises, then end the others; raises what the first one raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+    for task in done:
+        task.result()
+
+
+def _identity() -> str:
+    return f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}"
+
+
+def _lease_times(settings: OperatorSettings) -> LeaseTimes:
+    return LeaseTimes(settings.lease_seconds, settings.lease_renew_seconds, settings.lease_retry_seconds)
+
+
+def _moment() -> Moment:
+    return Moment(monotonic(), datetime.now(UTC))

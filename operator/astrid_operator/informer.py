@@ -1,0 +1,83 @@
+"""Keeps `Seen` true although a watch may miss something.
+
+Owns the first complete list, before which nothing is decided, and the slow comparison after it. The watches
+themselves are kopf's; this module only asks for lists.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.errors import ObjectGone, OperatorError
+from astrid_operator.kubernetes_fleet import KubernetesApi
+from astrid_operator.seen import Kind, Seen
+
+log = structlog.get_logger(__name__)
+
+#: Pause between two attempts to list for the first time, in seconds.
+RETRY_SECONDS = 2.0
+#: So many comparisons in a row that each find something missed: then the watch is not to be trusted any more.
+MISSES_OF_A_DEAD_WATCH = 3
+
+
+class Informer:
+    """Lists, compares and says whether the watches can be trusted."""
+
+    def __init__(
+        self, api: KubernetesApi, seen: Seen, namespaces: Sequence[str], changed: Callable[[QueueKey], None]
+    ) -> None:
+        self._api = api
+        self._seen = seen
+        self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._changed = changed
+        self._misses = 0
+        #: What the operator waits for before it can begin; empty: it has begun.
+        self.waiting_for = "the first list of objects"
+
+    @property
+    def is_trusted(self) -> bool:
+        """The watches told all that the lists told, the last few times."""
+        return self._misses < MISSES_OF_A_DEAD_WATCH
+
+    async def begin(self) -> None:
+        """Return when everything was listed once."""
+        while True:
+            try:
+                await self.compare()
+            except ObjectGone:
+                self._wait_for("the definition of AstridQueue: kubectl apply -f crds/")
+            except OperatorError as error:
+                self._wait_for(f"the API server: {error}")
+            else:
+                self._misses, self.waiting_for = 0, ""
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def run(self, every_seconds: float) -> None:
+        """Compare for ever. A list that fails is made again the next time."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                found = await self.compare()
+            except OperatorError as error:
+                log.warning("Lists not compared", error=str(error))
+            else:
+                self._misses = self._misses + 1 if found else 0
+
+    async def compare(self) -> int:
+        """List everything and adopt what the watches had not told; how many AstridQueues that touched."""
+        found: set[QueueKey] = set()
+        for kind in Kind:
+            before = self._seen.all(kind)
+            listed = [each for name in self._namespaces for each in await self._api.list_objects(kind, name)]
+            found |= self._seen.resync(kind, listed, before)
+        for key in found:
+            self._changed(key)
+        return len(found)
+
+    def _wait_for(self, what: str) -> None:
+        if what != self.waiting_for:
+            log.warning("Waiting", waiting_for=what)
+        self.waiting_for = what
