@@ -79,12 +79,13 @@ def test_the_strongest_are_raised_and_the_rest_is_counted():
     assert "more than 3" in plan.withheld_because
 
 
-def test_a_difference_that_failed_its_validation_wakes_nobody():
-    """Its detections stay for review; the plan says how many and why."""
-    plan = alerts_for([found(30.0)], dataclasses.replace(CONTEXT, difference_passed=False), POLICY)
+def test_a_difference_that_failed_its_validation_does_not_shout():
+    """Its alerts are of low severity, whatever their score, and their message says why."""
+    context = dataclasses.replace(CONTEXT, difference_passed=False)
+    (alert,) = alerts_for([found(30.0)], context, POLICY).raised
 
-    assert (plan.raised, plan.withheld) == ((), 1)
-    assert "did not pass" in plan.withheld_because
+    assert alert.severity == "low"
+    assert alert.message.endswith("The difference did not pass its validation.")
 
 
 def test_only_a_calibrated_confidence_makes_a_high_confidence_transient():

@@ -122,16 +122,26 @@ def test_two_at_once_end_with_one_set_of_rows(database, sent, detected):
     assert [count(database, table) for table in (CurationRun, ValidationEvent, Alert)] == [1, 3, 2]
 
 
-def test_a_difference_that_failed_its_validation_raises_no_alert(database, sent):
-    """Its detections are for review; the result says how many alerts were held back and why."""
+def test_a_difference_that_failed_its_validation_raises_doubtful_alerts(database, sent):
+    """What may be real is not hidden, but of low severity, and the message says why."""
     run = detect_anomalies(str(seed_difference(database, SKY, passed=False)), "matched-filter")[
         "detection_id"
     ]
 
-    section = curate_detections(run)["alerts"]
+    alerts = curate_detections(run)["alerts"]["alerts"]
 
-    assert (section["alerts_generated"], section["alerts_withheld"]) == (0, 2)
-    assert "did not pass" in section["withheld_because"]
+    assert [alert["severity"] for alert in alerts] == ["low", "low"]
+    assert all("did not pass its validation" in alert["message"] for alert in alerts)
+
+
+def test_alerts_are_bounded_and_the_rest_is_counted(database, sent, detected, monkeypatch):
+    """The result says how many were held back, and why."""
+    monkeypatch.setenv("ASTRID_CURATION_MAX_ALERTS_PER_RUN", "1")
+
+    section = curate_detections(detected)["alerts"]
+
+    assert (section["alerts_generated"], section["alerts_withheld"]) == (1, 1)
+    assert "more than 1" in section["withheld_because"]
 
 
 def test_pictures_are_bounded_by_the_setting(database, sent, detected, monkeypatch):

@@ -1,9 +1,9 @@
 """Which detections raise an alert, and in what words.
 
-Owns the rule: a detection whose |score| reaches `alert_min_score` raises one alert, unless the difference
-did not pass its own validation (then its detections are for review only); of one run the strongest
-`max_alerts_per_run` are raised and the rest counted. Both signs count: a star that vanished is news too.
-Never reads or writes a row.
+Owns the rule: a detection whose |score| reaches `alert_min_score` raises one alert; of one run the
+strongest `max_alerts_per_run` are raised and the rest counted. Both signs count: a star that vanished is
+news too. Where the difference did not pass its own validation, alerts are of low severity and say so: a
+bad subtraction must not hide what may be real, nor shout. Never reads or writes a row.
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,6 @@ class AlertPlan:
 def alerts_for(detections: Sequence[FoundDetection], context: SkyContext, policy: AlertPolicy) -> AlertPlan:
     """The alerts that these detections raise, strongest first."""
     strong = sorted((d for d in detections if abs(d.score) >= policy.min_score), key=lambda d: -abs(d.score))
-    if strong and context.difference_passed is False:
-        return AlertPlan((), len(strong), "the difference did not pass its validation")
     raised = tuple(_alert(detection, context) for detection in strong[: policy.most_per_run])
     withheld = len(strong) - len(raised)
     reason = f"more than {policy.most_per_run} detections of one run reached the score" if withheld else None
@@ -69,12 +67,12 @@ def alerts_for(detections: Sequence[FoundDetection], context: SkyContext, policy
 
 
 def _alert(detection: FoundDetection, context: SkyContext) -> PlannedAlert:
-    severity = priority_of(detection.score)
+    is_doubtful = context.difference_passed is False
     return PlannedAlert(
         alert_id=derived_uuid("alert", str(detection.detection_id)),
         detection_id=detection.detection_id,
         alert_type=_alert_type(detection),
-        severity=severity,
+        severity="low" if is_doubtful else priority_of(detection.score),
         title=f"{detection.score:+.1f} sigma in {context.external_observation_id}",
         message=alert_message(detection, context),
     )
@@ -90,9 +88,10 @@ def alert_message(detection: FoundDetection, context: SkyContext) -> str:
     what = "A brightening" if detection.is_positive else "A fading"
     sure = "not calibrated" if detection.confidence is None else f"{detection.confidence:.2f}"
     band = "" if context.filter_band is None else f", band {context.filter_band}"
+    doubt = " The difference did not pass its validation." if context.difference_passed is False else ""
     return (
         f"{what} of {detection.score:+.1f} sigma (confidence {sure}) at {_place(detection)} "
-        f"in observation {context.external_observation_id}{band}."
+        f"in observation {context.external_observation_id}{band}.{doubt}"
     )
 
 
