@@ -24,6 +24,10 @@ BoolImage = NDArray[np.bool_]
 
 #: Gains of integer images beyond this are camera settings, not electrons per ADU.
 LARGEST_INTEGER_GAIN = 100.0
+#: What `assumed` says of an estimated gain; `gain_was_estimated` looks for it.
+_ESTIMATED = "estimated from the sky's level and noise"
+#: Saturated pixels are grown by this much: their neighbours hold what spilled over.
+SATURATION_GROWTH_PX = 2
 #: Cells per axis on which a gain is read off the sky.
 GAIN_CELLS = 6
 #: Scatter below which squares leave float32's range: such images change their unit by a power of ten.
@@ -59,7 +63,7 @@ def frame_from_pixels(
         mask[bad] |= np.uint32(MaskBit.BAD_PIXEL)
     said = list(assumed)
     _mark_saturated(mask, science, lost, facts.saturation, ceiling, said)
-    seen = _Seen(science, mask, _sky(science, mask != 0), facts, is_integer)
+    seen = _Seen(science, mask, _sky(science, mask != 0), facts, is_integer, sigma is not None)
     factor, new_unit = _factor(seen, unit, said)
     if factor != 1.0:
         science = science * np.float32(factor)
@@ -67,6 +71,11 @@ def frame_from_pixels(
     variance[lost] = np.inf
     facts = _converted(facts, unit, factor, new_unit)
     return Frame(science, variance, mask, wcs, new_unit, facts, tuple(said), name)
+
+
+def gain_was_estimated(frame: Frame) -> bool:
+    """Whether the gain in the frame's facts was read off its sky, and not off its header."""
+    return any(_ESTIMATED in sentence for sentence in frame.assumed)
 
 
 def grown(mask: BoolImage, radius_px: int) -> BoolImage:
@@ -86,6 +95,7 @@ class _Seen:
     sky: Background | None
     facts: HeaderFacts
     is_integer: bool
+    has_noise_map: bool
 
 
 def _sky(science: Float32Image, unusable: BoolImage) -> Background | None:
@@ -103,7 +113,7 @@ def _mark_saturated(
     ceiling: float | None,
     said: list[str],
 ) -> None:
-    """SATURATED at or above the header's level, grown by a pixel; at the file type's ceiling without one."""
+    """SATURATED at or above the header's level, grown; at the file type's ceiling without one."""
     limit = ceiling if level is None else level
     if limit is None:
         return
@@ -115,7 +125,7 @@ def _mark_saturated(
             f"SATURATE is missing: {np.count_nonzero(hit)} pixels at {limit:g}, the largest value that the"
             " file's integers hold, are taken as saturated"
         )
-    mask[grown(hit, 1)] |= np.uint32(MaskBit.SATURATED)
+    mask[grown(hit, SATURATION_GROWTH_PX)] |= np.uint32(MaskBit.SATURATED)
 
 
 def _converted(facts: HeaderFacts, unit: str, factor: float, new_unit: str) -> HeaderFacts:
@@ -153,13 +163,14 @@ def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     why = (
         "GAIN is missing" if gain is None else f"GAIN = {gain:g} is a camera's setting, not electrons per ADU"
     )
-    estimate = None if seen.sky is None else _gain_from_sky(seen, seen.sky)
+    estimate = None if seen.sky is None or seen.has_noise_map else _gain_from_sky(seen, seen.sky)
+    if seen.has_noise_map:
+        said.append(f"{why}: kept in ADU, with the variance of the noise map")
+        return 1.0, "adu"
     if estimate is None:
         said.append(f"{why} and cannot be read off the sky's noise: kept in ADU, with measured variance")
         return 1.0, "adu"
-    said.append(
-        f"{why}: {estimate:.3g} e-/ADU estimated from the sky's level and noise, as if without a pedestal"
-    )
+    said.append(f"{why}: {estimate:.3g} e-/ADU {_ESTIMATED}, as if without a pedestal")
     return estimate, "electron"
 
 

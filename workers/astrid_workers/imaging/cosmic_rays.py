@@ -1,0 +1,144 @@
+"""Cosmic rays in a single frame.
+
+Owns the Laplacian-edge test of L.A.Cosmic (van Dokkum 2001), arranged so that only the Laplacian looks at
+every pixel; all medians are taken at the few pixels that stand out. Never repairs a pixel.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from astrid_workers.frame import Float32Image
+
+BoolImage = NDArray[np.bool_]
+Float32Array = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+#: Significance of a ray's core pixel, in sigmas.
+CORE_SIGMA = 4.5
+#: Significance, against the local median, of pixels that touch a core.
+NEIGHBOUR_SIGMA = 2.0
+#: How much sharper than the sharpest star of the frame's width a pixel must be: widths vary over a frame.
+SHARPER = 1.35
+#: Moffat index of the sharpest stars that are spared.
+_BETA = 2.5
+#: Scatter of the edge of white noise, in units of the scatter of one pixel: one less the mean of four.
+_EDGE_NOISE = 1.118
+#: Scatter of the median of nine pixels, in units of one.
+_MEDIAN_OF_NINE = 0.41
+#: Pixels examined together: bounds the memory of crowded frames.
+_BATCH = 40_000
+
+
+def find_cosmic_rays(
+    image: Float32Image,
+    variance: Float32Image,
+    psf_fwhm_px: float,
+    *,
+    unusable: BoolImage | None = None,
+    core_sigma: float = CORE_SIGMA,
+) -> BoolImage:
+    """True where a cosmic ray, a hot pixel or anything else sharper than the PSF stands.
+
+    `image` and `variance` are float32 `[y, x]`, in one unit and its square (variance +inf where nothing was
+    measured); the sky may be in it or not. `unusable` pixels (saturated stars among them) are not flagged,
+    and their neighbours see the image's median in their place.
+    With L the Laplacian edge of a pixel (half of L+ in the paper: the height of a single bright pixel) and F
+    its fine structure (median of 3 × 3 less median of 7 × 7), a star of FWHM `psf_fwhm_px` has L ≤ c F, c
+    from a Moffat profile in its worst position. Flagged: L − 1.35 c F above `core_sigma` sigmas, and what
+    touches it and stands out of its surroundings by two. Raises ValueError unless the width is positive and
+    finite.
+    """
+    if not (np.isfinite(psf_fwhm_px) and psf_fwhm_px > 0):
+        msg = f"a PSF width must be positive, got {psf_fwhm_px}"
+        raise ValueError(msg)
+    bad = ~np.isfinite(variance) if unusable is None else unusable | ~np.isfinite(variance)
+    found = np.zeros(image.shape, bool)
+    if bad.all():
+        return found
+    padded = np.pad(np.where(bad, np.float32(np.median(image[~bad][::5])), image), 4, mode="reflect")
+    edge = laplacian_edge(padded)[4:-4, 4:-4]
+    sigma = np.sqrt(np.where(bad, np.float32(1), variance))
+    rows, columns = np.nonzero((edge > np.float32(core_sigma) * sigma) & ~bad)
+    contrast = SHARPER * star_contrast(round(float(psf_fwhm_px), 2))
+    least = core_sigma * float(np.hypot(_EDGE_NOISE, contrast * _MEDIAN_OF_NINE))
+    for start in range(0, rows.size, _BATCH):
+        y, x = rows[start : start + _BATCH], columns[start : start + _BATCH]
+        excess = edge[y, x] - contrast * np.maximum(_fine_structure(padded, y, x), 0)
+        core = excess > least * sigma[y, x]
+        found[y[core], x[core]] = True
+    return _with_neighbours(found, padded, sigma) & ~bad
+
+
+def laplacian_edge(image: Float32Image) -> Float32Image:
+    """Half the rebinned, clipped Laplacian of the image sampled twice as finely: L+ / 2 of the paper.
+
+    Closed form of subsampling, convolving with [[0,-1,0],[-1,4,-1],[0,-1,0]], clipping at 0 and rebinning:
+    the mean over the four corners of max(0, 2 I − I_across − I_down), halved. Equals the height of a lone
+    bright pixel.
+    """
+    padded = np.pad(image, 1, mode="edge")
+    centre = padded[1:-1, 1:-1]
+    across = (centre - padded[1:-1, :-2], centre - padded[1:-1, 2:])
+    down = (centre - padded[:-2, 1:-1], centre - padded[2:, 1:-1])
+    total: Float32Image = np.zeros(image.shape, np.float32)
+    corner = np.empty(image.shape, np.float32)
+    for a in across:
+        for d in down:
+            np.add(a, d, out=corner)
+            np.maximum(corner, 0, out=corner)
+            total += corner
+    total *= np.float32(1 / 8)
+    return total
+
+
+@lru_cache(maxsize=64)
+def star_contrast(psf_fwhm_px: float) -> float:
+    """Largest L / F that a star of this width reaches, over all positions of its centre in the pixel."""
+    alpha = psf_fwhm_px / (2 * np.sqrt(2 ** (1 / _BETA) - 1))
+    steps = np.arange(-8, 9, dtype=np.float64)
+    worst = 0.0
+    for dy in (0.0, 0.25, 0.5):
+        for dx in (0.0, 0.25, 0.5):
+            r2 = (steps[None, :] - dx) ** 2 + (steps[:, None] - dy) ** 2
+            star = ((1 + r2 / alpha**2) ** -_BETA).astype(np.float32)
+            centre = np.array([8])
+            fine = float(_fine_structure(star, centre - 4, centre - 4)[0])
+            edge = float(laplacian_edge(star)[8, 8])
+            worst = max(worst, edge / max(fine, 1e-3))
+    return min(worst, 50.0)
+
+
+def _gathered(padded: Float32Image, y: Indices, x: Indices, radius: int) -> Float32Array:
+    """Values of the squares about pixels `y, x` of the unpadded image, one row each; `padded` has a margin of
+    4.
+    """
+    steps = np.arange(-radius, radius + 1)
+    offsets = (steps[:, None] * padded.shape[1] + steps[None, :]).ravel()
+    centres = (y + 4) * padded.shape[1] + (x + 4)
+    values: Float32Array = padded.ravel()[centres[:, None] + offsets[None, :]]
+    return values
+
+
+def _fine_structure(padded: Float32Image, y: Indices, x: Indices) -> Float32Array:
+    """Median of 3 × 3 less median of 7 × 7."""
+    near = np.partition(_gathered(padded, y, x, 1), 4, axis=1)[:, 4]
+    far = np.partition(_gathered(padded, y, x, 3), 24, axis=1)[:, 24]
+    return near - far
+
+
+def _with_neighbours(cores: BoolImage, padded: Float32Image, sigma: Float32Image) -> BoolImage:
+    """Cores, and twice what touches them and stands out of the median of its 5 × 5 surroundings."""
+    found = cores
+    for _ in range(2):
+        touching = ndimage.binary_dilation(found, structure=np.ones((3, 3), bool)) & ~found
+        y, x = np.nonzero(touching)
+        if y.size == 0:
+            break
+        above = padded[y + 4, x + 4] - np.partition(_gathered(padded, y, x, 2), 12, axis=1)[:, 12]
+        out = above > NEIGHBOUR_SIGMA * sigma[y, x]
+        found = found.copy()
+        found[y[out], x[out]] = True
+    return found
