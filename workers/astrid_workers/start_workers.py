@@ -63,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--processes", metavar="N", help="worker processes (WORKER_PROCESSES)")
     parser.add_argument("--threads", metavar="N", help="tasks at once per process (WORKER_CONCURRENCY)")
+    parser.add_argument(
+        "--worker-shutdown-timeout",
+        type=int,
+        metavar="MS",
+        help="milliseconds that a stopping process may take; default: its longest time limit and some slack",
+    )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default=os.environ.get("WORKER_LOG_LEVEL", "INFO"))
     parser.add_argument(
         "--setup-only", action="store_true", help="check settings, load the actors, print both, and exit"
@@ -92,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say("\n".join([f"broker {redacted(config.broker_url)}, namespace {config.namespace}", *plan.lines()]))
     if options.setup_only:
         return _load_only(environment)
-    return WorkerSet(plan, environment).run()
+    return WorkerSet(plan, environment, options.worker_shutdown_timeout).run()
 
 
 def _environment(plan: StartPlan, config: WorkerConfig, log_level: str) -> dict[str, str]:
@@ -125,8 +131,12 @@ def _say(text: str) -> None:
 class WorkerSet:
     """The worker processes of one command."""
 
-    def __init__(self, plan: StartPlan, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, plan: StartPlan, environment: Mapping[str, str], shutdown_timeout_ms: int | None = None
+    ) -> None:
         self._command = [sys.executable, "-m", "dramatiq", *plan.arguments()]
+        if shutdown_timeout_ms is not None:  # of two the later holds
+            self._command += ["--worker-shutdown-timeout", str(shutdown_timeout_ms)]
         self._environment = dict(environment)
         self._children: list[_Child] = [_Child() for _ in range(plan.processes)]
         self._stopping = False
