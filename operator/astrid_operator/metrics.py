@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.reconcile import Gathered
@@ -33,6 +40,7 @@ class Metrics:
     """Counts what the loop does; `text` is the scrape."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self.registry = registry = CollectorRegistry()
 
         def gauge(name: str, help_: str, labels: tuple[str, ...] = ()) -> Gauge:
