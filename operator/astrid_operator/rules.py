@@ -12,7 +12,7 @@ from typing import Any
 
 from astrid_operator.errors import InvalidSpec
 from astrid_operator.quantity import quantity
-from astrid_operator.spec_schema import OUR_APP, QUALIFIED_NAME, WORKER_TYPES
+from astrid_operator.spec_schema import OUR_APP, QUALIFIED_NAME, RESOURCE_NAME, WORKER_TYPES
 
 Json = Any
 
@@ -107,6 +107,24 @@ def _requests_within_limits(resources: Json) -> bool:
     )
 
 
+def _devices_are_limited(resources: Json) -> bool:
+    limits = resources.get("limits", {})
+    return all(
+        name in limits and quantity(amount) == quantity(limits[name])
+        for name, amount in resources.get("requests", {}).items()
+        if "/" in name
+    )
+
+
+def _is_whole(amount: int | str) -> bool:
+    value = quantity(amount)
+    return value.denominator == 1 and value < 10**9
+
+
+def _are_resources(names: Mapping[str, Json]) -> bool:
+    return all(re.fullmatch(RESOURCE_NAME, name) for name in names)
+
+
 def _names_gpu(spec: Json) -> bool:
     name, resources = spec["gpu"]["resourceName"], spec.get("resources", {})
     return name in resources.get("limits", {}) or name in resources.get("requests", {})
@@ -130,6 +148,7 @@ def _has_one_of(*names: str) -> Callable[[Json], bool]:
 
 QUEUE_NAME_IS_KEPT = "must stay as it was created; make another AstridQueue for another queue"
 _QUALIFIED = "must have keys of the form [prefix/]name, name at most 63 characters"
+_RESOURCES = "must name cpu, memory, ephemeral-storage or resources of the form domain/name"
 _FREE = "must leave keys under app.kubernetes.io/ and astrid.dev/ to the operator"
 
 RULES: tuple[Rule, ...] = (
@@ -194,8 +213,20 @@ RULES: tuple[Rule, ...] = (
         lambda it: it["minReplicas"] <= it["maxReplicas"],
     ),
     Rule("spec.resources", "requests", "must be at most the limit of the same name", _requests_within_limits),
-    Rule("spec.resources", "requests", _QUALIFIED, lambda it: _are_qualified(it.get("requests", {}))),
-    Rule("spec.resources", "limits", _QUALIFIED, lambda it: _are_qualified(it.get("limits", {}))),
+    Rule("spec.resources", "requests", _RESOURCES, lambda it: _are_resources(it.get("requests", {}))),
+    Rule("spec.resources", "limits", _RESOURCES, lambda it: _are_resources(it.get("limits", {}))),
+    Rule(
+        "spec.resources",
+        "limits",
+        "must be whole numbers below 1G for resources of the form domain/name",
+        lambda it: all(_is_whole(amount) for name, amount in it.get("limits", {}).items() if "/" in name),
+    ),
+    Rule(
+        "spec.resources",
+        "requests",
+        "must equal the limit for resources of the form domain/name",
+        _devices_are_limited,
+    ),
     Rule("spec.nodeSelector", "", _QUALIFIED, _are_qualified),
     Rule("spec.podLabels", "", _QUALIFIED, _are_qualified),
     Rule("spec.podLabels", "", _FREE, _are_free),

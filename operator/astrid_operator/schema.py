@@ -49,12 +49,11 @@ class Whole:
     default: int | None = None
 
     def read(self, value: Json, path: str) -> Json:
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
-        if isinstance(number, bool) or not isinstance(number, int):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidSpec(path, value, "must be a whole number")
-        if not self.minimum <= number <= self.maximum:
+        if not self.minimum <= value <= self.maximum:
             raise InvalidSpec(path, value, f"must be from {self.minimum} to {self.maximum}")
-        return number
+        return value
 
     def default_value(self) -> Json:
         return self.default

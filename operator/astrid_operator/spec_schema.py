@@ -40,6 +40,7 @@ LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 QUALIFIED_NAME = rf"({OBJECT_NAME}/)?{_LABEL_NAME}"
 EXTENDED_RESOURCE = rf"{OBJECT_NAME}/{_LABEL_NAME}"
+RESOURCE_NAME = rf"(cpu|memory|ephemeral-storage|{EXTENDED_RESOURCE})"
 #: A Kubernetes quantity in the forms that people write: no sign, no exponent, at most three decimals.
 QUANTITY = r"[0-9]{1,12}(\.[0-9]{1,3})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
