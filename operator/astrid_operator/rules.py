@@ -116,9 +116,8 @@ def _devices_are_limited(resources: Json) -> bool:
     )
 
 
-def _is_whole(amount: int | str) -> bool:
-    value = quantity(amount)
-    return value.denominator == 1 and value < 10**9
+def _is_plain_whole(amount: int | str) -> bool:
+    return bool(re.fullmatch("[0-9]{1,9}", str(amount)))
 
 
 def _are_resources(names: Mapping[str, Json]) -> bool:
@@ -218,8 +217,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "spec.resources",
         "limits",
-        "must be whole numbers below 1G for resources of the form domain/name",
-        lambda it: all(_is_whole(amount) for name, amount in it.get("limits", {}).items() if "/" in name),
+        "must be plain whole numbers for resources of the form domain/name",
+        lambda it: all(
+            _is_plain_whole(amount) for name, amount in it.get("limits", {}).items() if "/" in name
+        ),
     ),
     Rule(
         "spec.resources",
