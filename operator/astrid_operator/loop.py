@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 #: Least seconds between two ticks, however many events come; also at least as long as the last tick took.
 LEAST_PAUSE_SECONDS = 0.1
 
+#: Least seconds between two tries of what only a person can mend; an edit is tried at once.
+STALLED_SECONDS = 10.0
+
 #: Age that a status has which was never written, in seconds: it comes first.
 NEVER_WRITTEN_SECONDS = 1e6
 
@@ -59,6 +63,7 @@ class Observer(Protocol):
     def forgot(self, key: QueueKey) -> None: ...
 
 
+Write = Callable[[], Coroutine[Any, Any, None]]
 Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
 
 #: Shares what is short among all: what was decided for each, to what it is granted.
@@ -142,7 +147,7 @@ class Loop:
             self._work.done(key)
         self._tell_invalid()
         for key in self._allowance.grant([each for each in waiting if each], self._clock()):
-            self._start(key, self._tell(gathered[key], decisions.get(key)))
+            self._start(key, partial(self._tell, gathered[key], decisions.get(key)))
         self.ticked_at = self._clock()
         self._observer.ticked(self.ticked_at - started, len(self._work))
 
@@ -214,7 +219,7 @@ class Loop:
             return None
         todo = plan(gathered, decision, shape=is_due)
         if is_due or (not todo.is_empty and not self._work.backs_off(key)):
-            self._start(key, self._carry_out(gathered, todo))
+            self._start(key, partial(self._carry_out, gathered, todo))
             return None
         new = status_of(gathered, decision, record.outcome, self._now_iso())
         if record.invalid is not None:
@@ -226,7 +231,7 @@ class Loop:
             since = min(self._clock() - record.status_at, NEVER_WRITTEN_SECONDS)
             return Waiting(key, since, amount_of_change(gathered.previous, new))
         if pressing is Urgency.NOW:
-            self._start(key, self._tell(gathered, decision))
+            self._start(key, partial(self._tell, gathered, decision))
         return None
 
     def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
@@ -249,7 +254,8 @@ class Loop:
         if outcome.went_well:
             self._work.done(key)
             return
-        pause = self._work.retry(key, outcome.after_seconds)
+        least = outcome.after_seconds if outcome.stalled is None else STALLED_SECONDS
+        pause = self._work.retry(key, least)
         trouble = outcome.stalled.message if outcome.stalled else outcome.retrying
         log.warning("Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1))
 
@@ -266,7 +272,8 @@ class Loop:
             new = invalid_status(record.subject.generation, trouble, record.previous, self._now_iso())
             is_due = urgency(record.previous, new) is Urgency.NOW and self._clock() >= record.status_retry_at
             if is_due and not record.is_busy:
-                self._start(key, self._write_status(record, record.subject, record.previous, new))
+                write = partial(self._write_status, record, record.subject, record.previous, new)
+                self._start(key, write)
 
     async def _write_status(
         self, record: Record, subject: Subject, previous: Status | None, new: Status
@@ -286,13 +293,13 @@ class Loop:
 
     # --------------------------------------------------------------------------------------- tasks
 
-    def _start(self, key: QueueKey, writing: Coroutine[Any, Any, None]) -> None:
-        self._records[key].task = asyncio.create_task(self._guarded(key, writing), name=f"write {key}")
+    def _start(self, key: QueueKey, write: Write) -> None:
+        self._records[key].task = asyncio.create_task(self._guarded(key, write), name=f"write {key}")
 
-    async def _guarded(self, key: QueueKey, writing: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, key: QueueKey, write: Write) -> None:
         """Run one piece of writing; whatever it raises, the loop lives on and the key is tried again."""
         try:
-            await writing
+            await write()
         except LeadershipLost as error:
             self._lost = error
         except Exception:

@@ -40,7 +40,7 @@ class Metrics:
     """Counts what the loop does; `text` is the scrape."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
 
         def gauge(name: str, help_: str, labels: tuple[str, ...] = ()) -> Gauge:

@@ -1,0 +1,458 @@
+"""The deciding loop: what it writes, what it leaves alone, and whom it keeps apart."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.brokers import Brokers
+from astrid_operator.claims import BrokerQueue
+from astrid_operator.errors import ApiBusy, FleetRefused, LeadershipLost, QuotaExceeded
+from astrid_operator.loop import Loop
+from astrid_operator.metrics import Metrics
+from astrid_operator.scaling import Demand, DemandReading
+from support.memory_fleet import MemoryFleet, MemoryReporter
+
+KEY = QueueKey("sky", "differencing")
+
+
+class World:
+    """A loop with everything around it in memory, and a clock that only `step` moves."""
+
+    def __init__(self, brokers_dir: Path, **settings: Any) -> None:
+        self.now = 5000.0
+        self.fleet = MemoryFleet()
+        self.reporter = MemoryReporter()
+        self.metrics = Metrics()
+        self.manifests: dict[QueueKey, dict[str, Any]] = {}
+        self.demand: dict[QueueKey, Demand | str] = {}
+        self.read_keys: set[QueueKey] = set()
+        self.loop = Loop(
+            lambda: self.manifests,
+            self.fleet,
+            self.reporter,
+            self,
+            Brokers(brokers_dir, "redis://example:6379/0"),
+            clock=lambda: self.now,
+            rng=random.Random(3),
+            observer=self.metrics,
+            wall=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now),
+            **settings,
+        )
+
+    async def read(self, wanted: Mapping[QueueKey, BrokerQueue]) -> Mapping[QueueKey, DemandReading]:
+        self.read_keys = set(wanted)
+        return {key: self._reading(key) for key in wanted}
+
+    def _reading(self, key: QueueKey) -> DemandReading:
+        told = self.demand.get(key, Demand())
+        if isinstance(told, str):
+            return DemandReading(self.now, None, told, self.now - 60)
+        return DemandReading(self.now, told, "", self.now, "run-1")
+
+    def put(
+        self, key: QueueKey = KEY, *, generation: int = 1, created: str = "2026-01-01T00:00:00Z", **spec: Any
+    ) -> None:
+        self.manifests[key] = {
+            "apiVersion": "astrid.dev/v1alpha1",
+            "kind": "AstridQueue",
+            "metadata": {
+                "name": key.name,
+                "namespace": key.namespace,
+                "uid": f"uid-{key}",
+                "generation": generation,
+                "creationTimestamp": created,
+            },
+            "spec": {"app": "sky.tasks", **spec},
+        }
+
+    async def step(self, seconds: float = 1.0, times: int = 1) -> None:
+        for _ in range(times):
+            await self.loop.tick()
+            await self.loop.settled()
+            self.now += seconds
+
+
+Scenario = Callable[[World], Awaitable[None]]
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Runs a scenario in a world of its own."""
+
+    def run(scenario: Scenario, **settings: Any) -> None:
+        async def go() -> None:
+            await scenario(World(tmp_path, **settings))
+
+        asyncio.run(go())
+
+    return run
+
+
+def test_a_new_queue_gets_a_fleet_at_zero_and_all_conditions(play: Play) -> None:
+    """First sight: the fleet is made, and each of the five conditions is written."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        await world.step(times=2)
+
+        assert world.fleet.sizes == {KEY: 0}
+        assert {each["type"] for each in world.reporter.statuses[KEY]["conditions"]} == {
+            "Ready",
+            "Reconciling",
+            "Stalled",
+            "ScalingActive",
+            "BrokerReachable",
+        }
+        assert world.reporter.condition(KEY, "Ready")["reason"] == "Idle"
+
+    play(scenario)
+
+
+def test_nothing_changes_nothing_is_written(play: Play) -> None:
+    """Steady state: no write to the fleet, none to the status, however many ticks pass."""
+
+    async def scenario(world: World) -> None:
+        for index in range(20):
+            world.put(QueueKey("sky", f"q{index}"))
+        await world.step(times=3)
+        writes, statuses = len(world.fleet.writes), world.reporter.written
+        await world.step(times=300)
+
+        assert len(world.fleet.writes) == writes
+        assert world.reporter.written == statuses
+
+    play(scenario)
+
+
+def test_a_backlog_is_answered_by_one_write(play: Play) -> None:
+    """Up in one step, at the next tick, told in the status with the same word as in the event."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"maxReplicas": 50, "expectedTaskSeconds": 6})
+        await world.step(times=2)
+        world.demand[KEY] = Demand(ready=200)
+        await world.step(times=3)
+
+        assert world.fleet.scales() == [20]
+        status = world.reporter.statuses[KEY]
+        assert (status["lastScale"]["from"], status["lastScale"]["to"]) == (0, 20)
+        assert status["lastScale"]["reason"] in [reason for _, _, reason, _ in world.reporter.events]
+
+    play(scenario)
+
+
+def test_numbers_alone_cost_no_more_than_the_allowance(play: Play) -> None:
+    """Depths that move every second in many queues are told at 0.2 writes a second altogether."""
+
+    async def scenario(world: World) -> None:
+        keys = [QueueKey("sky", f"q{index}") for index in range(50)]
+        for key in keys:
+            world.put(key, scaling={"mode": "Manual"})
+        await world.step(times=3)
+        before = world.reporter.written
+        for second in range(200):
+            for key in keys:
+                world.demand[key] = Demand(ready=second * 7 % 90)
+            await world.step()
+
+        assert world.reporter.written - before <= 0.2 * 200 + 4
+        assert world.reporter.written - before >= 0.2 * 200 - 4
+
+    play(scenario)
+
+
+def test_demand_that_cannot_be_read_freezes_the_fleet(play: Play) -> None:
+    """Unknown is not zero, for as long as it lasts, and a person is told."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"expectedTaskSeconds": 60, "idleSeconds": 5})
+        await world.step(times=2)
+        world.demand[KEY] = Demand(ready=4)
+        await world.step(times=2)
+        size = world.fleet.sizes[KEY]
+        world.demand[KEY] = "Redis redis://example: Unreachable"
+        await world.step(times=300)
+
+        assert size > 0
+        assert world.fleet.sizes[KEY] == size
+        assert world.reporter.condition(KEY, "BrokerReachable")["status"] == "False"
+        assert ("Warning", "BrokerUnreachable") in [event[1:3] for event in world.reporter.events]
+
+    play(scenario)
+
+
+def test_the_older_queue_keeps_what_two_claim(play: Play) -> None:
+    """Two AstridQueues for one Dramatiq queue: the younger is stalled, and nothing is made or read for it."""
+
+    async def scenario(world: World) -> None:
+        young, old = QueueKey("sky", "aaa"), QueueKey("other", "zzz")
+        world.put(young, queueName="shared", created="2026-02-01T00:00:00Z")
+        world.put(old, queueName="shared", created="2026-01-01T00:00:00Z")
+        await world.step(times=3)
+
+        assert set(world.fleet.sizes) == {old}
+        assert world.read_keys == {old}
+        stalled = world.reporter.condition(young, "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "QueueTaken")
+        assert str(old) in stalled["message"]
+
+        del world.manifests[old]
+        await world.step(times=3)
+
+        assert set(world.fleet.sizes) == {young}
+        assert world.reporter.condition(young, "Stalled")["status"] == "False"
+
+    play(scenario)
+
+
+def test_a_broker_that_is_not_mounted_stalls_the_queue_and_keeps_its_fleet(play: Play) -> None:
+    """Its workers may know the address all the same; only demand cannot be read."""
+
+    async def scenario(world: World) -> None:
+        world.put(broker={"secretRef": {"name": "elsewhere", "key": "url"}})
+        await world.step(times=2)
+
+        assert world.read_keys == set()
+        assert world.fleet.sizes == {KEY: 0}
+        assert world.reporter.condition(KEY, "Stalled")["reason"] == "BrokerNotConfigured"
+
+    play(scenario)
+
+
+def test_nonsense_in_a_stored_spec_keeps_the_last_good_fleet(play: Play) -> None:
+    """Stalled with the field's path; the fleet goes on by the spec before, and recovers with the next good one."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"expectedTaskSeconds": 60})
+        await world.step(times=2)
+        world.put(generation=2, scaling={"maxReplicas": "many"})
+        world.demand[KEY] = Demand(ready=3)
+        await world.step(times=3)
+
+        stalled = world.reporter.condition(KEY, "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
+        assert "spec.scaling.maxReplicas" in stalled["message"]
+        assert world.fleet.sizes[KEY] == 3
+        written = world.reporter.written
+        await world.step(times=20)
+        assert world.reporter.written == written
+
+        world.put(generation=3, scaling={"expectedTaskSeconds": 60, "maxReplicas": 2})
+        await world.step(times=3)
+
+        assert world.reporter.condition(KEY, "Stalled")["status"] == "False"
+        assert world.reporter.statuses[KEY]["observedGeneration"] == 3
+
+    play(scenario)
+
+
+def test_nonsense_from_the_start_is_told_and_harms_nobody(play: Play) -> None:
+    """An operator that starts with an invalid object writes its status and serves the others."""
+
+    async def scenario(world: World) -> None:
+        bad = QueueKey("sky", "bad")
+        world.put(bad, concurrency=-1)
+        world.put()
+        await world.step(times=2)
+
+        assert set(world.fleet.sizes) == {KEY}
+        assert "spec.concurrency" in world.reporter.condition(bad, "Stalled")["message"]
+
+    play(scenario)
+
+
+def test_a_failing_queue_backs_off_and_the_others_go_on(play: Play) -> None:
+    """A fleet that the server refuses is tried again ever more rarely; an edit tries at once."""
+
+    async def scenario(world: World) -> None:
+        other = QueueKey("sky", "other")
+        world.fleet.faults["ensure"] = [FleetRefused("quantity must match the regular expression")]
+        world.put()
+        await world.step()
+        world.put(other)
+        await world.step()
+
+        stalled = world.reporter.condition(KEY, "Stalled")
+        assert (stalled["reason"], world.fleet.sizes) == ("InvalidSpec", {other: 0})
+
+        world.put(generation=2)
+        await world.step(times=2)
+
+        assert set(world.fleet.sizes) == {KEY, other}
+        assert world.reporter.condition(KEY, "Stalled")["status"] == "False"
+
+    play(scenario)
+
+
+def test_a_busy_server_is_waited_for_as_long_as_it_asks(play: Play) -> None:
+    """Retry-After: no try before it is over, one soon after, and the condition says that it is being retried."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"expectedTaskSeconds": 60})
+        await world.step(times=2)
+        world.fleet.faults["scale_to"] = [ApiBusy("too many requests", 20.0)]
+        world.demand[KEY] = Demand(ready=5)
+        await world.step(times=10)
+
+        assert world.fleet.scales() == []
+        assert world.reporter.condition(KEY, "Reconciling")["reason"] == "Retrying"
+
+        await world.step(times=15)
+
+        assert world.fleet.scales() == [5]
+
+    play(scenario)
+
+
+def test_a_quota_is_named_and_its_end_is_noticed(play: Play) -> None:
+    """QuotaExceeded needs a person, and goes away by itself when the quota does."""
+
+    async def scenario(world: World) -> None:
+        world.fleet.faults["ensure"] = [QuotaExceeded("exceeded quota: deployments")] * 2
+        world.put()
+        await world.step(times=2)
+        assert world.reporter.condition(KEY, "Stalled")["reason"] == "QuotaExceeded"
+
+        await world.step(times=60)
+        assert world.reporter.condition(KEY, "Stalled")["status"] == "False"
+
+    play(scenario)
+
+
+def test_a_bug_in_one_queue_does_not_end_the_loop(play: Play) -> None:
+    """Whatever a write raises, the loop goes on, counts it and tries that queue again."""
+
+    async def scenario(world: World) -> None:
+        world.fleet.faults["ensure"] = [ZeroDivisionError("a bug")]
+        world.put()
+        await world.step(times=5)
+
+        assert world.fleet.sizes == {KEY: 0}
+        assert b'astrid_reconcile_total{result="bug"} 1.0' in world.metrics.text()
+
+    play(scenario)
+
+
+def test_a_status_that_was_not_written_is_written_later(play: Play) -> None:
+    """A failed status costs no more than time."""
+
+    async def scenario(world: World) -> None:
+        world.reporter.faults = [ApiBusy("later")] * 3
+        world.put()
+        await world.step(times=30)
+
+        assert world.reporter.condition(KEY, "Ready")["status"] == "True"
+        assert world.reporter.written <= 3
+
+    play(scenario)
+
+
+def test_a_deposed_leader_ends_its_loop(play: Play) -> None:
+    """When a write is refused for lost leadership, `run` raises instead of deciding on."""
+
+    async def scenario(world: World) -> None:
+        world.fleet.faults["ensure"] = [LeadershipLost("another holds the Lease")]
+        world.put()
+        running = asyncio.create_task(world.loop.run())
+        while not running.done():
+            world.now += 0.2
+            await asyncio.sleep(0.01)
+
+        with pytest.raises(LeadershipLost):
+            running.result()
+
+    play(scenario)
+
+
+def test_a_deleted_queue_is_forgotten(play: Play) -> None:
+    """Its fleet is let go, its metrics vanish, and nothing is written for it any more."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        await world.step(times=2)
+        del world.manifests[KEY]
+        await world.step()
+        written = world.reporter.written
+        await world.step(times=5)
+
+        assert world.fleet.sizes == {}
+        assert world.reporter.written == written
+        assert b'queue="differencing"' not in world.metrics.text()
+
+    play(scenario)
+
+
+def test_a_queue_that_is_being_deleted_is_not_made_again(play: Play) -> None:
+    """With foreground deletion the object outlives its children; making them anew would never end."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        await world.step(times=2)
+        world.put(generation=2)
+        world.manifests[KEY]["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+        world.fleet.sizes.clear()
+        await world.step(times=5)
+
+        assert world.fleet.sizes == {}
+
+    play(scenario)
+
+
+def test_a_successor_of_the_same_name_starts_afresh(play: Play) -> None:
+    """Another uid is another object: nothing of the memory of its predecessor decides for it."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"maxReplicas": 5})
+        await world.step(times=2)
+        world.put(concurrency=-1)
+        world.manifests[KEY]["metadata"]["uid"] = "another"
+        await world.step(times=2)
+
+        assert world.reporter.condition(KEY, "Stalled")["reason"] == "InvalidSpec"
+        assert world.fleet.writes.count(("ensure", KEY, 0)) == 1
+
+    play(scenario)
+
+
+def test_a_budget_has_the_last_word(play: Play) -> None:
+    """What is granted, not what was decided, is written."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"expectedTaskSeconds": 60})
+        world.demand[KEY] = Demand(ready=9)
+        await world.step(times=3)
+
+        assert world.fleet.sizes[KEY] == 2
+
+    from astrid_operator.scaling import limited
+
+    def two_slots(asked: Any) -> Any:
+        return {key: limited(decision, 2, "2 slots") for key, (_, _, decision) in asked.items()}
+
+    play(scenario, budget=two_slots)
+
+
+def test_a_change_by_hand_is_looked_at_and_a_size_by_hand_is_taken_back(play: Play) -> None:
+    """Drift repair: the workload is compared again, and the size is what was decided."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        await world.step(times=2)
+        world.fleet.shapes.clear()
+        world.fleet.sizes[KEY] = 7
+        world.loop.drifted(KEY)
+        await world.step(times=2)
+        assert world.fleet.writes.count(("ensure", KEY, 0)) == 1
+        assert KEY in world.fleet.shapes
+
+        await world.step(times=100)
+        assert world.fleet.sizes[KEY] == 0
+
+    play(scenario)
