@@ -87,6 +87,13 @@ class WorkerProcess:
         self.process.wait(10)
 
 
+#: The tests' folder, from which `support` is imported.
+TESTS = Path(__file__).parents[1]
+
+#: `start_workers` with the actors of `support.worker_actors`.
+WITH_TEST_ACTORS = ("-m", "support.start_test_workers")
+
+
 class WorkerProcesses:
     """Starts worker processes whose logs go to `folder`; `close` ends them all."""
 
@@ -106,7 +113,8 @@ class WorkerProcesses:
     ) -> WorkerProcess:
         """Start `python <command> <arguments>` against `redis_url`, in a process group of its own.
 
-        The environment is this one plus the address, POD_NAME, and `environment`.
+        The environment is this one plus the address, POD_NAME, a database and an artifact store in the test's own
+        folder, and `environment`.
         """
         name = f"worker-{next(self._numbers)}"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +124,9 @@ class WorkerProcesses:
             "POD_NAME": name,
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+            "ASTRID_DATABASE_URL": f"sqlite:///{self._folder}/astrid.sqlite3",
+            "ASTRID_ARTIFACTS_URL": str(self._folder / "artifacts"),
             **(environment or {}),
         }
         log_path = self._folder / f"{name}.log"

@@ -19,6 +19,9 @@ from astrid_workers.config import (
 from astrid_workers.errors import SettingRejected
 from astrid_workers.numeric_threads import numeric_threads
 
+#: What each worker process loads.
+APP = "astrid_workers.app"
+
 #: Seconds beyond the longest time limit that a stopping worker is given to finish.
 SHUTDOWN_SLACK_S = 30
 
@@ -43,7 +46,7 @@ class StartPlan:
     def arguments(self) -> list[str]:
         """Dramatiq's command line for one process."""
         return [
-            "astrid_workers.app",
+            APP,
             *("--processes", "1", "--threads", str(self.threads)),
             *("--worker-shutdown-timeout", str(self.shutdown_timeout_ms), "--skip-logging"),
             *("--queues", *(queue.queue_name for queue in self.queues)),
@@ -59,10 +62,10 @@ class StartPlan:
 
     def lines(self) -> list[str]:
         """The plan for people, one line per queue."""
+        memory = f"{self.max_memory_mb} MB" if self.max_memory_mb else "none"
         head = (
-            f"processes {self.processes}, threads {self.threads} each, numeric threads {self.numeric_threads},"
-            f" memory limit {f'{self.max_memory_mb} MB' if self.max_memory_mb else 'none'},"
-            f" stages {', '.join(self.worker_types)}"
+            f"processes {self.processes}, threads {self.threads} each, {self.numeric_threads} numeric,"
+            f" memory limit {memory}, stages {', '.join(self.worker_types)}"
         )
         return [head, *(_line(queue) for queue in self.queues)]
 
@@ -138,7 +141,7 @@ def _refuse_foreign(queues: Sequence[str], types: Sequence[str], config: WorkerC
         row = _rows().get(queue)
         if row is not None and row.worker_type not in types:
             raise SettingRejected(
-                f"queue {queue} is served by worker type {row.worker_type}, which is none of {', '.join(types)}"
+                f"queue {queue} belongs to worker type {row.worker_type}, which is none of {', '.join(types)}"
             )
         if row is not None and not row.enabled:
             raise SettingRejected(f"queue {queue} is disabled in the queue table")

@@ -1,6 +1,7 @@
 """How many tasks of each queue were started, finished, failed, retried and given up, and how long they took.
 
-Owns `counters:<queue>`. Counts that Redis does not take are kept and written with the next ones. Never reads.
+Owns `counters:<queue>` and, hour by hour for a week, `hours:<queue>`. Counts that Redis does not take are
+kept and written with the next ones. Never reads but to remove what is older than a week.
 """
 
 import logging
@@ -14,22 +15,29 @@ import redis
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware
 
-from .fleet_keys import counters_key, side_client
+from .fleet_keys import HOURS_KEPT, counters_key, hours_key, side_client
+
+#: What is also counted hour by hour.
+HOURLY = ("finished", "failed", "seconds")
 
 _log = logging.getLogger(__name__)
 
 
 class Counters(Middleware):
-    """Adds up, per queue, what tasks did.
-
-    `seconds` and `seconds_squared` sum over finished and failed ones.
-    """
+    """Adds up, per queue, what tasks did; `seconds` and `seconds_squared` over finished and failed ones."""
 
     def __init__(self) -> None:
         self._client: Any = None
         self._since: dict[int, float] = {}
         self._unwritten: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._own: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._hour = 0
         self._lock = threading.Lock()
+
+    def of_this_process(self, queue: str) -> dict[str, float]:
+        """What this process alone has finished and failed of `queue`, and the seconds that it took."""
+        with self._lock:
+            return {name: round(self._own[queue, name], 3) for name in HOURLY}
 
     def before_worker_boot(self, broker: Any, _worker: Any) -> None:
         self._client = side_client(broker)
@@ -63,6 +71,7 @@ class Counters(Middleware):
         with self._lock:
             for name, amount in amounts.items():
                 self._unwritten[q_name(message.queue_name), name] += amount
+                self._own[q_name(message.queue_name), name] += amount
         self._write(broker)
 
     def _write(self, broker: Any) -> None:
@@ -70,14 +79,42 @@ class Counters(Middleware):
             return
         with self._lock:
             writing, self._unwritten = self._unwritten, defaultdict(float)
+        hour = int(time.time() // 3600)
         try:
             with self._client.pipeline() as pipe:
                 for (queue, name), amount in writing.items():
-                    key = counters_key(broker.namespace, queue)
-                    pipe.hincrbyfloat(key, name, amount) if amount else None
+                    _count(pipe, broker.namespace, queue, name, amount, hour)
                 pipe.execute()
         except redis.RedisError as error:
             _log.debug("Counters wait for Redis: %s", error)
             with self._lock:
                 for counted, amount in writing.items():
                     self._unwritten[counted] += amount
+        else:
+            self._forget_old_hours(broker.namespace, {queue for queue, _ in writing}, hour)
+
+    def _forget_old_hours(self, namespace: str, queues: set[str], hour: int) -> None:
+        """Once an hour; where it fails, the next hour does it."""
+        if hour == self._hour:
+            return
+        self._hour = hour
+        try:
+            for key in (hours_key(namespace, queue) for queue in queues):
+                if old := [
+                    field for field in self._client.hkeys(key) if not _is_within(field.decode(), hour)
+                ]:
+                    self._client.hdel(key, *old)
+        except redis.RedisError as error:
+            _log.debug("Old counters stay for another hour: %s", error)
+
+
+def _count(pipe: Any, namespace: str, queue: str, name: str, amount: float, hour: int) -> None:
+    if amount:
+        pipe.hincrbyfloat(counters_key(namespace, queue), name, amount)
+    if amount and name in HOURLY:
+        pipe.hincrbyfloat(hours_key(namespace, queue), f"{hour}:{name}", amount)
+
+
+def _is_within(field: str, hour: int) -> bool:
+    written, _, _ = field.partition(":")
+    return written.isdigit() and int(written) > hour - HOURS_KEPT

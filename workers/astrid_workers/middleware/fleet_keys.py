@@ -19,6 +19,8 @@ BEAT_EVERY_S = 2.0
 #: Seconds without a beat after which a process counts as gone, and after which its record is removed.
 STALE_AFTER_S = 10.0
 REMOVED_AFTER_S = 60.0
+#: Hours for which counters are kept hour by hour.
+HOURS_KEPT = 168
 
 
 def presence_key(namespace: str, queue: str) -> str:
@@ -29,6 +31,14 @@ def presence_key(namespace: str, queue: str) -> str:
 def counters_key(namespace: str, queue: str) -> str:
     """Hash: started, finished, failed, retried, dead, seconds, seconds_squared → number."""
     return f"astrid:{namespace}:counters:{queue}"
+
+
+def hours_key(namespace: str, queue: str) -> str:
+    """Hash:
+
+    `<hours since the epoch>:<finished, failed or seconds>` → number, for the last `HOURS_KEPT` hours.
+    """
+    return f"astrid:{namespace}:hours:{queue}"
 
 
 def starts_key(namespace: str, queue: str) -> str:

@@ -16,6 +16,7 @@ from dramatiq.middleware import Middleware
 
 #: Loggers whose chatter below WARNING is nobody's business here.
 QUIET = (
+    "alembic",
     "botocore",
     "s3transfer",
     "aiobotocore",

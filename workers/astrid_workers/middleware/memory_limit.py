@@ -39,7 +39,7 @@ class MemoryLimit(Middleware):
             return
         self._leaving = True
         _log.warning(
-            "Resident memory is %d MB after %s, above its limit of %d MB: this process drains, to be replaced",
+            "Resident memory is %d MB after %s, above its limit of %d MB: it leaves, to be replaced",
             resident // MB,
             message.actor_name,
             self._limit_bytes // MB,

@@ -33,11 +33,11 @@ def surround(
 
     the numbers hold where neither message nor actor says.
     """
-    held = Held()
+    held, counters = Held(), Counters()
     return [
         held,
-        Presence(held, version=version),
-        Counters(),
+        Presence(held, counters, version=version),
+        counters,
         DeadLetters(record),
         Poison(max_retries=max_retries),
         *inner,

@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import threading
+import time
 from typing import Any
 
 import redis
 from dramatiq.middleware import Middleware
 
+from .counters import Counters
 from .fleet_keys import (
     BEAT_EVERY_S,
     REMOVED_AFTER_S,
@@ -38,12 +40,14 @@ _log = logging.getLogger(__name__)
 class Presence(Middleware):
     """Says that this process lives, what it does, and since when it does nothing."""
 
-    def __init__(self, held: Held, *, version: str | None = None) -> None:
-        self._held = held
+    def __init__(self, held: Held, counters: Counters, *, version: str | None = None) -> None:
+        self._held, self._counters = held, counters
         self._version = version
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._started: float | None = None
+        self._boot = self._cpu_at = time.monotonic()
+        self._cpu = cpu_seconds()
+        self._cpu_percent: float | None = None
         self._beats = 0
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
@@ -82,8 +86,8 @@ class Presence(Middleware):
     def beat(self) -> None:
         """Write one record per queue, and the heartbeat."""
         now = self._now()
-        self._started = self._started or now
         self._beats += 1
+        self._measure_cpu()
         namespace, process = self._broker.namespace, process_name(self._broker)
         with self._client.pipeline(transaction=False) as pipe:
             for queue in self._held.queues():
@@ -96,6 +100,7 @@ class Presence(Middleware):
     def record(self, queue: str, now: float) -> dict[str, Any]:
         """What this process says of itself on `queue`; `now` is the server's time in seconds."""
         idle = self._held.idle_seconds()
+        actors = self._broker.actors.values()
         return {
             "pod": pod_name(),
             "pod_uid": os.environ.get("POD_UID") or None,
@@ -104,13 +109,22 @@ class Presence(Middleware):
             "threads": self._threads,
             "busy": sum(one.queue == queue for one in self._held.running()),
             "idle_since": None if idle is None else round(now - idle, 3),
-            "started": self._started,
+            "started": round(now - (time.monotonic() - self._boot), 3),
+            "actors": sum(actor.queue_name == queue for actor in actors),
+            **self._counters.of_this_process(queue),
             "rss_bytes": rss_bytes(),
             "cpu_seconds": round(cpu_seconds(), 3),
+            "cpu_percent": self._cpu_percent,
             "draining": not self._held.fetching,
             "version": self._version,
             "beat": now,
         }
+
+    def _measure_cpu(self) -> None:
+        """Percent of one core since the last beat."""
+        at, used = time.monotonic(), cpu_seconds()
+        self._cpu_percent = round(100 * (used - self._cpu) / max(at - self._cpu_at, 1e-3), 1)
+        self._cpu_at, self._cpu = at, used
 
     def _now(self) -> float:
         seconds, microseconds = self._client.time()

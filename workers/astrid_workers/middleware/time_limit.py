@@ -12,6 +12,7 @@ runs, the interpreter's own watchdog ends it. Replaces Dramatiq's `TimeLimit`, w
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
@@ -28,10 +29,12 @@ from .held import Held, Running
 
 #: Milliseconds that a task may take where neither message nor actor says.
 DEFAULT_LIMIT_MS = 600_000
-#: Seconds between being asked and being ended.
-GRACE_S = 10.0
-#: Seconds after the end of the grace at which the interpreter's watchdog acts.
-WATCHDOG_S = 10.0
+#: Between being asked and being ended: half the limit, within these seconds.
+LEAST_GRACE_S, MOST_GRACE_S = 2.0, 10.0
+#: Seconds after the end of the grace at which the interpreter's watchdog acts, if no look at the limits did.
+WATCHDOG_S = 8.0
+#: Seconds by which the watchdog's time may be off, so that it is not set anew at every look.
+WATCHDOG_SLACK_S = 1.0
 #: Seconds between two looks.
 LOOK_EVERY_S = 0.25
 #: Exit status of a process that had to be ended.
@@ -46,21 +49,21 @@ class _Limit:
     ends_at: float
     asked: bool = False
 
+    @property
+    def over_at(self) -> float:
+        """When the process is ended for it."""
+        return self.ends_at + min(max(self.seconds / 2, LEAST_GRACE_S), MOST_GRACE_S)
+
 
 class TimeLimit(Middleware):
     """Asks a task that is over its limit to end, then ends the process."""
 
-    def __init__(
-        self,
-        held: Held,
-        *,
-        time_limit: float = DEFAULT_LIMIT_MS,
-        grace_s: float = GRACE_S,
-        watchdog_s: float = WATCHDOG_S,
-    ) -> None:
+    def __init__(self, held: Held, *, time_limit: float = DEFAULT_LIMIT_MS) -> None:
         self.time_limit = time_limit
-        self._held, self._grace_s, self._watchdog_s = held, grace_s, watchdog_s
+        self._held = held
         self._limits: dict[int, _Limit] = {}
+        self._watchdog_at: float | None = None
+        self._arming = threading.Lock()
         self._stopping = threading.Event()
 
     @property
@@ -73,6 +76,7 @@ class TimeLimit(Middleware):
 
     def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
         self._stopping.set()
+        self._limits.clear()
         faulthandler.cancel_dump_traceback_later()
 
     def before_process_message(self, broker: Any, message: dramatiq.MessageProxy) -> None:
@@ -80,6 +84,7 @@ class TimeLimit(Middleware):
         limit_ms = message.options.get("time_limit") or options.get("time_limit") or self.time_limit
         seconds = float(limit_ms) / 1000
         self._limits[threading.get_ident()] = _Limit(seconds, time.monotonic() + seconds)
+        self._set_watchdog(time.monotonic())
 
     def after_process_message(self, _broker: Any, _message: dramatiq.MessageProxy, **_: Any) -> None:  # type: ignore[override]
         self._limits.pop(threading.get_ident(), None)
@@ -96,26 +101,28 @@ class TimeLimit(Middleware):
 
     def _look(self, now: float) -> None:
         limits = dict(self._limits)
-        self._set_watchdog(limits, now)
+        self._set_watchdog(now)
         overdue = []
         for thread_id, limit in limits.items():
             if now >= limit.ends_at and not limit.asked:
                 limit.asked = True
                 raise_thread_exception(thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]
-            if now >= limit.ends_at + self._grace_s:
+            if now >= limit.over_at:
                 overdue.append(thread_id)
         if overdue:
             self._leave_behind(set(overdue), limits)
 
-    def _set_watchdog(self, limits: dict[int, _Limit], now: float) -> None:
-        if not limits:
-            faulthandler.cancel_dump_traceback_later()
-            return
-        earliest = min(limit.ends_at for limit in limits.values()) + self._grace_s
-        # One thread of C that runs without the interpreter's lock; set anew at every look, so that it acts
-        # only where these looks have stopped.
-        seconds = min(max(earliest - now, 0.0) + self._watchdog_s, threading.TIMEOUT_MAX)
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    def _set_watchdog(self, now: float) -> None:
+        """Let a thread of C, which needs no interpreter's lock, end the process if these looks stop."""
+        with self._arming:
+            ends = [one.over_at for one in list(self._limits.values()) if not math.isinf(one.over_at)]
+            wanted = max(min(ends), now) + WATCHDOG_S if ends else None
+            if wanted is None and self._watchdog_at is not None:
+                faulthandler.cancel_dump_traceback_later()
+                self._watchdog_at = None
+            elif wanted is not None and abs(wanted - (self._watchdog_at or 0.0)) > WATCHDOG_SLACK_S:
+                faulthandler.dump_traceback_later(wanted - now, exit=True, file=sys.__stderr__ or 2)
+                self._watchdog_at = wanted
 
     def _leave_behind(self, overdue: set[int], limits: dict[int, _Limit]) -> None:
         """Go on leaving; end the process once nothing runs but what does not listen."""

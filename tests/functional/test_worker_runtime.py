@@ -1,0 +1,357 @@
+"""What a real worker process does with messages, settings and signals, on a real server."""
+
+import json
+import sqlite3
+
+import pytest
+
+from support.waiting import wait_until
+from support.worker_processes import WITH_TEST_ACTORS, WorkerProcess
+
+#: Quick retries, for tests that wait for them.
+QUICK = {"WORKER_RETRY_DELAY": "50", "WORKER_MAX_RETRY_DELAY": "100"}
+
+
+def send(actor, *args, queue="default"):
+    from astrid_workers import broker
+
+    return broker.send(actor, queue, *args)
+
+
+@pytest.fixture
+def start(worker_processes, redis_url):
+    """Start `start_workers` with the test actors and wait until it is present on its queues."""
+
+    def _start(*arguments, queues=("default",), wait=True, processes=1, **environment) -> WorkerProcess:
+        worker = worker_processes.start(
+            redis_url, ["--queues", *queues, *arguments], environment=environment, command=WITH_TEST_ACTORS
+        )
+        if wait:
+            worker.wait_present(*queues, count=processes)
+        return worker
+
+    return _start
+
+
+@pytest.fixture
+def seen(redis_client):
+    """What the test actors have noted so far."""
+    return lambda: redis_client.lrange("seen", 0, -1)
+
+
+def counters(redis_client, queue="default"):
+    return {
+        name: float(number)
+        for name, number in redis_client.hgetall(f"astrid:dramatiq:counters:{queue}").items()
+    }
+
+
+def held(redis_client, queue="default"):
+    """Messages that some process has fetched and not acknowledged."""
+    return redis_client.hlen(f"dramatiq:{queue}.msgs") - redis_client.llen(f"dramatiq:{queue}")
+
+
+def test_failure_is_retried_with_backoff_then_dies(start, seen, redis_client):
+    """WORKER_MAX_RETRIES and the delays decide how often and how fast; then the dead letter says why, in a row too."""
+    worker = start(WORKER_MAX_RETRIES="2", WORKER_RETRY_DELAY="300", WORKER_MAX_RETRY_DELAY="500")
+    send("fail", "archive")
+
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 30, "the message to be given up")
+
+    assert len(seen()) == 3
+    first, second, third = (float(note.split()[0]) for note in seen())
+    assert second - first >= 0.14
+    assert third - second >= 0.24
+    (body,) = redis_client.hgetall("dramatiq:default.XQ.msgs").values()
+    assert json.loads(body)["options"]["dead_sentence"] == "archive is away"
+    assert counters(redis_client).items() >= {"started": 3, "failed": 3, "retried": 2, "dead": 1}.items()
+    rows = sqlite3.connect(worker.log_path.parent / "astrid.sqlite3").execute(
+        "select actor, queue, sentence, attempts, args from dead_letters"
+    )
+    assert rows.fetchall() == [("fail", "default", "archive is away", 3, '["archive"]')]
+
+
+def test_what_a_retry_cannot_help_dies_at_once(start, seen, redis_client):
+    """PermanentFailure goes to the dead letters after one run, with its sentence, and the result tells it."""
+    import dramatiq
+    from dramatiq.results.errors import ResultFailure
+
+    from astrid_workers.broker import get_broker
+
+    worker = start(**QUICK)
+    message_id = send("refuse", "RA must be between 0 and 360 degrees")
+
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 20, "the dead letter")
+
+    assert seen() == ["refuse RA must be between 0 and 360 degrees"]
+    message = dramatiq.Message("default", "refuse", (), {}, {}, message_id=message_id)
+    with pytest.raises(ResultFailure, match="RA must be between"):
+        message.get_result(backend=get_broker().get_results_backend(), block=True, timeout=5000)
+    (line,) = [line for line in worker.log_lines() if "goes to the dead letters" in str(line["event"])]
+    assert line["message_id"] == message_id
+    assert "RA must be" in str(line["event"])
+
+
+def test_results_are_kept_as_long_as_told(start, redis_client):
+    """WORKER_RESULT_TTL is the life of a result, in the database that REDIS_RESULT_URL names."""
+    url = redis_client.connection_pool.connection_kwargs
+    start(WORKER_RESULT_TTL="77", REDIS_RESULT_URL=f"redis://{url['host']}:{url['port']}/1")
+    send("note", "hello")
+
+    import redis
+
+    with redis.Redis(host=url["host"], port=url["port"], db=1) as results:
+        wait_until(results.dbsize, 20, "the result in database 1")
+        (key,) = results.keys("*")
+        assert 60 < results.ttl(key) <= 77
+
+
+def test_sigterm_gives_back_what_was_not_started(start, seen, redis_client):
+    """A leaving worker returns its prefetched messages within two seconds, in order, while its long task goes on."""
+    worker = start("--threads", "1", WORKER_PREFETCH="4")
+    send("hold", "long")
+    for name in "abcdef":
+        send("note", name)
+    wait_until(
+        lambda: seen() == ["start long"] and held(redis_client) == 4, 20, "four held, one of them running"
+    )
+
+    worker.terminate()
+    wait_until(lambda: redis_client.llen("dramatiq:default") == 6, 2, "all that was not started to be back")
+
+    assert [json.loads(redis_client.hget("dramatiq:default.msgs", name))["args"][0]
+            for name in redis_client.lrange("dramatiq:default", 0, -1)] == list("abcdef")  # fmt: skip
+    wait_until(
+        lambda: [one["draining"] for one in worker.presences("default").values()] == [True], 4, "draining"
+    )
+    redis_client.set("release", 1)
+    assert worker.process.wait(20) == 0
+    assert seen() == ["start long", "end long"]
+    assert worker.presences("default") == {}
+
+
+def test_second_sigterm_breaks_nothing_off(start, seen, redis_client):
+    """Being told twice to leave is being told once: the running task finishes."""
+    worker = start()
+    send("hold", "long")
+    wait_until(lambda: seen() == ["start long"], 20, "the task to run")
+    record = next(iter(worker.presences("default").values()))
+
+    import os
+    import signal
+
+    for _ in range(3):
+        os.kill(record["pid"], signal.SIGTERM)
+        wait_until(lambda: "Draining" in worker.log, 5, "draining")
+    redis_client.set("release", 1)
+
+    wait_until(lambda: seen() == ["start long", "end long"], 10, "the task to end by itself")
+    wait_until(lambda: worker.presences("default"), 30, "a new process in its place")
+
+
+def test_operator_asks_a_process_to_leave_and_takes_it_back(start, seen, redis_client):
+    """A process named in the drain set fetches nothing and holds nothing; taken out of it, it works again."""
+    worker = start("--threads", "1", WORKER_PREFETCH="3")
+    (process,) = worker.presences("default")
+    redis_client.sadd("astrid:dramatiq:drain:default", process)
+    wait_until(lambda: worker.presences("default")[process]["draining"], 8, "draining")
+
+    send("note", "while draining")
+    wait_until(lambda: not worker.presences("default")[process]["busy"], 5, "idle")
+    assert held(redis_client) == 0
+    assert redis_client.llen("dramatiq:default") == 1
+
+    redis_client.srem("astrid:dramatiq:drain:default", process)
+    wait_until(lambda: seen() == ["while draining"], 10, "work to go on")
+
+
+def test_presence_tells_busy_and_idle(start, seen, redis_client):
+    """What a worker says of itself follows what it does: busy while it works, idle since when it does not."""
+    worker = start("--threads", "2", POD_UID="uid-1")
+    (before,) = worker.presences("default").values()
+    assert (before["busy"], before["threads"], before["pod_uid"]) == (0, 2, "uid-1")
+    assert before["started"] - 1 <= before["idle_since"] <= before["beat"]
+
+    send("hold", "one")
+    wait_until(lambda: [one["busy"] for one in worker.presences("default").values()] == [1], 8, "busy")
+    (during,) = worker.presences("default").values()
+    assert during["idle_since"] is None
+    assert redis_client.smembers(f"dramatiq:__acks__.{during['broker_id']}.default")
+
+    redis_client.set("release", 1)
+    wait_until(lambda: [one["busy"] for one in worker.presences("default").values()] == [0], 8, "idle")
+    (after,) = worker.presences("default").values()
+    assert before["beat"] < after["idle_since"] <= after["beat"]
+    assert after["finished"] == 1
+    assert after["rss_bytes"] > 10_000_000
+
+
+def test_full_prefetch_window_keeps_its_heartbeat(start, seen, redis_client):
+    """A worker whose window is full sends no command of its own; its heartbeat goes on all the same."""
+    worker = start("--threads", "1", WORKER_PREFETCH="1")
+    send("hold", "one")
+    wait_until(seen, 20, "the task to run")
+    (record,) = worker.presences("default").values()
+    first = redis_client.zscore("dramatiq:__heartbeats__", record["broker_id"])
+
+    wait_until(
+        lambda: redis_client.zscore("dramatiq:__heartbeats__", record["broker_id"]) > first + 3500,
+        10,
+        "heartbeats",
+    )
+
+
+def test_killed_process_is_replaced_and_its_message_runs_again(start, seen, redis_client):
+    """After SIGKILL the message is not lost: maintenance returns it, and it runs to its end on another process."""
+    worker = start("--threads", "1")
+    send("hold", "once")
+    wait_until(lambda: seen() == ["start once"], 20, "the task to run")
+    (record,) = worker.presences("default").values()
+
+    import os
+    import signal
+
+    os.kill(record["pid"], signal.SIGKILL)
+    wait_until(
+        lambda: [one for one in worker.presences("default").values() if one["pid"] != record["pid"]],
+        30,
+        "another",
+    )
+    redis_client.set("release", 1)
+    recover(redis_client, record["broker_id"])
+
+    wait_until(
+        lambda: seen() == ["start once", "start once", "end once"], 20, "the message to run to its end"
+    )
+    assert "ended with status" in worker.log
+
+
+def recover(redis_client, broker_id):
+    """What Dramatiq's maintenance does a minute after the last heartbeat of a process that is gone."""
+    from astrid_workers.broker import get_broker
+
+    redis_client.zadd("dramatiq:__heartbeats__", {broker_id: 1})
+    broker = get_broker()
+    chance, broker.maintenance_chance = broker.maintenance_chance, 1_000_000
+    try:
+        broker.do_qsize("default")
+    finally:
+        broker.maintenance_chance = chance
+
+
+def test_message_that_kills_its_process_ends_in_the_dead_letters(start, seen, redis_client):
+    """A message that took its process down max_retries + 1 times is refused with that reason before it runs again."""
+    worker = start("--threads", "1", WORKER_MAX_RETRIES="0")
+    (record,) = worker.presences("default").values()
+    send("die", "bad")
+    wait_until(
+        lambda: [one for one in worker.presences("default").values() if one["pid"] != record["pid"]],
+        30,
+        "another",
+    )
+    recover(redis_client, record["broker_id"])
+
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 20, "the dead letter")
+    (body,) = redis_client.hgetall("dramatiq:default.XQ.msgs").values()
+    assert "took its process down 1 times" in json.loads(body)["options"]["dead_sentence"]
+    assert seen() == ["die bad"]
+    assert redis_client.hlen("astrid:dramatiq:starts:default") == 0
+
+
+def test_time_limit_asks_python_code_to_end(start, seen, redis_client):
+    """WORKER_TIMEOUT interrupts a task in Python; it fails, and its process lives on."""
+    worker = start(WORKER_TIMEOUT="1", WORKER_MAX_RETRIES="0")
+    (record,) = worker.presences("default").values()
+    send("hold", "too long")
+
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 20, "the dead letter")
+
+    assert seen() == ["start too long"]
+    send("note", "still here")
+    wait_until(lambda: seen()[-1] == "still here", 10, "the process to live on")
+    assert [one["pid"] for one in worker.presences("default").values()] == [record["pid"]]
+
+
+def test_time_limit_ends_c_code(start, seen, redis_client):
+    """C code that does not listen costs its process: others' work is given back or finished, the task itself fails."""
+    worker = start("--threads", "2", WORKER_TIMEOUT="1", WORKER_MAX_RETRIES="0", WORKER_PREFETCH="4")
+    (record,) = worker.presences("default").values()
+    send("stuck", "for long", 300)
+    wait_until(seen, 20, "the task to run")
+
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 30, "the dead letter")
+    (body,) = redis_client.hgetall("dramatiq:default.XQ.msgs").values()
+    assert "ran longer than 1 s and did not listen" in json.loads(body)["options"]["dead_sentence"]
+    wait_until(
+        lambda: [one for one in worker.presences("default").values() if one["pid"] != record["pid"]],
+        30,
+        "another",
+    )
+    send("note", "after")
+    wait_until(lambda: seen() == ["stuck for long", "after"], 20, "work to go on")
+    assert "It is in" in worker.log
+
+
+def test_process_above_its_memory_is_replaced(start, seen, redis_client):
+    """WORKER_MAX_MEMORY: a process that is larger after a task leaves in order, and another takes its place."""
+    worker = start("--threads", "1", WORKER_MAX_MEMORY="300")
+    send("grow", 300)
+    send("note", "next")
+
+    wait_until(lambda: seen()[1:] == ["next"], 30, "the next message on another process")
+    (record,) = worker.presences("default").values()
+    assert seen()[0] != f"grown {record['pid']}"
+    assert "it leaves, to be replaced" in worker.log
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"WORKER_MAX_CPU": "100", "WORKER_CONCURRENCY": "1"}, None), ({"WORKER_MAX_CPU": "1"}, "1")],
+    ids=["all cores", "one percent"],
+)
+def test_numeric_libraries_get_their_share(start, redis_client, environment, expected):
+    """WORKER_MAX_CPU limits the threads of numeric libraries before they are imported."""
+    import dramatiq
+
+    from astrid_workers.broker import get_broker
+    from astrid_workers.numeric_threads import available_cores
+
+    start(OMP_NUM_THREADS="", **environment)
+    message_id = send("variable", "OMP_NUM_THREADS")
+    message = dramatiq.Message("default", "variable", (), {}, {}, message_id=message_id)
+    answer = message.get_result(backend=get_broker().get_results_backend(), block=True, timeout=10_000)
+    assert answer == (expected or str(int(available_cores())))
+
+
+def test_concurrency_is_per_queue_within_shared_threads(start, seen, redis_client):
+    """One process on two queues works on as many of each as the table says: 3 of notification, 1 of curation."""
+    start(queues=("notification", "curation"))
+    for number in range(4):
+        send("hold", f"n{number}", queue="notification")
+        send("hold", f"c{number}", queue="curation")
+
+    wait_until(lambda: len(seen()) == 4, 20, "four to run")
+    wait_until(lambda: redis_client.llen("dramatiq:curation") == 3, 5, "the rest to wait")
+    assert sorted(note.split()[1][0] for note in seen()) == ["c", "n", "n", "n"]
+    assert redis_client.llen("dramatiq:notification") == 1
+
+
+def test_namespace_separates_fleets(start, redis_client):
+    """WORKER_NAMESPACE prefixes Dramatiq's keys and ours."""
+    worker = start(WORKER_NAMESPACE="other")
+    assert worker.presences("default")
+    assert redis_client.exists("astrid:other:presence:default")
+    assert not redis_client.exists("astrid:dramatiq:presence:default")
+
+
+def test_health_check_tells_the_truth(start, redis_client):
+    """health_check on `default` reaches all three services, or says which it does not."""
+    import dramatiq
+
+    from astrid_workers.broker import get_broker
+
+    start()
+    message = dramatiq.Message("default", "health_check", (), {}, {}, message_id=send("health_check"))
+    answer = message.get_result(backend=get_broker().get_results_backend(), block=True, timeout=10_000)
+    assert answer["status"] == "healthy"
+    assert all(answer[name]["latency_ms"] >= 0 for name in ("broker", "database", "artifact_store"))
