@@ -185,10 +185,11 @@ class Loop:
         trouble = Trouble(refused.reason, str(refused)) if refused else None
         if reading is None:
             reading = DemandReading(self._clock(), None, trouble.message if trouble else "not read yet")
-        previous = self._records[queue.key].previous
-        return Gathered(
-            queue, fleet, reading, previous, trouble, is_hands_off=isinstance(refused, QueueTaken)
-        )
+        record, is_hands_off = self._records[queue.key], isinstance(refused, QueueTaken)
+        if record.is_hands_off and not is_hands_off:
+            self._work.changed(queue.key)
+        record.is_hands_off = is_hands_off
+        return Gathered(queue, fleet, reading, record.previous, trouble, is_hands_off)
 
     # -------------------------------------------------------------------------------------- decide
 

@@ -46,6 +46,8 @@ class Record:
     queue: AstridQueue | None = None
     #: Why the present spec does not; None: it does.
     invalid: InvalidSpec | None = None
+    #: Another AstridQueue serves its queue, as far as is known.
+    is_hands_off: bool = False
     #: What became of the last write.
     outcome: Outcome = field(default_factory=Outcome)
     #: The status that was written last, for a place that does not hold it itself; and when.
