@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from node import Cluster, open_cluster, say
+
 from support.required import required
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from node import Cluster, say
+
 from support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +135,7 @@ def _curated(cluster: Cluster, external_id: str) -> dict[str, Any] | None:
     text = cluster.try_run(*flags)
     if not text:
         return None
-    observation: dict[str, Any] = json.loads(text)
+    observation: dict[str, Any] = json.loads(text)["observation"]
     return observation if observation["status"] in {"curated", "failed"} else None
 
 

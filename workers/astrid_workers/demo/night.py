@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.sky import make_sky
-from astrid_workers.sky.user_files import sky_to_fits
+from astrid_workers.sky.sky_to_fits import sky_to_fits
 
 #: Survey that the demonstration's observations belong to.
 SURVEY = "demo-sky"
@@ -44,11 +46,17 @@ class Field:
         return str(self.science_payload["observation_id"])
 
 
+def observation_id(field: Field) -> UUID:
+    """The id that the pipeline gives the field's science observation."""
+    return observation_uuid(survey_uuid(SURVEY), field.external_id)
+
+
 def write_field(index: int, *, seed: int, folder: Path) -> Field:
     """Draw field `index` of the night and write its two frames under `folder`.
 
-    Seeing, transparency, sky brightness and pointing error change from field to field as they do in a night; the
-    reference is deeper and sharper. Saturated stars, galaxies, cosmic rays and a small registration error are on.
+    Seeing, transparency, sky brightness and pointing error change from field to field as they do in a night;
+    the reference is deeper and sharper. Saturated stars, galaxies, cosmic rays and a small registration error
+    are on.
     """
     rng = np.random.default_rng([seed, index])
     ra_deg, dec_deg = 150.0 + FIELD_STEP_DEG * index, 2.0

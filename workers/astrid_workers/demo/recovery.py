@@ -5,6 +5,7 @@ Owns the matching of candidates with the truth; never reads a row or a file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class RecoverySummary:
 
 
 def match(truth: NDArray[Any], found: Sequence[Found], *, radius_px: float, area_mpix: float) -> Recovery:
-    """Pair each transient with the nearest candidate of its sign within `radius_px`, brightest transients first.
+    """Pair each transient with the nearest candidate of its sign within `radius_px`, brightest first.
 
     `truth` has the fields `x, y, sign, snr_local`. A candidate serves one transient only.
     """
@@ -77,7 +78,7 @@ def summarise(recoveries: Sequence[Recovery]) -> RecoverySummary:
     n_false = sum(one.n_false for one in recoveries)
     bins = tuple(
         (low, high, int(inside.sum()), int(recovered[inside].sum()))
-        for low, high in zip(SNR_BINS[:-1], SNR_BINS[1:], strict=True)
+        for low, high in pairwise(SNR_BINS)
         if (inside := (snr >= low) & (snr < high)).any()
     )
     return RecoverySummary(
