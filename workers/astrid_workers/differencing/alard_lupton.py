@@ -1,8 +1,10 @@
-"""Alard–Lupton: a kernel that turns the sharper frame into the broader one, by least squares on the pixels of sources.
+"""Alard–Lupton: a kernel that turns the sharper frame into the broader one, by least squares on the pixels of
+sources.
 
-Owns the basis (Gaussians times polynomials, Alard & Lupton 1998; zero-sum but the first, Alard 2000), the fit with its
-variation over the frame, and which frame is convolved: always the sharper. Needs no PSF, so it holds where stars are
-too few for one. The noise it correlates is undone by `tiles.py`. Never convolves a whole frame itself.
+Owns the basis (Gaussians times polynomials, Alard & Lupton 1998; zero-sum but the first, Alard 2000), the fit
+with its variation over the frame, and which frame is convolved: always the sharper. Needs no PSF, so it holds
+where stars are too few for one. The noise it correlates is undone by `tiles.py`. Never convolves a whole
+frame itself.
 """
 
 from dataclasses import dataclass
@@ -74,9 +76,9 @@ class Unmatched:
 
     def transfer(
         self,
-        x: float,
-        y: float,
-        size: tuple[int, int],  # noqa: ARG002 - the same everywhere
+        x: float,  # noqa: ARG002 - the same everywhere
+        y: float,  # noqa: ARG002 - the same everywhere
+        size: tuple[int, int],
     ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:
         """`(1, flux_scale)`."""
         one = np.ones((size[0], size[1] // 2 + 1), np.complex64)
@@ -95,8 +97,8 @@ def fit_kernel(
 ) -> AlardLupton:
     """Fit the kernel on stamps around `places` (x, y of bright sources, brightest first).
 
-    Images are background-subtracted on one grid; `variance` and `fwhm` are (science, reference); `bad` marks pixels
-    unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` whole sources.
+    Images are background-subtracted on one grid; `variance` and `fwhm` are (science, reference); `bad` marks
+    pixels unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` whole sources.
     """
     backwards = fwhm[0] < fwhm[1]
     images = (reference, science) if backwards else (science, reference)
@@ -107,7 +109,10 @@ def fit_kernel(
     half_kernel = int(np.ceil(max(3.0 * BASIS[-1][0] * base * 0.8, 5)))
     x, y = _whole(places, bad, reach, half_kernel)
     if len(x) < MIN_SOURCES:
-        msg = f"{len(x)} sources are bright and unsaturated in both frames, {MIN_SOURCES} needed to fit a kernel"
+        msg = (
+            f"{len(x)} sources are bright and unsaturated in both frames, {MIN_SOURCES} needed to fit a "
+            "kernel"
+        )
         raise SubtractionRefused(msg, sources=len(x), needed=MIN_SOURCES)
     order = max((o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(x) >= n and o <= max_order), default=0)
     basis = kernel_basis(base, half_kernel, BASIS if len(x) >= MIN_SOURCES_FULL else SMALL_BASIS)
@@ -128,7 +133,9 @@ def fit_kernel(
 
 
 def kernel_basis(base_sigma: float, half: int, parts: tuple[tuple[float, int], ...]) -> Floats:
-    """Basis kernels `(n, size, size)`: the first a delta of sum 1, the others Gaussians × polynomials of sum 0."""
+    """Basis kernels `(n, size, size)`: the first a delta of sum 1, the others Gaussians × polynomials of
+    sum 0.
+    """
     axis = np.arange(-half, half + 1.0)
     delta = np.zeros((2 * half + 1, 2 * half + 1))
     delta[half, half] = 1.0
@@ -168,7 +175,9 @@ def _stamps(
     basis: Floats,
     reach: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Target `(n, p)`, design `(n, n_basis, p)` and weights `(n, p)` of the pixels within reach of each source."""
+    """Target `(n, p)`, design `(n, n_basis, p)` and weights `(n, p)` of the pixels within reach of each
+    source.
+    """
     broad, sharp = images
     half_kernel = basis.shape[-1] // 2
     half = reach + half_kernel

@@ -1,6 +1,7 @@
 """Science minus reference: the one function behind which every algorithm stands.
 
-Owns the order of the steps, the choice of the algorithm and what is refused; never aligns, reads or writes a frame.
+Owns the order of the steps, the choice of the algorithm and what is refused; never aligns, reads or writes a
+frame.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,8 @@ MATCH_SNR = 20.0
 MIN_VALID_FRACTION = 0.05
 #: A variance plane that is off by more than this (in sigma) is said to be.
 NOTEWORTHY_SIGMA_RATIO = 0.03
+#: Pixels around sources that are not sky, and the sky pixels needed to say how it lies.
+SKY_MARGIN_PX, MIN_SKY_PIXELS = 5, 2000
 #: Width of the zone along the footprint's edge in which kernels miss light, in FWHM.
 EDGE_FWHM = 1.5
 
@@ -64,9 +67,9 @@ def difference(
 ) -> Difference:
     """Subtract `reference`, which lies on the grid of `science`, and score what is left.
 
-    Neither frame needs its background subtracted. Masked pixels are filled before any transform and NaN in the
-    result. `progress` is told a step and the share of the work done. Raises `SubtractionRefused` with the numbers when
-    the frames cannot be matched or what is left at stars says that the match failed.
+    Neither frame needs its background subtracted. Masked pixels are filled before any transform and NaN in
+    the result. `progress` is told a step and the share of the work done. Raises `SubtractionRefused` with the
+    numbers when the frames cannot be matched or what is left at stars says that the match failed.
     """
     options = options or DifferenceOptions()
     tell = progress or (lambda _step, _share: None)
@@ -125,7 +128,8 @@ def choose_algorithm(requested: str, science: Psf, reference: Psf, n_sources: in
     if fallback:
         return "classic", (
             f"classic, because {' and '.join(fallback)} had too few clean stars for a PSF "
-            f"({science.n_stars} and {reference.n_stars}) and a kernel needs none; {n_sources} sources matched"
+            f"({science.n_stars} and {reference.n_stars}) and a kernel needs none; {n_sources} sources "
+            "matched"
         )
     return "zogy", (
         f"zogy, because both PSFs were measured ({science.n_stars} and {reference.n_stars} stars; "
@@ -140,7 +144,10 @@ def _check(science: Frame, reference: Frame) -> None:
     both = ((science.mask | reference.mask) & np.uint32(UNUSABLE)) == 0
     share = float(both.mean())
     if share < MIN_VALID_FRACTION:
-        msg = f"{100 * share:.1f} % of the pixels are usable in both frames, {100 * MIN_VALID_FRACTION:.0f} % needed"
+        msg = (
+            f"{100 * share:.1f} % of the pixels are usable in both frames, "
+            f"{100 * MIN_VALID_FRACTION:.0f} % needed"
+        )
         raise SubtractionRefused(msg, usable_fraction=share, needed=MIN_VALID_FRACTION)
 
 
@@ -148,16 +155,29 @@ def _measure(frame: Frame, options: DifferenceOptions) -> _Measured:
     unusable = ((frame.mask & np.uint32(UNUSABLE)) != 0) | ~np.isfinite(frame.variance)
     background = estimate_background(frame.science, unusable, box_px=options.background_box_px)
     stars = find_stars(frame.science, background, frame.mask)
-    image = np.where(unusable, np.float32(0), frame.science - background.level)
+    level = background.level + np.float32(_left_over(frame.science, background, unusable))
+    image = np.where(unusable, np.float32(0), frame.science - level)
     floor = np.float32(0.05 * background.rms_median**2)
     variance = np.maximum(np.where(unusable, background.rms**2, frame.variance), floor).astype(np.float32)
     psf = measure_psf(image, variance, unusable, stars, max_order=options.max_psf_order)
     return _Measured(image, variance, unusable, background, stars, psf)
 
 
+def _left_over(image: Float32Image, background: Background, unusable: BoolImage) -> float:
+    """Clipped mean of what the mesh leaves on sky well away from sources.
+
+    A mode is below the mean of photon noise, and a sky without its highest pixels is too low: 0.02 sigma
+    together, which under a PSF's wings is a per cent of a faint star.
+    """
+    sky = ~ndimage.binary_dilation(background.sources | unusable, iterations=SKY_MARGIN_PX)
+    values = (image - background.level)[sky]
+    values = values[np.abs(values) < 4 * background.rms_median]
+    return float(values.mean(dtype=np.float64)) if values.size > MIN_SKY_PIXELS else 0.0
+
+
 def _calm(measured: _Measured) -> BoolImage:
     """Pixels without a masked neighbour: blends and bleeds leave their trace around masks."""
-    return ~ndimage.binary_dilation(measured.unusable, iterations=2)
+    return np.asarray(~ndimage.binary_dilation(measured.unusable, iterations=2))
 
 
 def _corrected(measured: _Measured, noise: NoiseModel) -> Float32Image:
@@ -226,7 +246,9 @@ def _inside(shape: tuple[int, int], fwhm: float) -> BoolImage:
 def _star_samples(
     match: PhotometricMatch, bad: BoolImage, fwhm: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pixels at matched sources: their centres and eight places half a FWHM away, where profiles differ most."""
+    """Pixels at matched sources: their centres and eight places half a FWHM away, where profiles differ
+    most.
+    """
     steps = np.array([(0.0, 0.0), *((np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4)]) * fwhm / 2
     x = np.rint(match.x[:, None] + steps[None, :, 0]).astype(int).ravel()
     y = np.rint(match.y[:, None] + steps[None, :, 1]).astype(int).ravel()
@@ -307,18 +329,21 @@ def _assumptions(
         ratio = float(np.sqrt(model.variance_ratio))
         if abs(ratio - 1) > NOTEWORTHY_SIGMA_RATIO:
             said.append(
-                f"{name} frame: the sky scatters {ratio:.3f} times what its variance says; the measured noise is used"
+                f"{name} frame: the sky scatters {ratio:.3f} times what its variance says; the measured "
+                "noise is used"
             )
         if not model.is_white:
             near = float(
                 model.correlation[model.correlation.shape[0] // 2, model.correlation.shape[1] // 2 + 1]
             )
             said.append(
-                f"{name} frame: its noise is correlated (neighbours {near:+.2f}); the measured correlation is used"
+                f"{name} frame: its noise is correlated (neighbours {near:+.2f}); the measured "
+                "correlation is used"
             )
     if abs(score.noise_scale - 1) > NOTEWORTHY_SIGMA_RATIO:
         said.append(
-            f"the score scattered {score.noise_scale:.3f} on empty sky as its noise was propagated; it was divided by that"
+            f"the score scattered {score.noise_scale:.3f} on empty sky as its noise was propagated; it "
+            "was divided by that"
         )
     return tuple(said)
 
@@ -385,7 +410,9 @@ def _refuse_failure(
 def residual_power(
     result: Difference, image: Float32Image, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> float | None:
-    """Median over sources of (difference² - noise) / (science² - noise) within one FWHM; None without sources."""
+    """Median over sources of (difference² - noise) / (science² - noise) within one FWHM; None without
+    sources.
+    """
     reach = max(2, int(np.ceil(result.fwhm_science_px)))
     offsets = np.arange(-reach, reach + 1)
     rows = np.clip(np.rint(y).astype(int)[:, None, None] + offsets[None, :, None], 0, image.shape[0] - 1)

@@ -1,7 +1,7 @@
 """Candidates from a scored difference: true extrema of both signs, each explained once.
 
-Owns which peaks of the score are sources of their own, their position, flux and shape with errors, and the flags
-that say why one should not be trusted. Never moves a threshold and never classifies.
+Owns which peaks of the score are sources of their own, their position, flux and shape with errors, and the
+flags that say why one should not be trusted. Never moves a threshold and never classifies.
 """
 
 from dataclasses import dataclass, replace
@@ -20,11 +20,14 @@ __all__ = ["Candidate", "Candidates", "extract_sources"]
 
 #: More peaks than this are a failed subtraction or a pathological frame; the strongest are kept.
 MOST_PEAKS = 20_000
-#: A secondary peak must beat what its stronger neighbours explain by this share of them: PSF models are not perfect.
+#: A secondary peak must beat what its stronger neighbours explain by this share of them: PSF models are not
+#: perfect.
 SIDELOBE_TOLERANCE = 0.06
 #: Two peaks of opposite sign this close (in FWHM) and this alike in strength are one dipole.
 DIPOLE_FWHM, DIPOLE_RATIO = 1.6, 0.3
-#: Share of the PSF on masked pixels from which a candidate is flagged.
+#: Flags with which a peak is no candidate: its pixels were not measured, or no point source looks like it.
+SET_ASIDE = frozenset({"masked", "saturated", "sharp"})
+#: Share of the PSF on masked pixels from which a peak is masked.
 MASKED_SHARE = 0.1
 #: Central excess over a PSF, as a ratio, from which a candidate is narrower than a point source…
 SHARP_RATIO = 1.5
@@ -48,9 +51,9 @@ def extract_sources(
 ) -> Candidates:
     """Candidates with |score| above `threshold_sigma`, strongest first.
 
-    Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no peak; those
-    on masked pixels, those that are rings of a stronger source and those narrower than a point source (a cosmic ray)
-    are set aside and counted. `wcs` gives RA and Dec (ICRS degrees).
+    Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no peak;
+    those on masked pixels, those that are rings of a stronger source and those narrower than a point source
+    (a cosmic ray) are set aside and counted. `wcs` gives RA and Dec (ICRS degrees).
     """
     peaks = _find_peaks(difference, threshold_sigma)
     rejected: dict[str, int] = {}
@@ -59,10 +62,11 @@ def extract_sources(
     own = _explained_once(difference, peaks, threshold_sigma)
     _count(rejected, "ring", int(np.count_nonzero(~own & ~on_mask)))
     found = [_describe(difference, int(peaks.y[i]), int(peaks.x[i])) for i in np.flatnonzero(own & ~on_mask)]
-    narrow = [c for c in found if "sharp" in c.flags]
-    _count(rejected, "sharp", len(narrow))
-    merged = _merge_dipoles([c for c in found if "sharp" not in c.flags], difference)
-    _count(rejected, "dipole partner", len(found) - len(narrow) - len(merged))
+    kept = [c for c in found if not SET_ASIDE & set(c.flags)]
+    for reason in sorted(SET_ASIDE):
+        _count(rejected, reason, sum(reason in c.flags for c in found))
+    merged = _merge_dipoles(kept, difference)
+    _count(rejected, "dipole partner", len(kept) - len(merged))
     merged.sort(key=lambda c: -abs(c.score))
     placed = _place([replace(c, index=i) for i, c in enumerate(merged)], wcs)
     return Candidates(tuple(placed), threshold_sigma, rejected)
@@ -188,11 +192,15 @@ def _position_errors(profile: NDArray[np.float32], snr: float) -> tuple[float, f
     half = profile.shape[0] // 2
     across = 2 * profile[half, half] - profile[half, half - 1] - profile[half, half + 1]
     along = 2 * profile[half, half] - profile[half - 1, half] - profile[half + 1, half]
-    return tuple(float(1 / (max(snr, 1e-6) * np.sqrt(max(float(c), 1e-6)))) for c in (across, along))  # type: ignore[return-value]
+    return _cramer_rao(float(across), snr), _cramer_rao(float(along), snr)
+
+
+def _cramer_rao(curvature: float, snr: float) -> float:
+    return float(1 / (max(snr, 1e-6) * np.sqrt(max(curvature, 1e-6))))
 
 
 def _stamps(difference: Difference, y: int, x: int, half: int) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Difference, its variance and which pixels are measured, around a pixel; outside the frame nothing is."""
+    """Difference, its variance and which pixels are measured, around a pixel; beyond the frame nothing is."""
     ny, nx = difference.shape
     rows, columns = np.arange(y - half, y + half + 1), np.arange(x - half, x + half + 1)
     inside = ((rows >= 0) & (rows < ny))[:, None] & ((columns >= 0) & (columns < nx))[None, :]
@@ -245,7 +253,7 @@ def _second_moments(density: Floats, axis: Floats) -> tuple[float, float, float]
 
 def _moment_fwhm(model: Floats) -> float:
     """FWHM of a stamp by the area above half its maximum."""
-    return float(2 * np.sqrt(max(np.count_nonzero(model > model.max() / 2), 1) / np.pi))
+    return float(2 * np.sqrt(max(int(np.count_nonzero(model > model.max() / 2)), 1) / np.pi))
 
 
 def _fit_quality(

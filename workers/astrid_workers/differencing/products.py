@@ -22,7 +22,8 @@ Number = float | int | str | None
 class DifferenceOptions:
     """How two frames are subtracted. The defaults are meant to be right for any reasonable pair."""
 
-    #: `auto` picks by measured facts; `none` subtracts without matching PSFs and is there for comparison only.
+    #: `auto` picks by measured facts; `none` subtracts without matching PSFs and is there for comparison
+    #: only.
     algorithm: Requested = "auto"
     #: Candidates are extrema of the score beyond this many sigma, of either sign.
     threshold_sigma: float = 5.0
@@ -72,7 +73,8 @@ class Difference:
     variance: Float32Image
     #: 1-sigma error of the flux of a point source at each pixel; flux = score × flux_error at its peak.
     flux_error: Float32Image
-    #: Bits of `MaskBit` of both frames; EDGE near the footprint's edge, INTERPOLATED where values were filled in.
+    #: Bits of `MaskBit` of both frames; EDGE near the footprint's edge, INTERPOLATED where values were filled
+    #: in.
     mask: Uint32Image
     #: What the score was before masking, for telling true extrema from those that a mask's edge makes.
     unmasked_score: Float32Image
@@ -85,7 +87,8 @@ class Difference:
     psf: NDArray[np.float32]
     #: science = flux_scale × reference.
     flux_scale: float
-    #: Scatter of the score on empty sky as propagated from the noise of both frames, before it was divided out.
+    #: Scatter of the score on empty sky as propagated from the noise of both frames, before it was divided
+    #: out.
     noise_scale: float
     fwhm_science_px: float
     fwhm_reference_px: float

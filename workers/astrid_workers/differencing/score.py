@@ -1,7 +1,7 @@
 """The score: a statistic divided by all the noise that it has, zero and of scatter one on empty sky.
 
-Owns the noise terms beyond photons (registration, model errors), the removal of what background is left, and the
-check on sky samples. The factor that made the scatter one is handed out, never applied in silence.
+Owns the noise terms beyond photons (registration, model errors), the removal of what background is left, and
+the check on sky samples. The factor that made the scatter one is handed out, never applied in silence.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,8 @@ def make_score(
 ) -> Score:
     """Divide the statistic by its noise.
 
-    `sky` marks empty, measured pixels; `stars` are (y, x) of constant sources, at which the model error is read off.
+    `sky` marks empty, measured pixels; `stars` are (y, x) of constant sources, at which the model error is
+    read off.
     """
     level = _local_median(parts, sky)
     statistic = parts.statistic - level
@@ -67,9 +68,9 @@ def make_score(
     model_error, scatter = _model_error(statistic, photons, parts.subtracted, stars, gain_scatter)
     sigma = np.sqrt(photons + np.float32(model_error**2) * parts.subtracted**2)
     return Score(
-        statistic / sigma,
-        sigma / parts.response,
-        parts.subtracted / sigma,
+        np.asarray(statistic / sigma, np.float32),
+        np.asarray(sigma / parts.response, np.float32),
+        np.asarray(parts.subtracted / sigma, np.float32),
         (level / parts.response * _flux_per_level(parts)).astype(np.float32),
         noise_scale,
         model_error,
@@ -85,11 +86,13 @@ def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:
         return np.zeros_like(pulls)
     box = int(max(32, min(MEDIAN_BOX_PX, min(sky.shape) // 2)))
     cells = _cell_medians(pulls, sky, box)
-    return _smooth_map(cells, sky.shape, box) * np.sqrt(parts.score_variance)
+    return _smooth_map(cells, sky.shape) * np.sqrt(parts.score_variance)
 
 
 def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.float64]:
-    """Median per cell; cells with too little sky take the frame's; 3 × 3 median-filtered where there is room."""
+    """Median per cell; cells with too little sky take the frame's; 3 × 3 median-filtered where there is
+    room.
+    """
     rows, columns = (max(1, round(side / box)) for side in sky.shape)
     edges_y = np.linspace(0, sky.shape[0], rows + 1).astype(int)
     edges_x = np.linspace(0, sky.shape[1], columns + 1).astype(int)
@@ -104,7 +107,7 @@ def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.f
     return cells
 
 
-def _smooth_map(cells: NDArray[np.float64], shape: tuple[int, ...], box: int) -> Float32Image:
+def _smooth_map(cells: NDArray[np.float64], shape: tuple[int, ...]) -> Float32Image:
     """Cells interpolated to pixels, linearly between their middles, constant beyond the outermost."""
     y = (np.arange(shape[0]) + 0.5) / shape[0] * cells.shape[0] - 0.5
     x = (np.arange(shape[1]) + 0.5) / shape[1] * cells.shape[1] - 0.5
@@ -125,7 +128,9 @@ def _linear_weights(position: NDArray[np.float64], n: int) -> NDArray[np.float64
 
 
 def _flux_per_level(parts: Subtracted) -> np.float32:
-    """A constant level b of the difference raises statistic / response by b × this: the sum of profile over peak."""
+    """A constant level b of the difference raises statistic / response by b × this: the sum of profile over
+    peak.
+    """
     kernels = parts.kernels
     profile = kernels.score_profile[0, 0]
     return np.float32(1.0 / max(float(profile.sum()), 1e-6))
@@ -148,7 +153,9 @@ def _model_error(
     stars: tuple[NDArray[np.intp], NDArray[np.intp]],
     gain_scatter: float,
 ) -> tuple[float, float | None]:
-    """The relative error at which the score's scatter at stars is one, and what that scatter was without it."""
+    """The relative error at which the score's scatter at stars is one, and what that scatter was without
+    it.
+    """
     y, x = stars
     if len(y) < MIN_STARS_FOR_MODEL_ERROR:
         return gain_scatter, None

@@ -1,11 +1,12 @@
 """The subtraction itself, tile by tile in Fourier space, with the noise that belongs to it.
 
-Owns one scheme that all algorithms share: D = (a_n N - a_r R) whitened, S = its matched filter, and the variance of S
-from the photons of both frames, the registration's residual and the models' errors. An algorithm is a pair of
-transfer functions a_n, a_r per tile (`zogy.py`, `alard_lupton.py`). Never measures a PSF and never detects anything.
+Owns one scheme that all algorithms share: D = (a_n N - a_r R) whitened, S = its matched filter, and the
+variance of S from the photons of both frames, the registration's residual and the models' errors. An
+algorithm is a pair of transfer functions a_n, a_r per tile (`zogy.py`, `alard_lupton.py`). Never measures a
+PSF and never detects anything.
 
-Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27, equations 12 to 17 and 25 to 33, in the form that any pair of transfer
-functions takes: source response q = a_n P_n, noise power den = c_n |a_n|² + c_r |a_r|²,
+Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27, equations 12 to 17 and 25 to 33, in the form that any pair of
+transfer functions takes: source response q = a_n P_n, noise power den = c_n |a_n|² + c_r |a_r|²,
     D = sqrt(den(0) / den) (a_n N - a_r R) / a_n(0),  S = conj(q) (a_n N - a_r R) / den.
 """
 
@@ -54,6 +55,7 @@ class Prepared:
 class Subtracted:
     """What the tiles add up to; float32 images `[y, x]` without masks."""
 
+    kernels: TileKernels
     difference: Float32Image
     #: Variance of a pixel of `difference`.
     variance: Float32Image
@@ -61,14 +63,14 @@ class Subtracted:
     statistic: Float32Image
     #: From the photons and read noise of both frames.
     score_variance: Float32Image
-    #: Squared gradients of the reference's part of the statistic, for registration noise of 1 px: along x and y.
+    #: Squared gradients of the reference's part of the statistic, for registration noise of 1 px: along x and
+    #: y.
     gradient_x: Float32Image
     gradient_y: Float32Image
     #: The reference's part of the statistic: the light that was subtracted.
     subtracted: Float32Image
     #: Statistic at the peak of a source of unit flux.
     response: Float32Image
-    kernels: TileKernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def subtract(
                 progress((row * columns + column + 1) / (rows * columns))
     profiles /= profiles[:, :, size // 2, size // 2][..., None, None]
     psfs /= psfs.sum(axis=(2, 3), keepdims=True)
-    return Subtracted(*planes, kernels=TileKernels(grid.core_px, psfs, profiles))
+    return Subtracted(TileKernels(grid.core_px, psfs, profiles), *planes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +179,9 @@ def _kernels(pair: Prepared, matching: Matching, grid: TileGrid, tile: "_Tile") 
 
 
 def _rfft_weights(side: int) -> NDArray[np.float64]:
-    """What each rfft2 coefficient counts for in a mean over all frequencies: `(side, side // 2 + 1)`, sum 1."""
+    """What each rfft2 coefficient counts for in a mean over all frequencies: `(side, side // 2 + 1)`, sum
+    1.
+    """
     weights = np.full((side, side // 2 + 1), 2.0)
     weights[:, 0] = 1.0
     if side % 2 == 0:

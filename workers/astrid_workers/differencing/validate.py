@@ -1,7 +1,7 @@
 """Whether a difference can be believed.
 
-Owns the statistics of a difference on empty sky and the rules they must keep; never changes a pixel, and never refuses
-anything by itself: it says what is wrong, in sentences with numbers.
+Owns the statistics of a difference on empty sky and the rules they must keep; never changes a pixel, and
+never refuses anything by itself: it says what is wrong, in sentences with numbers.
 """
 
 import numpy as np
@@ -30,7 +30,9 @@ MIN_SAMPLES = 500
 
 
 def validate_difference(difference: Difference, candidates: Candidates | None = None) -> Validation:
-    """The numbers of a difference and whether they keep the rules. What too little sky allows to measure is None."""
+    """The numbers of a difference and whether they keep the rules. What too little sky allows to measure is
+    None.
+    """
     sky = sky_samples(difference)
     values = difference.score[sky].astype(np.float64)
     n = int(values.size)
@@ -68,7 +70,9 @@ def validate_difference(difference: Difference, candidates: Candidates | None = 
 
 
 def sky_samples(difference: Difference) -> NDArray[np.bool_]:
-    """Pixels of empty sky: measured, away from edges, from light that was subtracted and from what was found."""
+    """Pixels of empty sky: measured, away from edges, from light that was subtracted and from what was
+    found.
+    """
     sky = np.isfinite(difference.score) & (np.abs(difference.subtracted_light) < EMPTY_SIGMA)
     sky &= (difference.mask & np.uint32(MaskBit.EDGE)) == 0
     strong = np.abs(np.nan_to_num(difference.score)) > SOURCE_SIGMA
@@ -115,11 +119,13 @@ def _broken_rules(
         )
     if scatter is not None and not SCATTER_RANGE[0] <= scatter <= SCATTER_RANGE[1]:
         broken.append(
-            f"the score scatters {scatter:.3f} on empty sky, {SCATTER_RANGE[0]} to {SCATTER_RANGE[1]} is accepted"
+            f"the score scatters {scatter:.3f} on empty sky, {SCATTER_RANGE[0]} to {SCATTER_RANGE[1]} is "
+            "accepted"
         )
     if tail is not None and tail > MAX_TAIL_RATIO:
         broken.append(
-            f"|score| > 3 is {tail:.2f} times as frequent as for a Gaussian, at most {MAX_TAIL_RATIO} is accepted"
+            f"|score| > 3 is {tail:.2f} times as frequent as for a Gaussian, at most {MAX_TAIL_RATIO} is "
+            "accepted"
         )
     if valid < MIN_VALID_FRACTION:
         broken.append(
@@ -127,6 +133,7 @@ def _broken_rules(
         )
     if power is not None and power > MAX_RESIDUAL_POWER:
         broken.append(
-            f"{100 * power:.0f} % of the stars' power is left, at most {100 * MAX_RESIDUAL_POWER:.0f} % is accepted"
+            f"{100 * power:.0f} % of the stars' power is left, at most {100 * MAX_RESIDUAL_POWER:.0f} % "
+            "is accepted"
         )
     return tuple(broken)

@@ -1,7 +1,7 @@
 """ZOGY: each frame is convolved with the other's PSF, so neither is ever deconvolved.
 
-Owns the transfer functions of Zackay, Ofek & Gal-Yam 2016 (ApJ 830, 27), with the measured match of gain, shift and
-width in them. Never touches a pixel; `tiles.py` does.
+Owns the transfer functions of Zackay, Ofek & Gal-Yam 2016 (ApJ 830, 27), with the measured match of gain,
+shift and width in them. Never touches a pixel; `tiles.py` does.
 """
 
 from dataclasses import dataclass

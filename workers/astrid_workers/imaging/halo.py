@@ -24,8 +24,9 @@ MAX_GROWTH_FWHM = 12.0
 def grow_saturated(image: Float32Image, mask: Uint32Image, psf: Psf, rms: float) -> NDArray[np.bool_]:
     """Pixels in saturated regions and in the wings around them: bool `[y, x]`.
 
-    `image` is background-subtracted; a region's pixels stand at the level where it saturated. Its radius and that
-    level give the brightness of the star, and so the radius at which the mismatch of its wing drowns in the sky.
+    `image` is background-subtracted; a region's pixels stand at the level where it saturated. Its radius and
+    that level give the brightness of the star, and so the radius at which the mismatch of its wing drowns in
+    the sky.
     """
     saturated = (mask & np.uint32(MaskBit.SATURATED)) != 0
     grown = np.zeros(image.shape, bool)

@@ -48,9 +48,9 @@ def fill_pair(
 ) -> tuple[Float32Image, Float32Image]:
     """Both frames filled where they have holes: from the other frame where that was measured, else smoothly.
 
-    `science ≈ gain × reference`, of which the sharper one is blurred by a Gaussian of sigma `|blur_px|` (positive:
-    the reference is sharper). What is filled across is the other frame plus the smooth difference around the hole,
-    so that nothing steps at its rim. Background-subtracted float32 in and out.
+    `science ≈ gain × reference`, of which the sharper one is blurred by a Gaussian of sigma `|blur_px|`
+    (positive: the reference is sharper). What is filled across is the other frame plus the smooth difference
+    around the hole, so that nothing steps at its rim. Background-subtracted float32 in and out.
     """
     science_hole, reference_hole = holes
     blurred_reference = _blurred(fill_smoothly(reference, reference_hole), blur_px) * np.float32(gain)
@@ -79,7 +79,9 @@ def _filled_across(
 
 
 def _windows(hole: BoolImage) -> list[tuple[slice, slice]]:
-    """Boxes around the holes with room for the widest kernel; one box for the whole frame when they are many."""
+    """Boxes around the holes with room for the widest kernel; one box for the whole frame when they are
+    many.
+    """
     labels, count = ndimage.label(ndimage.binary_dilation(hole, iterations=6))
     if count == 0:
         return []

@@ -44,7 +44,8 @@ class NoiseModel:
         grid = np.zeros(size)
         grid[: 2 * lag + 1, : 2 * lag + 1] = self.correlation
         spectrum = fft.rfft2(np.roll(grid, (-lag, -lag), axis=(0, 1))).real
-        return np.maximum(spectrum, 0.02).astype(np.float32)
+        power: NDArray[np.float32] = np.maximum(spectrum, 0.02).astype(np.float32)
+        return power
 
 
 def white_noise() -> NoiseModel:

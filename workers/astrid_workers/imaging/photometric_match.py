@@ -1,8 +1,9 @@
-"""How the reference becomes the science frame: gain, smooth shift and small change of width, from matched pixels.
+"""How the reference becomes the science frame: gain, smooth shift and small change of width, from matched
+pixels.
 
-Owns one robust least-squares fit on PSF-matched stamps (science convolved with the reference's PSF against reference
-convolved with the science PSF), where the identity holds for any constant source, star or galaxy, at any seeing.
-Never resamples a frame, and never uses apertures: on unequal PSFs they are wrong by per cents.
+Owns one robust least-squares fit on PSF-matched stamps (science convolved with the reference's PSF against
+reference convolved with the science PSF), where the identity holds for any constant source, star or galaxy,
+at any seeing. Never resamples a frame, and never uses apertures: on unequal PSFs they are wrong by per cents.
 """
 
 from dataclasses import dataclass
@@ -33,16 +34,20 @@ N_LOCAL = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PhotometricMatch:
-    """science ⊗ P_reference = κ ⊗ reference ⊗ P_science, with κ of gain, shift and width that vary smoothly."""
+    """science ⊗ P_reference = κ ⊗ reference ⊗ P_science, with κ of gain, shift and width that vary
+    smoothly.
+    """
 
-    #: float64 `(n_terms, 6)`: polynomial coefficients of gain, shift x, shift y (px), moments xx, xy, yy (px²).
+    #: float64 `(n_terms, 6)`: polynomial coefficients of gain, shift x, shift y (px), moments xx, xy, yy
+    #: (px²).
     coefficients: Floats
     order: int
     frame_shape: tuple[int, int]
     #: science = flux_scale × reference, at the frame's centre.
     flux_scale: float
     flux_scale_error: float
-    #: 1-sigma residual of registration per axis that is left after the smooth map, px; photon noise taken off.
+    #: 1-sigma residual of registration per axis that is left after the smooth map, px; photon noise taken
+    #: off.
     astrometric_noise_px: tuple[float, float]
     #: Relative scatter of the sources' gains about the map; photon noise taken off.
     gain_scatter: float
@@ -65,7 +70,8 @@ class PhotometricMatch:
 
 
 def transfer_function(local: Floats, size: tuple[int, int]) -> NDArray[np.complexfloating]:
-    """Gain, shift and Gaussian-like change of second moments as rfft2 coefficients, complex64 `(ny, nx // 2 + 1)`.
+    """Gain, shift and Gaussian-like change of second moments as rfft2 coefficients, complex64 `(ny, nx // 2 +
+    1)`.
 
     A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
     """
@@ -74,7 +80,7 @@ def transfer_function(local: Floats, size: tuple[int, int]) -> NDArray[np.comple
     gain, shift_x, shift_y, xx, xy, yy = local
     moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
     phase = -(omega_x * shift_x + omega_y * shift_y)
-    return (gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase)).astype(np.complex64)
+    return np.asarray(gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase), np.complex64)
 
 
 def measure_match(
@@ -89,12 +95,15 @@ def measure_match(
 ) -> PhotometricMatch:
     """Fit κ on stamps around `places` (x, y of bright sources, brightest first, zero-based pixels).
 
-    Images are background-subtracted on one grid; `variance` and `psfs` are (science, reference); `bad` marks pixels
-    unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` usable sources.
+    Images are background-subtracted on one grid; `variance` and `psfs` are (science, reference); `bad` marks
+    pixels unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` usable sources.
     """
     stamps = _cut(science, reference, variance, bad, psfs, places)
     if len(stamps.x) < MIN_SOURCES:
-        msg = f"{len(stamps.x)} sources are bright and unsaturated in both frames, {MIN_SOURCES} needed to match their fluxes"
+        msg = (
+            f"{len(stamps.x)} sources are bright and unsaturated in both frames, "
+            f"{MIN_SOURCES} needed to match their fluxes"
+        )
         raise SubtractionRefused(msg, sources=len(stamps.x), needed=MIN_SOURCES)
     order = max(
         (o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(stamps.x) >= n and o <= max_order), default=0
@@ -116,7 +125,9 @@ class _Stamps:
     variance_reference: Floats
     #: Pixels that count.
     inner: NDArray[np.bool_]
-    signal_to_noise: Floats
+    #: By how much errors of gain, shift x and shift y exceed those of white noise: the matching correlates
+    #: pixels.
+    error_factors: Floats
 
 
 def _cut(
@@ -147,8 +158,28 @@ def _cut(
     noise_r = vr * np.mean(np.abs(pn) ** 2, axis=(1, 2))[:, None, None]
     axis = np.arange(-half, half + 1.0)
     inner = np.hypot(axis[:, None], axis[None, :]) <= reach
-    strength = matched_n[:, half, half] / np.sqrt(noise_n[:, half, half] + 1e-30)
-    return _Stamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, strength)
+    factors = _error_factors(psfs, variance, bad, padded)
+    return _Stamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, factors)
+
+
+def _error_factors(
+    psfs: tuple[Psf, Psf], variance: tuple[Float32Image, Float32Image], bad: NDArray[np.bool_], padded: int
+) -> Floats:
+    """Square roots of noise power where a star's gain and shifts are measured, over its mean over
+    frequency.
+    """
+    pn, pr = (np.abs(stamp_hat(psf.stamp, (padded, padded))) ** 2 for psf in psfs)
+    vn, vr = (
+        float(np.median(plane[::7, ::7][~bad[::7, ::7]])) if not bad.all() else 1.0 for plane in variance
+    )
+    noise = vn * pr + vr * pn
+    counts = np.full_like(noise, 2.0)
+    counts[:, 0] = 1.0
+    omega_y, omega_x = fft.fftfreq(padded)[:, None], fft.rfftfreq(padded)[None, :]
+    mean = float((noise * counts).sum() / counts.sum())
+    star = pn * pr * counts
+    profiles = (star, star * omega_x**2, star * omega_y**2)
+    return np.sqrt([float((profile * noise).sum() / profile.sum()) / mean for profile in profiles])
 
 
 def _usable(
@@ -202,6 +233,7 @@ def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> Photometr
         steps, errors = _solve_each(
             *_normal_equations(stamps, basis @ coefficients)[:2], basis @ coefficients
         )
+        errors *= stamps.error_factors
         kept = _agreeing(steps, errors, basis @ coefficients, misfit)
         if np.count_nonzero(kept) < MIN_SOURCES:
             kept = np.ones(n, bool)
@@ -286,7 +318,9 @@ def _solve_each(normal: Floats, right: Floats, local: Floats) -> tuple[Floats, F
 
 
 def _agreeing(steps: Floats, errors: Floats, local: Floats, misfit: Floats) -> NDArray[np.bool_]:
-    """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own scatter."""
+    """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own
+    scatter.
+    """
     kept = np.isfinite(misfit)
     for column in range(3):
         scale = local[:, 0] if column == 0 else 1.0

@@ -1,10 +1,11 @@
 """The point-spread function of a frame, measured from its stars.
 
-Owns which stars are fit for it, how they are recentred and stacked, the model of the wings, the variation over the
-frame and the declared fallback when stars are few. Never detects a star and never subtracts a background.
+Owns which stars are fit for it, how they are recentred and stacked, the model of the wings, the variation
+over the frame and the declared fallback when stars are few. Never detects a star and never subtracts a
+background.
 
-Arrays are `[y, x]`; a PSF stamp is square, of odd side, centred in its middle pixel, sums to 1 and is what pixels
-record (the pixel's own width is in it).
+Arrays are `[y, x]`; a PSF stamp is square, of odd side, centred in its middle pixel, sums to 1 and is what
+pixels record (the pixel's own width is in it).
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ STAMP_HALF_FWHM = 4.5
 #: Never smaller than this, pixels: an undersampled PSF has wings too.
 MIN_HALF_PX = 8
 MAX_HALF_PX = 60
-#: Pedestal and wing are fitted within this radius in FWHM: further out, clean stars have neighbours and the sky
-#: has more faint light than around them, and the wing would be fitted to that.
+#: Pedestal and wing are fitted within this radius in FWHM: further out, clean stars have neighbours and the
+#: sky has more faint light than around them, and the wing would be fitted to that.
 FIT_RADIUS_FWHM = 4.0
 #: Below this many clean stars the stack is noise: a Moffat of the measured width serves instead.
 MIN_STARS_FOR_STACK = 8
@@ -36,11 +37,11 @@ MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
 #: More stars than this only cost time.
 MAX_STARS = 300
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
-WEIGHT_SNR = 400.0
+WEIGHT_SNR = 2000.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
-PEDESTAL_PRIOR_SIGMA = 0.02
+PEDESTAL_PRIOR_SIGMA = 0.005
 #: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
-PEDESTAL_IN_STACK_NOISE = 2.0
+PEDESTAL_IN_STACK_NOISE = 0.1
 #: What is known of a Moffat's exponent before it is fitted: mean and sigma.
 BETA_PRIOR = (3.2, 0.7)
 #: Exponent of the fallback Moffat: atmospheric PSFs have 2.5 to 4.5.
@@ -110,7 +111,9 @@ class Psf:
 def polynomial(
     x: NDArray[np.floating], y: NDArray[np.floating], frame_shape: tuple[int, int], order: int
 ) -> NDArray[np.float64]:
-    """Terms 1, u, v, u², uv, v² up to `order` at positions: float64 `(n, n_terms)`; u and v are -1 to 1 in the frame."""
+    """Terms 1, u, v, u², uv, v² up to `order` at positions: float64 `(n, n_terms)`; u and v are -1 to 1 in
+    the frame.
+    """
     ny, nx = frame_shape
     u = np.clip((np.asarray(x, float) - (nx - 1) / 2) / (nx / 2), -1.0, 1.0)
     v = np.clip((np.asarray(y, float) - (ny - 1) / 2) / (ny / 2), -1.0, 1.0)
@@ -137,9 +140,9 @@ def measure_psf(
 ) -> Psf:
     """The PSF of a background-subtracted image.
 
-    `image`, `variance` and `bad` share one shape; `bad` marks pixels that must not be used. `stars` are detections
-    with `clean` set for those that are isolated, round, unsaturated and whole. Raises `SubtractionRefused` when not
-    one detection has a width.
+    `image`, `variance` and `bad` share one shape; `bad` marks pixels that must not be used. `stars` are
+    detections with `clean` set for those that are isolated, round, unsaturated and whole. Raises
+    `SubtractionRefused` when not one detection has a width.
     """
     fwhm, chosen = _choose(stars, image.shape)
     half = _half_side(fwhm, size_px)
@@ -334,8 +337,8 @@ class _Stack:
     def _shifted(self) -> Stamps:
         """All stars moved so that their centres fall on the middle pixel.
 
-        A Fourier shift has no transfer function of its own, and over random sub-pixel places the aliases of an
-        undersampled star average out, where any interpolation would blunt the PSF.
+        A Fourier shift has no transfer function of its own, and over random sub-pixel places the aliases of
+        an undersampled star average out, where any interpolation would blunt the PSF.
         """
         size = self.raw.shape[-1]
         dx, dy = self.x - self.ix, self.y - self.iy
@@ -364,7 +367,9 @@ class _Stack:
         return mean
 
     def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
-        """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1, 0, 0, …"""
+        """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1,
+        0, 0, …
+        """
         self.centred = self._shifted()
         stamps, weights = self._normalised()
         basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
@@ -381,7 +386,9 @@ class _Stack:
 
 
 def _solve(design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted least squares: `(k,)` for a design `(k, size, size)`; `held` is the precision of a prior about 0."""
+    """Weighted least squares: `(k,)` for a design `(k, size, size)`; `held` is the precision of a prior
+    about 0.
+    """
     flat = design.reshape(len(design), -1)
     weighted = flat * weight.ravel()
     normal = weighted @ flat.T
@@ -393,8 +400,8 @@ def _solve(design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float6
 def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
     """The stack where it has signal, a Moffat wing beyond, and no pedestal.
 
-    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise of the
-    outermost ring; c is what the background left and is taken off.
+    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise
+    of the outermost ring; c is what the background left and is taken off.
     """
     outer = FIT_RADIUS_FWHM * fwhm
     ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
@@ -403,12 +410,13 @@ def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
     r, values = radius[fitted], stack[fitted]
     parameters = _fit_wing(r, values, noise, fwhm)
     if parameters is None:
-        return np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2))
+        return np.asarray(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)))
     amplitude, alpha, beta, pedestal = parameters
     wing = amplitude * (1 + (radius / alpha) ** 2) ** -beta
     reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
     blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
-    return (1 - blend) * (stack - pedestal) + blend * wing
+    joined: Stamps = (1 - blend) * (stack - pedestal) + blend * wing
+    return joined
 
 
 def _fit_wing(

@@ -1,0 +1,273 @@
+"""`astrid run`: difference one science frame against one reference, without any server.
+
+Owns the arguments, the files that are written and the words that are printed; the science is
+`differencing.pair`.
+"""
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from astrid_workers.differencing.pair import PairResult, run_pair
+from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
+from astrid_workers.metering import Cost, metered
+from astrid_workers.preprocessing.calibrate import calibrate
+from astrid_workers.report.candidate_table import candidates_ecsv
+from astrid_workers.report.pair_page import pair_numbers, pair_page
+from astrid_workers.storage.fits import image_to_fits, read_frame
+
+Tell = Callable[[str, float], None]
+Cards = dict[str, str | int | float | bool | None]
+
+DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
+#: Least and greatest threshold that makes sense, sigma.
+THRESHOLDS = (2.0, 1000.0)
+ALGORITHMS = ("auto", "zogy", "classic", "none")
+#: What is null in the report of a run that did not get that far.
+MEASURED_LATER = (
+    "algorithm",
+    "why",
+    "fwhm_science_px",
+    "fwhm_reference_px",
+    "flux_scale",
+    "noise_scale",
+    "n_candidates",
+    "assumed",
+)
+EXAMPLES = """
+examples:
+  astrid run night.fits reference.fits --out found/
+  astrid run raw.fits reference.fits --bias bias.fits --flat flat.fits --out found/ --threshold 6
+  astrid run sci.fits ref.fits --noise sci.noise.fits --reference-noise ref.noise.fits --out found/ --json
+
+writes to DIR: candidates.ecsv, difference.fits, score.fits, report.json, report.html
+exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = EXAMPLES
+    add = parser.add_argument
+    add("science", type=Path, metavar="SCIENCE.fits", help="the new frame")
+    add("reference", type=Path, metavar="REFERENCE.fits", help="the earlier frame of the same field")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; made if it is not there",
+    )
+    add("--bias", type=Path, metavar="FILE", help="bias frame for the science frame")
+    add("--dark", type=Path, metavar="FILE", help="dark frame for the science frame, scaled by exposure")
+    add("--flat", type=Path, metavar="FILE", help="flat field for the science frame")
+    add("--mask", type=Path, metavar="FILE", help="bad pixels of the science frame: anything but 0")
+    add("--noise", type=Path, metavar="FILE", help="1-sigma noise of the science frame, in its unit")
+    add("--reference-noise", type=Path, metavar="FILE", help="1-sigma noise of the reference, in its unit")
+    add(
+        "--threshold",
+        type=float,
+        metavar="SIGMA",
+        help="|score| from which a peak is a candidate (default 5)",
+    )
+    add("--algorithm", choices=ALGORITHMS, help="how to subtract (default auto: chosen by what is measured)")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with any of these options; the command line wins",
+    )
+    add("--json", action="store_true", help="print report.json's content on standard output")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run; 0 done, 1 failed, 2 input it cannot use, 3 nothing to do. One sentence on standard error says
+    why.
+    """
+    reason, status, pair, cost = "", DONE, None, Cost()
+    chosen = DifferenceOptions()
+    try:
+        chosen = chosen_options(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with metered() as cost, _progress() as tell:
+            pair = _difference(options, chosen, tell)
+    except (FrameRejected, SettingRejected, OSError) as error:
+        reason, status = _sentence(error), UNUSABLE_INPUT
+    except NothingToDo as nothing:
+        reason, status = str(nothing), NOTHING_TO_DO
+    except AstridError as error:
+        reason, status = str(error), FAILED
+    report = build_report(options, chosen, pair, cost, status, reason)
+    try:
+        write_results(options.out, pair, report)
+    except OSError as error:
+        reason, status = reason or _sentence(error), status or UNUSABLE_INPUT
+    _say(options, report, reason, status)
+    return status
+
+
+def chosen_options(options: argparse.Namespace) -> DifferenceOptions:
+    """Command line over configuration file over defaults; SettingRejected names what is not valid."""
+    given: dict[str, Any] = {}
+    if options.config is not None:
+        given = _read_config(options.config)
+    if options.threshold is not None:
+        given["threshold_sigma"] = options.threshold
+    if options.algorithm is not None:
+        given["algorithm"] = options.algorithm
+    chosen = DifferenceOptions(**given)
+    if not THRESHOLDS[0] <= chosen.threshold_sigma <= THRESHOLDS[1]:
+        msg = (
+            f"the threshold must be {THRESHOLDS[0]:g} to {THRESHOLDS[1]:g} sigma, got "
+            f"{chosen.threshold_sigma:g}"
+        )
+        raise SettingRejected(msg)
+    if chosen.algorithm not in ALGORITHMS:
+        msg = f"unknown algorithm {chosen.algorithm!r}, valid: {', '.join(ALGORITHMS)}"
+        raise SettingRejected(msg)
+    return chosen
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Options from TOML: `threshold`, `algorithm` and the fields of `DifferenceOptions`, checked by type."""
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path.name}: not TOML: {error}"
+        raise SettingRejected(msg) from None
+    if "threshold" in given:
+        given["threshold_sigma"] = given.pop("threshold")
+    defaults = {field.name: field.default for field in fields(DifferenceOptions)}
+    for name, value in given.items():
+        if name not in defaults:
+            msg = f"{path.name}: unknown option {name!r}, valid: threshold, {', '.join(defaults)}"
+            raise SettingRejected(msg)
+        given[name] = _typed(path.name, name, value, defaults[name])
+    return given
+
+
+def _typed(file: str, name: str, value: object, default: object) -> object:
+    """The value as the type of its default; SettingRejected when it is another."""
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    msg = f"{file}: {name} must be {type(default).__name__}, got {value!r}"
+    raise SettingRejected(msg)
+
+
+def _difference(options: argparse.Namespace, chosen: DifferenceOptions, tell: Tell) -> PairResult:
+    tell("read the frames", 0.0)
+    science = read_frame(options.science, mask=options.mask, noise=options.noise)
+    reference = read_frame(options.reference, noise=options.reference_noise)
+    tell("calibrate", 0.05)
+    bias, dark, flat = (
+        None if path is None else read_frame(path) for path in (options.bias, options.dark, options.flat)
+    )
+    calibrated = calibrate(science, bias=bias, dark=dark, flat=flat).frame
+    tell("calibrate the reference", 0.1)
+    ready = calibrate(reference).frame
+    return run_pair(calibrated, ready, chosen, lambda step, share: tell(step, 0.15 + 0.85 * share))
+
+
+def build_report(
+    options: argparse.Namespace,
+    chosen: DifferenceOptions,
+    pair: PairResult | None,
+    cost: Cost,
+    status: int,
+    reason: str,
+) -> dict[str, Any]:
+    """The content of report.json; null: not measured."""
+    measured = pair_numbers(pair) if pair is not None else dict.fromkeys(MEASURED_LATER)
+    return {
+        "ending": {DONE: "done", NOTHING_TO_DO: "nothing_to_do"}.get(status, "failed"),
+        "reason": reason or None,
+        "science": options.science.name,
+        "reference": options.reference.name,
+        "seconds": cost.seconds,
+        "peak_rss_mb": cost.peak_rss_mb,
+        "threshold": chosen.threshold_sigma,
+        **measured,
+        "version": version("astrid"),
+    }
+
+
+def write_results(folder: Path, pair: PairResult | None, report: dict[str, Any]) -> None:
+    """Write the files; without a pair only report.json, and no results of an earlier run are left beside
+    it.
+    """
+    names = ("candidates.ecsv", "difference.fits", "score.fits", "report.html")
+    if pair is None:
+        if not folder.is_dir():
+            return
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+    else:
+        made = pair.difference
+        _write(folder / "candidates.ecsv", candidates_ecsv(pair.candidates.items, made.unit).encode())
+        cards: Cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
+        _write(folder / "difference.fits", image_to_fits(made.difference, wcs=pair.wcs, cards=cards))
+        score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}
+        _write(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
+        title = f"{report['science']} − {report['reference']}"
+        _write(folder / "report.html", pair_page(pair, report, title).encode())
+    _write(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All or nothing: a reader never sees half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """A bar on standard error where that is a terminal; silence elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _step, _share: None
+        return
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=1.0)
+        yield lambda step, share: bar.update(task, description=step, completed=share)
+
+
+def _sentence(error: Exception) -> str:
+    """One sentence for what the file system said."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _say(options: argparse.Namespace, report: dict[str, Any], reason: str, status: int) -> None:
+    if options.json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    if reason:
+        print(f"astrid run: {reason}", file=sys.stderr)
+    elif not options.json:
+        print(
+            f"{report['n_candidates']} candidates beyond {report['threshold']:g} sigma in "
+            f"{report['seconds']:.1f} s "
+            f"({report['algorithm']}); see {options.out / 'report.html'}"
+        )
+    if status == DONE and report.get("validation") and not report["validation"]["passed"]:
+        print(f"astrid run: careful: {'; '.join(report['validation']['reasons'])}", file=sys.stderr)

@@ -1,0 +1,49 @@
+"""Candidates as an ECSV table.
+
+Owns column names, units and masking; never selects a candidate.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from astropy import units as u
+from astropy.table import MaskedColumn, Table
+
+from astrid_workers.differencing.products import Candidate
+
+
+def candidates_ecsv(candidates: Sequence[Candidate], unit: str) -> str:
+    """The text of `candidates.ecsv`, strongest first.
+
+    `x, y` are zero-based pixels of the science frame; `ra_deg, dec_deg` are masked without a WCS; `flux,
+    flux_err` are in the frame's unit; `score` is signed, `snr` is not; `confidence` is masked: nothing
+    calibrated it. `flags` holds the names of what speaks against a candidate, joined by commas, empty for a
+    clean one.
+    """
+    table = Table()
+    flux_unit = u.Unit(unit, parse_strict="silent")
+    table["x"] = _floats([c.x for c in candidates], u.pix)
+    table["y"] = _floats([c.y for c in candidates], u.pix)
+    table["ra_deg"] = _floats([c.ra_deg for c in candidates], u.deg)
+    table["dec_deg"] = _floats([c.dec_deg for c in candidates], u.deg)
+    table["flux"] = _floats([c.flux for c in candidates], flux_unit)
+    table["flux_err"] = _floats([c.flux_err for c in candidates], flux_unit)
+    table["snr"] = _floats([c.snr for c in candidates])
+    table["score"] = _floats([c.score for c in candidates])
+    table["confidence"] = _floats([None] * len(candidates))
+    table["flags"] = MaskedColumn([",".join(c.flags) for c in candidates], dtype=str)
+    table["x_err"] = _floats([c.x_err for c in candidates], u.pix)
+    table["y_err"] = _floats([c.y_err for c in candidates], u.pix)
+    table["fwhm_px"] = _floats([c.fwhm_px for c in candidates], u.pix)
+    table["elongation"] = _floats([c.elongation for c in candidates])
+    table["chi2"] = _floats([c.chi2 for c in candidates])
+    out = io.StringIO()
+    table.write(out, format="ascii.ecsv")
+    return out.getvalue()
+
+
+def _floats(values: Sequence[float | None], unit: u.UnitBase | None = None) -> MaskedColumn:
+    known = [np.nan if value is None else value for value in values]
+    mask = [value is None or not np.isfinite(value) for value in values]
+    return MaskedColumn(known, mask=mask, dtype=np.float64, unit=unit)

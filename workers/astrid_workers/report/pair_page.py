@@ -1,0 +1,250 @@
+"""The report of one subtraction, as a page and as numbers.
+
+Owns what is shown of a pair and in which order; never measures, never writes a file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from astrid_workers.differencing.pair import PairResult
+from astrid_workers.differencing.products import Candidate
+from astrid_workers.differencing.validate import sky_samples
+from astrid_workers.frame import Uint32Image
+from astrid_workers.imaging.cutout import cutout
+from astrid_workers.mask import UNUSABLE
+from astrid_workers.report.figures import (
+    Image,
+    Mark,
+    Panel,
+    frames_figure,
+    noise_figure,
+    psf_figure,
+    triplets_figure,
+)
+from astrid_workers.report.page import Picture, Section, Table, render_page
+
+#: Candidates with pictures, and rows of the table.
+MOST_TRIPLETS, MOST_ROWS = 10, 100
+#: Marks on a frame beyond which circles hide more than they show.
+MOST_MARKS = 200
+CUTOUT_PX = 41
+
+
+def pair_numbers(pair: PairResult) -> dict[str, Any]:
+    """Everything measured about a subtraction, storable as JSON; None: not measured."""
+    made, checked, registration = pair.difference, pair.validation, pair.registration
+    return {
+        "algorithm": made.algorithm,
+        "why": made.why,
+        "unit": made.unit,
+        "shape": list(made.shape),
+        "fwhm_science_px": made.fwhm_science_px,
+        "fwhm_reference_px": made.fwhm_reference_px,
+        "flux_scale": made.flux_scale,
+        "noise_scale": made.noise_scale,
+        "threshold": pair.candidates.threshold_sigma,
+        "n_candidates": len(pair.candidates),
+        "set_aside": dict(pair.candidates.rejected),
+        "assumed": list(made.assumed),
+        "registration": {
+            "method": registration.method,
+            "dx_px": registration.dx,
+            "dy_px": registration.dy,
+            "rotation_deg": registration.rotation_deg,
+            "scale": registration.scale,
+            "rms_px": registration.rms_px,
+            "n_matched": registration.n_matched,
+            "overlap_fraction": registration.overlap_fraction,
+        },
+        "validation": {
+            "passed": checked.passed,
+            "reasons": list(checked.reasons),
+            "noise_level": checked.noise_level,
+            "score_median": checked.median,
+            "score_scatter": checked.std,
+            "score_tail_ratio": checked.tail_ratio,
+            "spatial_correlation": checked.spatial_correlation,
+            "residual_power": checked.residual_power,
+            "saturation_fraction": checked.saturation_fraction,
+            "valid_fraction": checked.valid_fraction,
+            "sky_samples": checked.n_sky_samples,
+        },
+        "numbers": dict(made.numbers),
+    }
+
+
+def pair_page(pair: PairResult, report: Mapping[str, Any], title: str) -> str:
+    """The page for a pair and its report (the numbers, with what the run adds to them)."""
+    found = len(pair.candidates)
+    clean = sum(not c.flags for c in pair.candidates.items)
+    checked = "passed its checks" if pair.validation.passed else "did not pass its checks"
+    lead = (
+        f"{found} candidate{'s' if found != 1 else ''} beyond {pair.candidates.threshold_sigma:g} sigma, "
+        f"{clean} of them "
+        f"without a flag; the subtraction {checked}."
+    )
+    sections = [
+        _frames(pair),
+        _candidates(pair),
+        _trust(pair),
+        _psfs(pair),
+        _numbers(pair, report),
+    ]
+    return render_page(title, lead, _facts(report), sections, f"Astrid {report.get('version', '')}".strip())
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("candidates", _text(report.get("n_candidates"))),
+        ("algorithm", _text(report.get("algorithm"))),
+        ("FWHM science / px", _text(report.get("fwhm_science_px"))),
+        ("FWHM reference / px", _text(report.get("fwhm_reference_px"))),
+        ("flux scale", _text(report.get("flux_scale"))),
+        ("noise scale", _text(report.get("noise_scale"))),
+        ("seconds", _text(report.get("seconds"))),
+    ]
+
+
+def _frames(pair: PairResult) -> Section:
+    made = pair.difference
+    marks = [Mark(c.x, c.y, c.is_positive) for c in pair.candidates.items[:MOST_MARKS]]
+    png = frames_figure(
+        [
+            Panel(_visible(pair.science.science, pair.science.mask), "science", "sky"),
+            Panel(
+                _visible(pair.reference.science, pair.reference.mask), "reference, on the science grid", "sky"
+            ),
+            Panel(made.difference, f"difference ({made.unit})", "signed"),
+            Panel(made.score, "score (sigma, ±5)", "signed", 5.0),
+        ],
+        marks,
+    )
+    caption = (
+        "Science and reference from the sky up; difference and score about zero, red positive and blue "
+        "negative. "
+        "Solid circles are positive candidates, dashed ones negative. Grey was not measured."
+    )
+    alt = f"Four images: science, reference, difference and score, with {len(marks)} candidates circled."
+    return Section("Frames", pictures=[Picture(png, alt, caption)])
+
+
+def _visible(image: Image, mask: Uint32Image) -> Image:
+    return np.where((mask & np.uint32(UNUSABLE)) != 0, np.nan, image)
+
+
+def _candidates(pair: PairResult) -> Section:
+    items = pair.candidates.items
+    if not items:
+        return Section("Candidates", [f"Nothing beyond {pair.candidates.threshold_sigma:g} sigma."])
+    best = sorted(items, key=lambda c: (bool(c.flags), -abs(c.score)))[:MOST_TRIPLETS]
+    png = triplets_figure([(f"#{c.index}\n{c.score:+.1f} σ", _cutouts(pair, c)) for c in best])
+    caption = f"Cutouts of {CUTOUT_PX} pixels around the strongest candidates, those without a flag first."
+    alt = "For each candidate: science, reference, difference and score around it."
+    return Section("Candidates", pictures=[Picture(png, alt, caption)], tables=[_candidate_table(pair)])
+
+
+def _cutouts(pair: PairResult, c: Candidate) -> list[Panel]:
+    made = pair.difference
+    science = _visible(pair.science.science, pair.science.mask)
+    reference = _visible(pair.reference.science, pair.reference.mask)
+    return [
+        Panel(cutout(science, c.x, c.y, CUTOUT_PX), "science", "sky"),
+        Panel(cutout(reference, c.x, c.y, CUTOUT_PX), "reference", "sky"),
+        Panel(cutout(made.difference, c.x, c.y, CUTOUT_PX), "difference", "signed"),
+        Panel(cutout(made.score, c.x, c.y, CUTOUT_PX), "score", "signed", max(5.0, abs(c.score) / 2)),
+    ]
+
+
+def _candidate_table(pair: PairResult) -> Table:
+    items = pair.candidates.items
+    shown = items[:MOST_ROWS]
+    caption = f"Candidates, strongest first ({len(shown)} of {len(items)})"
+    columns = [
+        "#",
+        "x / px",
+        "y / px",
+        "RA / deg",
+        "Dec / deg",
+        f"flux / {pair.difference.unit}",
+        "S/N",
+        "score",
+        "flags",
+    ]
+    return Table(caption, columns, [_row(c) for c in shown])
+
+
+def _row(c: Candidate) -> list[str]:
+    flux = f"{c.flux:.4g} ± {c.flux_err:.2g}"
+    place = [f"{c.x:.2f}", f"{c.y:.2f}", _degrees(c.ra_deg), _degrees(c.dec_deg)]
+    return [str(c.index), *place, flux, f"{c.snr:.1f}", f"{c.score:+.1f}", ", ".join(c.flags) or "none"]
+
+
+def _trust(pair: PairResult) -> Section:
+    values = pair.difference.score[sky_samples(pair.difference)]
+    checked = pair.validation
+    told = (
+        "On empty sky the score must be a Gaussian of scatter 1 about 0, or a significance means nothing. "
+        f"Here its median is {_text(checked.median)}, its scatter {_text(checked.std)}, "
+        f"and |score| > 3 is {_text(checked.tail_ratio)} times as frequent as for a Gaussian."
+    )
+    paragraphs = [told]
+    paragraphs += [f"Not passed: {reason}." for reason in checked.reasons]
+    pictures = []
+    if values.size:
+        alt = "Histogram of the score on empty sky against a Gaussian of scatter 1."
+        pictures.append(Picture(noise_figure(values), alt, f"{values.size} pixels of empty sky."))
+    return Section("Can it be believed?", paragraphs, pictures)
+
+
+def _psfs(pair: PairResult) -> Section:
+    made = pair.difference
+    png = psf_figure(
+        [
+            ("science", made.psf_science.stamp),
+            ("reference", made.psf_reference.stamp),
+            ("difference", made.psf),
+        ]
+    )
+    paragraphs = [f"Science: {made.psf_science.why}. Reference: {made.psf_reference.why}."]
+    alt = "Point-spread functions of science, reference and difference with their radial profiles."
+    return Section(
+        "Point-spread functions",
+        paragraphs,
+        [Picture(png, alt, "At the centre of the frame, over four decades.")],
+    )
+
+
+def _numbers(pair: PairResult, report: Mapping[str, Any]) -> Section:
+    assumed = [f"• {sentence}" for sentence in pair.difference.assumed] or ["Nothing was assumed."]
+    rows = [[name.replace("_", " "), _text(value)] for name, value in _flat(report)]
+    return Section(
+        "Numbers and assumptions",
+        [pair.difference.why + ".", *assumed],
+        tables=[Table("Measured", ["what", "value"], rows)],
+    )
+
+
+def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}: ")
+        elif name not in ("assumed", "why", "reasons"):
+            rows.append((prefix + name, value))
+    return rows
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "not measured"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " × ".join(map(str, value))
+    return str(value)
+
+
+def _degrees(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6f}"
