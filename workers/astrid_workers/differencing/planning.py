@@ -71,7 +71,7 @@ def named_observation(session: Session, name: str, argument: str) -> Observation
 def planned_work(
     session: Session, observation: Observation, reference: Observation | None, options: DifferenceOptions
 ) -> DifferenceWork:
-    """The pair for `observation`: with the reference that is named, else as before, else with the best there is.
+    """The pair for `observation`: with the named reference, else as before, else with the best there is.
 
     Raises ObservationNotThereYet while one of the frames is not preprocessed.
     """

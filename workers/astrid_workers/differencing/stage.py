@@ -1,4 +1,4 @@
-"""Loading and saving for differencing: a science frame and a reference in, a difference and its candidates out.
+"""Loading and saving for differencing: two frames in, a difference and its candidates out.
 
 Owns which reference is taken, the rows and artifacts of a run, and what is sent next; never touches a pixel
 (`pair.run_pair` does).
@@ -61,7 +61,7 @@ class StoredImages:
 def load(
     observation_id: str, reference_id: str | None = None, algorithm: str | None = None
 ) -> DifferenceWork:
-    """Find the pair and take its run up; without `reference_id` the reference that suits best, or the one taken before.
+    """Find the pair and take its run up; without `reference_id` the one taken before, or the best there is.
 
     Raises SettingRejected for an unknown algorithm, ObservationNotThereYet, UnknownObservation.
     """
@@ -170,10 +170,10 @@ def _nothing(work: DifferenceWork, made: Differenced) -> Ending:
 def _store_images(work: DifferenceWork, pair: PairResult) -> StoredImages:
     store, wcs = get_store(), pair.wcs
     folder = f"differences/{work.ticket.observation_id}/{work.difference_id}"
-    made, unit = pair.difference, {"BUNIT": pair.difference.unit}
+    made = pair.difference
     return StoredImages(
         difference=store.put(
-            f"{folder}/difference.fits", image_to_fits(made.difference, wcs=wcs, cards=unit)
+            f"{folder}/difference.fits", image_to_fits(made.difference, wcs=wcs, cards={"BUNIT": made.unit})
         ),
         score=store.put(f"{folder}/score.fits", image_to_fits(made.score, wcs=wcs, cards={"BUNIT": "sigma"})),
         reference=store.put(
