@@ -37,11 +37,8 @@ class StartPlan:
     threads: int
     numeric_threads: int
     max_memory_mb: int
-
-    @property
-    def shutdown_timeout_ms(self) -> int:
-        """How long a stopping worker may take: its longest task and some slack."""
-        return (max(queue.timeout_s for queue in self.queues) + SHUTDOWN_SLACK_S) * 1000
+    #: How long a stopping worker may take.
+    shutdown_timeout_ms: int
 
     def arguments(self) -> list[str]:
         """Dramatiq's command line for one process."""
@@ -76,8 +73,11 @@ def plan_start(
     worker_types: Sequence[str] = (),
     queues: Sequence[str] = (),
     cores: float,
+    shutdown_timeout_ms: int | None = None,
 ) -> StartPlan:
     """Decide from flags (`worker_types`, `queues`; empty where not given) and settings.
+
+    A stopping worker may take its longest time limit and some slack, unless `shutdown_timeout_ms` says else.
 
     Without any choice all enabled queues are served, and the queue of `health_check`. Queues alone load
     the actors that they need; types alone serve their own queues; with both, each queue must belong to
@@ -109,6 +109,8 @@ def plan_start(
             cores=cores, max_cpu_percent=config.max_cpu, processes=config.processes, threads=threads
         ),
         max_memory_mb=config.max_memory,
+        shutdown_timeout_ms=shutdown_timeout_ms
+        or (max(queue.timeout_s for queue in settings) + SHUTDOWN_SLACK_S) * 1000,
     )
 
 

@@ -89,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.threads is not None:
             config.concurrency = options.threads
         plan = plan_start(
-            config, worker_types=options.worker_types, queues=options.queues, cores=available_cores()
+            config,
+            worker_types=options.worker_types,
+            queues=options.queues,
+            cores=available_cores(),
+            shutdown_timeout_ms=options.worker_shutdown_timeout,
         )
     except SettingRejected as error:
         print(f"start_workers: {error}", file=sys.stderr)
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say("\n".join([f"broker {redacted(config.broker_url)}, namespace {config.namespace}", *plan.lines()]))
     if options.setup_only:
         return _load_only(environment)
-    return WorkerSet(plan, environment, options.worker_shutdown_timeout).run()
+    return WorkerSet(plan, environment).run()
 
 
 def _environment(plan: StartPlan, config: WorkerConfig, log_level: str) -> dict[str, str]:
@@ -131,12 +135,8 @@ def _say(text: str) -> None:
 class WorkerSet:
     """The worker processes of one command."""
 
-    def __init__(
-        self, plan: StartPlan, environment: Mapping[str, str], shutdown_timeout_ms: int | None = None
-    ) -> None:
+    def __init__(self, plan: StartPlan, environment: Mapping[str, str]) -> None:
         self._command = [sys.executable, "-m", "dramatiq", *plan.arguments()]
-        if shutdown_timeout_ms is not None:  # of two the later holds
-            self._command += ["--worker-shutdown-timeout", str(shutdown_timeout_ms)]
         self._environment = dict(environment)
         self._children: list[_Child] = [_Child() for _ in range(plan.processes)]
         self._stopping = False
