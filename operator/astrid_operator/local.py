@@ -273,7 +273,9 @@ class _Watcher:
                 log.warning(warning)
 
     async def end(self) -> None:
-        """Show how it ended."""
+        """Show how it ended: whatever was decided last, nobody is asked for any more."""
+        for known in self._known.values():
+            known.decision = None
         self._publish({key: await self._fleet.observe(key) for key in self._known})
 
     # ------------------------------------------------------------------ Reporter
@@ -282,8 +284,8 @@ class _Watcher:
         """The loop remembers it; the view shows the same facts."""
 
     async def event(self, queue: Subject, kind: EventType, reason: str, message: str) -> None:
-        """A transition that a person should know of."""
-        say = log.warning if kind == "Warning" else log.info
+        """A transition that a person should know of; changes of size are in the log already."""
+        say = log.warning if kind == "Warning" else log.debug
         say("Event", queue=str(queue.key), reason=reason, message=message)
 
     # ------------------------------------------------------------------ snapshots
