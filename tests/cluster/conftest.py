@@ -117,7 +117,7 @@ def _established(api: Api, path: Path) -> dict[str, Any]:
 
 def _is_established(api: Api, name: str) -> bool:
     found = api.get("customresourcedefinitions", name)
-    conditions = {each["type"]: each["status"] for each in found.get("status", {}).get("conditions", [])}
+    conditions = {each["type"]: each["status"] for each in found.get("status", {}).get("conditions") or []}
     assert conditions.get("NamesAccepted") != "False", found["status"]
     return conditions.get("Established") == "True"
 
@@ -126,7 +126,7 @@ def _is_served(api: Api, plural: str) -> bool:
     try:
         api.list(plural)
     except ApiFailure as failure:
-        if failure.code == 404:
+        if failure.code in (404, 429):  # not known yet; its storage is being set up
             return False
         raise
     return True
