@@ -59,7 +59,6 @@ ROWS = [(queue, name, parameters) for queue, actors in ACTORS.items() for name, 
 def declared() -> dict[str, object]:
     """Every actor that a worker of all types declares, by name."""
     from astrid_workers.broker import get_broker
-
     from astrid_workers.pipeline import CHAIN
 
     for link in CHAIN:

@@ -78,3 +78,38 @@ def test_help_names_every_verb(command: str, verbs: list[str]) -> None:
     )
 
     assert [verb for verb in verbs if f"\n    {verb}" not in done.stdout] == []
+
+
+def _importers(package: str, folder: Path) -> set[str]:
+    """Modules under `folder` whose text imports `package`, lazily or not."""
+    import ast
+
+    def imports(node: ast.AST) -> list[str]:
+        if isinstance(node, ast.Import):
+            return [alias.name for alias in node.names]
+        return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if any(
+            name.split(".")[0] == package
+            for node in ast.walk(ast.parse(path.read_text()))
+            for name in imports(node)
+        )
+    }
+
+
+def test_framework_and_client_stay_at_the_edge() -> None:
+    """kopf stands in the handlers and the command line only, the Kubernetes client in its adapters only."""
+    folder = ROOT / "operator" / "astrid_operator"
+
+    assert _importers("kopf", folder) <= {"handlers.py", "__main__.py"}
+    assert _importers("kubernetes", folder) <= {"kubernetes_fleet.py", "leadership.py", "cluster.py"}
+
+
+def test_nothing_is_pickled() -> None:
+    """No module of either half imports pickle or a library that is pickle in disguise."""
+    for half in ("operator", "workers"):
+        for library in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"):
+            assert _importers(library, ROOT / half) == set()

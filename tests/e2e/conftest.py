@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from node import Cluster, open_cluster, say
+from e2e.node import Cluster, open_cluster, say
 
 from support.required import required
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node import Cluster, say
+from e2e.node import Cluster, say
 
 from support.waiting import wait_until
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from astrid_workers.demo.night import Field, observation_id, write_field
 from astrid_workers.demo.services import embedded_server, environment, local_fleet
 from astrid_workers.errors import SettingRejected
+from astrid_workers.pipeline import Stage
 
 #: What a run leaves in its folder; an earlier run's is removed first, anything else is left alone.
 _MADE = ("frames", "artifacts")
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, default=Path("out/demo"), help="folder for everything (default out/demo)")
     add("--seed", type=int, default=1, help="seed of the simulated night (default 1)")
-    add("--capacity", type=int, default=None, help="most worker processes at a time (default: 2 per core)")
+    add("--capacity", type=int, default=None, help="most worker processes at a time (default: 6 + 1 per core)")
     add("--redis-url", default=None, help="redis://host:port of a server to use instead of starting one")
     add("--timeout-seconds", type=float, default=600.0, help="give up after so long (default 600)")
 
@@ -72,7 +73,7 @@ def _clear(home: Path) -> None:
 def _demonstrate(options: argparse.Namespace, home: Path) -> int:
     began = time.monotonic()
     console = Console(stderr=True)
-    capacity = options.capacity or 2 * (os.cpu_count() or 1)
+    capacity = options.capacity or len(Stage) + (os.cpu_count() or 1)
     with ExitStack() as stack:
         redis_url = options.redis_url or stack.enter_context(embedded_server())
         shared = environment(redis_url.rstrip("/"), home)
