@@ -7,10 +7,6 @@ Owns the choice of a verb; what a verb takes and does is its own module's, impor
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from astrid_operator.cluster import Operator
 
 VERBS = {
     "run": "run the operator on a cluster (KUBECONFIG, or the one this pod is in)",
@@ -43,35 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, chosen: argparse.ArgumentParser, given: Sequence[str]) -> int:
-    from astrid_operator import cluster
+    from astrid_operator import cluster, handlers
 
     cluster.configure(chosen)
-    return cluster.main(parser.parse_args(given), _watch)
-
-
-async def _watch(operator: "Operator") -> None:
-    """Let kopf watch, until SIGTERM or SIGINT."""
-    import kopf
-
-    from astrid_operator import handlers
-    from astrid_operator.kubernetes_fleet import credentials
-
-    registry = handlers.registry(
-        operator.seen,
-        edited=operator.loop.wake,
-        drifted=operator.loop.drifted,
-        watched=operator.metrics.watched,
-        login=credentials,
-    )
-    namespaces = operator.settings.namespaces
-    await kopf.operator(
-        registry=registry,
-        settings=handlers.settings(namespaces),
-        namespaces=namespaces,
-        clusterwide=not namespaces,
-        standalone=True,
-        stop_flag=operator.stop,
-    )
+    return cluster.main(parser.parse_args(given), handlers.watch)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from uuid import uuid4
 
@@ -25,13 +25,20 @@ from astrid_operator.desired import OperatorDefaults
 from astrid_operator.errors import LeadershipLost
 from astrid_operator.fleet_view import Moment
 from astrid_operator.informer import Informer
-from astrid_operator.kubernetes_fleet import KubernetesApi, KubernetesFleet, KubernetesReporter, connect
+from astrid_operator.kubernetes_fleet import (
+    Credentials,
+    KubernetesApi,
+    KubernetesFleet,
+    KubernetesReporter,
+    connect,
+    credentials,
+)
 from astrid_operator.leadership import Leadership, LeaseTimes
 from astrid_operator.logs import set_up_logs
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import CONTENT_TYPE, Metrics
 from astrid_operator.probes import Probes, Verdict
-from astrid_operator.seen import Seen
+from astrid_operator.seen import Kind, Seen
 from astrid_operator.settings import OperatorSettings
 
 log = structlog.get_logger(__name__)
@@ -39,8 +46,11 @@ log = structlog.get_logger(__name__)
 #: A leader whose loop has not ticked for this long is not alive, in seconds.
 LONGEST_TICK_SECONDS = 15.0
 
-#: Watches objects until it is stopped: `__main__` gives kopf's.
-Watch = Callable[["Operator"], Awaitable[None]]
+#: Watches the objects of some namespaces until it is cancelled; `handlers.watch` is one.
+Watch = Callable[
+    [Sequence[str], Callable[[Kind, dict[str, Any]], None], Callable[[], Awaitable[Credentials]]],
+    Awaitable[None],
+]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -143,15 +153,26 @@ class Operator:
                 await self._demand.close()
 
     async def _serve(self, watch: Watch) -> None:
-        """List, watch, and decide while leading. Returns when the watches were asked to end."""
+        """List, watch, and decide while leading, until cancelled."""
         await self._informer.begin()
-        await _first_of(watch(self), self._informer.run(self.settings.resync_seconds), self._lead())
+        await _first_of(
+            watch(self.settings.namespaces, self.told, credentials),
+            self._informer.run(self.settings.resync_seconds),
+            self._lead(),
+        )
 
     async def _lead(self) -> None:
         await self._leadership.acquire()
         self._is_deciding = True
         self.loop.ticked_at = monotonic()
         await _first_of(self._leadership.hold(), self.loop.run())
+
+    def told(self, kind: Kind, event: dict[str, Any]) -> None:
+        """Take what a watch told, and wake whom it concerns. Pods are looked at by every tick anyway."""
+        self.metrics.watched(kind.value, time())
+        key, is_edit = self.seen.take(kind, event)
+        if key is not None and kind is not Kind.POD:
+            (self.loop.wake if is_edit else self.loop.drifted)(key)
 
     def healthy(self) -> Verdict:
         """Alive: what should have happened lately has happened."""

@@ -109,6 +109,10 @@ class ObjectGone(OperatorError):  # noqa: N818 - named for what happened
     """The object is not there (404): nothing to write to."""
 
 
+class WatchesEnded(OperatorError):  # noqa: N818 - named for what happened
+    """The informer gave up: without it nothing more would be learned."""
+
+
 class LeadershipLost(OperatorError):  # noqa: N818 - named for what happened
     """Another process may hold the Lease by now; this one must stop writing and end."""
 

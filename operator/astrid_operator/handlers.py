@@ -4,15 +4,18 @@ The only module with kopf decorators. Handlers decide nothing, ask nobody and wr
 for create, update or delete, no timers and no daemons, so that kopf leaves no annotation and no finalizer.
 """
 
-from collections.abc import Callable, Sequence
-from time import time
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import kopf
 
-from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION, QueueKey
+from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION
+from astrid_operator.errors import WatchesEnded
 from astrid_operator.kubernetes_fleet import Credentials
-from astrid_operator.seen import QUEUE_LABEL, Kind, Manifest, Seen
+from astrid_operator.seen import QUEUE_LABEL, Kind
 
 #: What a watch serves: group, version, plural.
 RESOURCES: dict[Kind, tuple[str, str, str]] = {
@@ -25,16 +28,59 @@ RESOURCES: dict[Kind, tuple[str, str, str]] = {
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
 WATCH_SECONDS = 600
 
+#: Seconds that the watches get to end.
+STOP_SECONDS = 5.0
 
-def registry(
-    seen: Seen,
-    *,
-    edited: Callable[[QueueKey], None],
-    drifted: Callable[[QueueKey], None],
-    watched: Callable[[str, float], None],
-    login: Callable[[], Any],
-) -> kopf.OperatorRegistry:
-    """Handlers for all kinds: `edited` for an AstridQueue whose spec changed, `drifted` for its workload."""
+
+#: Takes one watch event of a kind.
+Told = Callable[[Kind, dict[str, Any]], None]
+Login = Callable[[], Awaitable[Credentials]]
+
+
+async def watch(namespaces: Sequence[str], told: Told, login: Login) -> None:
+    """Watch until cancelled, and call `told` in the caller's event loop; raises what ended the watches.
+
+    kopf gets a thread and an event loop of its own: when it ends, it cancels every task it finds in its loop.
+    """
+    loop, stop, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+    failures: list[Exception] = []
+
+    def forward(kind: Kind, event: dict[str, Any]) -> None:
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(told, kind, event)
+
+    def run() -> None:
+        try:
+            asyncio.run(_operator(namespaces, registry(forward, login), stop))
+        except Exception as error:  # noqa: BLE001 - raised again where somebody waits for it
+            failures.append(error)
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=run, name="kopf", daemon=True).start()
+    try:
+        await ended.wait()
+    finally:
+        stop.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), STOP_SECONDS)
+    message = "the watches ended"
+    raise WatchesEnded(message) from (failures[0] if failures else None)
+
+
+async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, stop: threading.Event) -> None:
+    await kopf.operator(
+        registry=found,
+        settings=settings(namespaces),
+        namespaces=namespaces,
+        clusterwide=not namespaces,
+        standalone=True,
+        stop_flag=stop,
+    )
+
+
+def registry(told: Told, login: Login) -> kopf.OperatorRegistry:
+    """Handlers for all kinds that are watched."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -44,28 +90,11 @@ def registry(
     def _watch(kind: Kind) -> None:
         @kopf.on.event(*RESOURCES[kind], id=kind.value, registry=found)
         async def _told(*, event: Any, **_: Any) -> None:
-            watched(kind.value, time())
-            key, is_edit = take(seen, kind, event)
-            if key is not None and kind is not Kind.POD:
-                (edited if is_edit else drifted)(key)
+            told(kind, dict(event))
 
     for each in Kind:
         _watch(each)
     return found
-
-
-def take(seen: Seen, kind: Kind, event: dict[str, Any]) -> tuple[QueueKey | None, bool]:
-    """Take one watch event over; the AstridQueue that it is news for, and whether a person edited that."""
-    manifest = event["object"]
-    if event["type"] == "DELETED":
-        return seen.drop(kind, manifest), kind is Kind.ASTRID_QUEUE
-    if kind is not Kind.ASTRID_QUEUE:
-        return seen.put(kind, manifest), False
-    before = seen.get(kind, QueueKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
-    key = seen.put(kind, manifest)
-    return (
-        (key, True) if before is None or _spec_version(before) != _spec_version(manifest) else (None, False)
-    )
 
 
 def settings(namespaces: Sequence[str]) -> kopf.OperatorSettings:
@@ -81,11 +110,6 @@ def settings(namespaces: Sequence[str]) -> kopf.OperatorSettings:
     for kind in (Kind.DEPLOYMENT, Kind.POD, Kind.BUDGET):
         found.watching.label_selectors[RESOURCES[kind]] = QUEUE_LABEL
     return found
-
-
-def _spec_version(manifest: Manifest) -> tuple[Any, ...]:
-    metadata = manifest["metadata"]
-    return metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp")
 
 
 def _connection(credentials: Credentials) -> kopf.ConnectionInfo:

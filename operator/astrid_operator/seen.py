@@ -52,6 +52,18 @@ class Seen:
         """The pods of one AstridQueue."""
         return tuple(self._objects[Kind.POD].get(key, {}).values())
 
+    def take(self, kind: Kind, event: Mapping[str, Any]) -> tuple[QueueKey | None, bool]:
+        """Take one watch event; the AstridQueue that it is news for, and whether a person edited that."""
+        manifest = event["object"]
+        if event["type"] == "DELETED":
+            return self.drop(kind, manifest), kind is Kind.ASTRID_QUEUE
+        if kind is not Kind.ASTRID_QUEUE:
+            return self.put(kind, manifest), False
+        before = self.get(kind, QueueKey(_meta(manifest, "namespace"), _meta(manifest, "name")))
+        key = self.put(kind, manifest)
+        is_edit = before is None or _edition(before) != _edition(manifest)
+        return (key, True) if is_edit else (None, False)
+
     def put(self, kind: Kind, manifest: Manifest) -> QueueKey | None:
         """Keep `manifest` if it is news; whose AstridQueue it belongs to, or None where it is none or old."""
         key, name = owner_of(kind, manifest), _meta(manifest, "name")
@@ -140,6 +152,11 @@ def owner_of(kind: Kind, manifest: Manifest) -> QueueKey | None:
 
 def _meta(manifest: Manifest, field: str) -> str:
     return str((manifest.get("metadata") or {}).get(field) or "")
+
+
+def _edition(manifest: Manifest) -> tuple[str, ...]:
+    """What changes when a person does something to an object, and not when its status is written."""
+    return tuple(_meta(manifest, field) for field in ("uid", "generation", "deletionTimestamp"))
 
 
 def _is_newer(manifest: Manifest, known: Manifest) -> bool:
