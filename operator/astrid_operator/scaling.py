@@ -124,16 +124,23 @@ def _auto(it: Situation) -> tuple[ScalingDecision, ScalingMemory]:
 
 
 def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:
-    """Up in one step; down to what may be at most at once; further down past the holds."""
-    desired, most = it.fleet.desired, max(wanted.replicas, min(_room(it), it.policy.scaling.max_replicas))
-    if wanted.replicas < desired <= most:
-        return shrunk(it, wanted)
-    if wanted.replicas < most < desired:
-        reason = Reason.CEILING if most == it.policy.scaling.max_replicas else Reason.NO_ROOM
-        return ScalingDecision(most, reason, f"{most} at most, {desired} there; {wanted.message}")
+    """Up in one step; down past the holds, but to what may be at most at once."""
+    if wanted.replicas < it.fleet.desired:
+        return _at_most(it, shrunk(it, wanted))
     starting = it.fleet.starting + it.fleet.unscheduled
     also = f"; {starting} already starting" if starting else ""
     return ScalingDecision(wanted.replicas, wanted.reason, f"{wanted.message}{also}")
+
+
+def _at_most(it: Situation, decision: ScalingDecision) -> ScalingDecision:
+    room, ceiling = _room(it), it.policy.scaling.max_replicas
+    most = min(room, ceiling)
+    if decision.replicas <= most:
+        return decision
+    reason, what = (Reason.NO_ROOM, "room") if room < ceiling else (Reason.CEILING, "scaling.maxReplicas")
+    return ScalingDecision(
+        most, reason, f"{most} at most: {what}; {decision.message}", decision.look_again_at
+    )
 
 
 def _with_floor(it: Situation, wanted: Wanted) -> Wanted:
@@ -169,8 +176,8 @@ def _room(it: Situation) -> int:
     """
     if it.now >= it.memory.no_room_until:
         return it.policy.scaling.max_replicas
-    waiting = max(0, it.fleet.unscheduled - it.leaving) if _waits_too_long(it) else 0
-    return max(it.fleet.desired - waiting, it.policy.floor, 1)
+    placed = it.fleet.current - it.fleet.unscheduled if _waits_too_long(it) else it.fleet.desired
+    return max(min(placed, it.fleet.desired), it.policy.floor, 1)
 
 
 def _waits_too_long(it: Situation) -> bool:

@@ -145,7 +145,7 @@ def _delay_horizon(it: Situation) -> float:
 
 def _worth_it(it: Situation, wanted: Wanted) -> Wanted:
     """No new members where those that are there will be done before a new one could help."""
-    useful = it.fleet.ready + it.fleet.starting
+    useful = min(it.fleet.desired, it.fleet.ready + it.fleet.starting)
     if wanted.replicas <= it.fleet.desired or not useful or it.task_seconds is None:
         return wanted
     done_in = it.demand.work * it.task_seconds / (it.policy.slots * useful)
