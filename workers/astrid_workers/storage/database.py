@@ -30,13 +30,15 @@ __all__ = [
 
 _databases: dict[str, Database] = {}
 _ready: set[str] = set()
-_lock = threading.RLock()
+_lock = threading.Lock()
+#: Held while a schema is awaited, so that the other threads of the process wait too and say it once.
+_waiting = threading.Lock()
 
 
 def get_database() -> Database:
     """The database for workers: SQLite upgrades itself, a server's schema is awaited, once per process."""
     database = configured_database()
-    with _lock:
+    with _waiting:
         if database.key not in _ready:
             open_database(wait=True)
             _ready.add(database.key)
