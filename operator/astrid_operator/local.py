@@ -6,7 +6,6 @@ loop is the cluster's own (`loop.py`). Needs no Kubernetes.
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -32,7 +31,7 @@ from astrid_operator.local_files import LocalFiles
 from astrid_operator.local_slots import LocalSlots
 from astrid_operator.local_view import LiveTable, Row, Snapshot, View, missing_warning, view_for, write_status
 from astrid_operator.loop import Loop
-from astrid_operator.manifest_files import FileRejected, read_queues
+from astrid_operator.manifest_files import STDIN, FileRejected, read_queues
 from astrid_operator.process_fleet import FolderTaken, ProcessFleet
 from astrid_operator.reconcile import Gathered
 from astrid_operator.scaling import ScalingDecision
@@ -51,7 +50,7 @@ STATUS_WRITES_PER_SECOND = 1000.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
-    add("-f", "--filename", action="append", required=True, metavar="FILE",
+    add("-f", "--filename", action="append", type=_watchable, required=True, metavar="FILE",
         help="YAML file or folder with AstridQueues; may be repeated; edits act at once")  # fmt: skip
     add("--capacity", type=_capacity, default=cores(), metavar="N",
         help="slots: worker processes there may be, shared by priority (default: the cores)")  # fmt: skip
@@ -85,6 +84,12 @@ def cores() -> int:
 
 class _NoBroker(Exception):  # noqa: N818 - named for what it is
     """No queue has a Redis that this process knows of."""
+
+
+def _watchable(text: str) -> str:
+    if text == STDIN:
+        raise argparse.ArgumentTypeError("standard input cannot be watched for edits, name a file or folder")
+    return text
 
 
 def _capacity(text: str) -> int:
@@ -170,14 +175,22 @@ async def _until_interrupted(local: Loop, fleet: ProcessFleet, watcher: "_Watche
     interrupted = asyncio.create_task(first.wait())
     await asyncio.wait([running, interrupted], return_when=asyncio.FIRST_COMPLETED)
     running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    (ending,) = await asyncio.gather(running, return_exceptions=True)
+    await _drain(fleet, second, watcher)
+    if isinstance(ending, Exception):
+        raise ending
+
+
+async def _drain(fleet: ProcessFleet, hurry: asyncio.Event, watcher: "_Watcher") -> None:
+    """Let every member finish, and show how that goes on; once `hurry` is set, end them at once."""
     log.info("Members asked to leave; interrupt again to end them at once", slots=fleet.slots_held())
-    drained, hurried = asyncio.create_task(fleet.drain()), asyncio.create_task(second.wait())
-    await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+    drained, hurried = asyncio.create_task(fleet.drain()), asyncio.create_task(hurry.wait())
+    while not drained.done() and not hurry.is_set():
+        await watcher.show_leaving()
+        await asyncio.wait([drained, hurried], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
     if not drained.done():
         await fleet.kill()
-    await watcher.end()
+    await watcher.show_leaving()
 
 
 @contextmanager
@@ -245,7 +258,7 @@ class _Watcher:
         self._options = options
         self._began = time.monotonic()
         self._known: dict[QueueKey, _Known] = {}
-        self._warned = ""
+        self._said: set[str] = set()
 
     # ------------------------------------------------------------------ Observer
 
@@ -266,17 +279,21 @@ class _Watcher:
     def ticked(self, seconds: float, waiting: int) -> None:  # noqa: ARG002 - the protocol's
         """Show what this tick found, and say once what members lack."""
         self._publish({key: each.gathered.fleet for key, each in self._known.items()})
-        warning = missing_warning(self._fleet.missing())
-        if warning != self._warned:
-            self._warned = warning
-            if warning:
-                log.warning(warning)
+        if missing := missing_warning(self._fleet.missing()):
+            self._say_once(missing, missing)
 
-    async def end(self) -> None:
-        """Show how it ended: whatever was decided last, nobody is asked for any more."""
+    def _say_once(self, what: str, sentence: str, **facts: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning(sentence, **facts)
+
+    async def show_leaving(self) -> None:
+        """Show how it ends: whatever was decided last, nobody is asked for any more."""
         for known in self._known.values():
             known.decision = None
-        self._publish({key: await self._fleet.observe(key) for key in self._known})
+        held = self._fleet.slots_held()
+        note = "members leave; interrupt again to end them at once" if held else "all members have left"
+        self._publish({key: await self._fleet.observe(key) for key in self._known}, note)
 
     # ------------------------------------------------------------------ Reporter
 
@@ -290,18 +307,22 @@ class _Watcher:
 
     # ------------------------------------------------------------------ snapshots
 
-    def _publish(self, fleets: Mapping[QueueKey, FleetState]) -> None:
+    def _publish(self, fleets: Mapping[QueueKey, FleetState], note: str = "") -> None:
+        order = sorted(fleets, key=lambda key: (self._known[key].gathered.queue.spec.priority, key))
         snapshot = Snapshot(
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             seconds=time.monotonic() - self._began,
             capacity=self._options.capacity,
             slots_held=self._fleet.slots_held(),
-            rows=tuple(_row(self._known[key], fleet) for key, fleet in fleets.items()),
-            trouble=self._files.trouble,
+            rows=tuple(_row(self._known[key], fleets[key]) for key in order),
+            note=note or self._files.trouble,
         )
-        self._view.show(snapshot)
-        if self._options.status_file is not None:
-            write_status(self._options.status_file, snapshot)
+        try:
+            self._view.show(snapshot)
+            if self._options.status_file is not None:
+                write_status(self._options.status_file, snapshot)
+        except OSError as error:
+            self._say_once("deaf", "Fleet not shown", error=str(error))
 
 
 def _row(known: _Known, fleet: FleetState) -> Row:

@@ -45,15 +45,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All queues at one moment; `at` is UTC as RFC 3339, `seconds` since the fleet began."""
+    """All queues at one moment, the first served first; `at` is UTC (RFC 3339), `seconds` since the start."""
 
     at: str
     seconds: float
     capacity: int
     slots_held: int
     rows: tuple[Row, ...]
-    #: Why the files as they are now are not in force; empty: they are.
-    trouble: str = ""
+    #: What a person should know beside the rows: why files are not in force, that members leave; or empty.
+    note: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The form of the status file: one object, with a list `queues`."""
@@ -132,7 +132,7 @@ def table(snapshot: Snapshot) -> "Table":
     from rich.table import Table
 
     slots = f"{snapshot.slots_held} of {snapshot.capacity} slots held"
-    caption = f"{slots}; {snapshot.trouble}" if snapshot.trouble else slots
+    caption = f"{slots}; {snapshot.note}" if snapshot.note else slots
     shown = Table(caption=caption, caption_justify="left", expand=True)
     for column in ("queue", "ready", "running", "delayed", "dead", "members", "desired"):
         shown.add_column(column, justify="left" if column == "queue" else "right", no_wrap=True)

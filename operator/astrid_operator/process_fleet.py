@@ -52,6 +52,8 @@ class FolderTaken(Exception):  # noqa: N818 - named for what it is
 @dataclass
 class _Member:
     process: MemberProcess
+    #: Wakes the fleet at its end; held here, since the event loop itself would forget it.
+    watch: asyncio.Task[int]
     template: Template
     started_at: float
     phase: MemberPhase = MemberPhase.STARTING
@@ -127,7 +129,7 @@ class ProcessFleet:
     # ------------------------------------------------------------------ life
 
     async def __aenter__(self) -> "ProcessFleet":
-        (self._folder / "logs").mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._take_folder()
         self._find_leftovers()
         self._task = asyncio.create_task(self._keep_looking(), name="process fleet")
@@ -146,7 +148,7 @@ class ProcessFleet:
     async def drain(self) -> None:
         """Ask every member to leave and return when all are gone."""
         for fleet in self._fleets.values():
-            fleet.desired, fleet.is_removed = 0, True
+            fleet.desired = 0
         self._all_gone.clear()
         self._wake.set()
         await self._all_gone.wait()
@@ -183,11 +185,11 @@ class ProcessFleet:
         """Let the members of `queue` be started as it describes; others of it are replaced one by one."""
         template = self._template(queue)
         fleet = self._fleets.get(queue.key)
-        if fleet is None or fleet.is_removed:
-            members = fleet.members if fleet is not None else []
-            fleet = _Fleet(queue.key, template, queue.spec.is_ours, 1, replicas, members)
-            self._fleets[queue.key] = fleet
-        elif fleet.template != template:
+        if fleet is None:
+            fleet = self._fleets[queue.key] = _Fleet(queue.key, template, queue.spec.is_ours, 1, replicas)
+        elif fleet.is_removed:
+            fleet.is_removed, fleet.desired = False, replicas
+        if fleet.template != template:
             fleet.template, fleet.failures, fleet.next_start_at, fleet.unhealthy = template, 0, 0.0, ""
         fleet.is_ours, fleet.slots_each = queue.spec.is_ours, queue.spec.processes
         self._wake.set()
@@ -250,7 +252,7 @@ class ProcessFleet:
             self._wake.clear()
             try:
                 await self._look()
-            except OSError:
+            except Exception:
                 log.exception("Look at local members failed", folder=str(self._folder))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -285,17 +287,21 @@ class ProcessFleet:
             elif member.is_leaving:
                 self._mind_the_grace(member, now)
             elif member.said is not None or now - member.started_at > READY_UNSAID_SECONDS[fleet.is_ours]:
-                member.becomes(MemberPhase.READY, now)
-                fleet.unhealthy = ""
+                self._is_ready(fleet, member, now)
         return len(fleet.members) != before
+
+    def _is_ready(self, fleet: _Fleet, member: _Member, now: float) -> None:
+        if member.phase is not MemberPhase.READY:
+            member.becomes(MemberPhase.READY, now)
+            fleet.unhealthy = ""
 
     def _ended(self, fleet: _Fleet, member: _Member, now: float) -> None:
         member.process.kill()  # what is left below its first process
+        self._forget_old_logs(fleet)
         code, lived = member.process.exit_code, now - member.started_at
         facts = {"member": member.name, "exit_code": code, "seconds": round(lived, 1)}
         if member.is_leaving:
             log.info("Member gone", **facts)
-            self._forget_old_logs(fleet)
             return
         fleet.unhealthy = f"{member.name} ended with {_exit_words(code)}: {member.process.last_words()}"
         log.warning("Member ended unasked", **facts, last_words=member.process.last_words())
@@ -348,7 +354,8 @@ class ProcessFleet:
         uid = uuid.uuid4()
         name = f"{fleet.key.name}-{fleet.started}-{uid.hex[:5]}"
         environment = fleet.template.environment_of(name, str(uid), self._machine)
-        path = self._folder / "logs" / f"{name}.log"
+        path = self._logs_of(fleet.key) / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
         now = self._clock()
         try:
             process = await MemberProcess.start(name, fleet.template.command, environment, path)
@@ -356,9 +363,9 @@ class ProcessFleet:
             fleet.unhealthy = f"{fleet.template.command[0]} cannot be started: {error.strerror}"
             fleet.next_start_at = now + BACK_OFF_SECONDS[1]
             return
-        fleet.members.append(_Member(process, fleet.template, now, since=now))
-        watch = asyncio.create_task(process.wait())
+        watch = asyncio.create_task(process.wait(), name=f"wait for {name}")
         watch.add_done_callback(lambda _: self._wake.set())
+        fleet.members.append(_Member(process, watch, fleet.template, now, since=now))
         log.info("Member started", queue=str(fleet.key), member=name, pid=process.id.pid)
 
     # ------------------------------------------------------------------ the folder
@@ -407,10 +414,13 @@ class ProcessFleet:
             elif now > deadline:
                 signal_session(identity.pid, SIGKILL)
 
+    def _logs_of(self, key: QueueKey) -> Path:
+        return self._folder / "logs" / key.namespace / key.name
+
     def _forget_old_logs(self, fleet: _Fleet) -> None:
         alive = {member.process.log for member in fleet.members}
-        logs = (self._folder / "logs").glob(f"{fleet.key.name}-*.log")
-        gone = sorted((path for path in logs if path not in alive), key=lambda path: path.stat().st_mtime)
+        gone = [path for path in self._logs_of(fleet.key).glob("*.log") if path not in alive]
+        gone.sort(key=lambda path: path.stat().st_mtime)
         for path in gone[:-LOGS_KEPT]:
             path.unlink(missing_ok=True)
 

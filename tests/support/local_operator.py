@@ -66,7 +66,7 @@ class LocalOperator:
     @property
     def worker_logs(self) -> str:
         """What its members wrote."""
-        return "\n".join(path.read_text(errors="replace") for path in (self.state / "logs").glob("*.log"))
+        return "\n".join(path.read_text(errors="replace") for path in (self.state / "logs").rglob("*.log"))
 
     def status(self, name: str) -> dict[str, Any]:
         """The row of one AstridQueue; an empty one until the status file has it."""

@@ -45,7 +45,7 @@ def test_messages_that_come_and_go_alone_are_no_news() -> None:
 def test_the_table_says_what_was_not_read_as_a_dash() -> None:
     """Unknown is not zero."""
     console = Console(file=io.StringIO(), width=140, record=True)
-    console.print(table(replace(SNAPSHOT, rows=(replace(ROW, ready=None),), trouble="x.yaml: is not YAML")))
+    console.print(table(replace(SNAPSHOT, rows=(replace(ROW, ready=None),), note="x.yaml: is not YAML")))
     text = console.export_text()
     assert "–" in text
     assert "2/3 −1" in text
