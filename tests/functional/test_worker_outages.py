@@ -166,3 +166,32 @@ def test_workers_end_with_what_started_them(worker_processes, redis_url):
     wait_until(
         lambda: not any(one.is_running() and one.status() != "zombie" for one in below), 10, "all to end"
     )
+
+
+def test_leaving_in_the_midst_of_work_loses_and_repeats_nothing(worker_processes, redis_url, redis_client):
+    """While workers come and go by SIGTERM, each of many short messages runs exactly once."""
+    from astrid_workers.broker import send
+
+    arguments = ["--queues", "default", "--threads", "4"]
+    environment = {"WORKER_PREFETCH": "16"}
+    names = {f"m{number}" for number in range(600)}
+
+    def start():
+        return worker_processes.start(redis_url, arguments, environment=environment, command=WITH_TEST_ACTORS)
+
+    first, second = start(), start()
+    first.wait_present("default")
+    for name in sorted(names):
+        send("note", "default", name)
+        if len(names) // 3 == int(name[1:]):
+            first.terminate()
+    second.wait_present("default")
+    second.terminate()
+    assert first.process.wait(20) == 0
+    assert second.process.wait(20) == 0
+
+    assert redis_client.hlen("dramatiq:default.msgs") == redis_client.llen("dramatiq:default")
+    start()
+    wait_until(lambda: redis_client.llen("seen") >= len(names), 60, "all to run")
+    wait_until(lambda: redis_client.hlen("dramatiq:default.msgs") == 0, 10, "all to be acknowledged")
+    assert sorted(redis_client.lrange("seen", 0, -1)) == sorted(names)

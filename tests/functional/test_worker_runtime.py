@@ -299,7 +299,9 @@ def test_process_above_its_memory_is_replaced(start, seen, redis_client):
     send("note", "next")
 
     wait_until(lambda: seen()[1:] == ["next"], 30, "the next message on another process")
-    (record,) = worker.presences("default").values()
+    (record,) = wait_until(
+        lambda: worker.presences("default"), 10, "the other process to be present"
+    ).values()
     assert seen()[0] != f"grown {record['pid']}"
     assert "it leaves, to be replaced" in worker.log
 
@@ -355,3 +357,96 @@ def test_health_check_tells_the_truth(start, redis_client):
     answer = message.get_result(backend=get_broker().get_results_backend(), block=True, timeout=10_000)
     assert answer["status"] == "healthy"
     assert all(answer[name]["latency_ms"] >= 0 for name in ("broker", "database", "artifact_store"))
+
+
+def test_retries_follow_the_queue_table(start, redis_client):
+    """Without a variable each queue has its own retries: preprocessing three, notification two."""
+    start(queues=("preprocessing", "notification"), WORKER_RETRY_DELAY="20", WORKER_MAX_RETRY_DELAY="40")
+    send("fail", "p", queue="preprocessing")
+    send("fail", "n", queue="notification")
+
+    for queue, runs in (("preprocessing", 4), ("notification", 3)):
+        wait_until(lambda queue=queue: redis_client.zcard(f"dramatiq:{queue}.XQ"), 30, f"{queue} to give up")
+        assert counters(redis_client, queue)["started"] == runs
+
+
+def test_leaving_worker_gives_back_what_is_delayed(start, seen, redis_client):
+    """A delayed message that a leaving process holds is free for others at once, not when its long task ends."""
+    from dramatiq import Message
+
+    from astrid_workers.broker import get_broker
+
+    worker = start("--threads", "1")
+    send("hold", "long")
+    get_broker().enqueue(Message("default", "note", ("later",), {}, {}), delay=60_000)
+    wait_until(lambda: seen() and not redis_client.llen("dramatiq:default.DQ"), 20, "both to be held")
+
+    worker.terminate()
+    wait_until(lambda: redis_client.llen("dramatiq:default.DQ") == 1, 3, "the delayed message to be back")
+    redis_client.set("release", 1)
+    assert worker.process.wait(20) == 0
+
+
+def test_log_lines_name_their_message(start, seen):
+    """Each line that is logged during a task is a JSON object with the message, queue, actor and attempt."""
+    worker = start(WORKER_MAX_RETRIES="0")
+    message_id = send("fail", "archive")
+    wait_until(lambda: "goes to the dead letters" in worker.log, 20, "the failure to be logged")
+
+    lines = [line for line in worker.log_lines() if line.get("message_id") == message_id]
+    assert lines
+    assert all((line["queue"], line["actor"], line["attempt"]) == ("default", "fail", 1) for line in lines)
+    assert any("archive is away" in str(line.get("exception")) for line in lines)
+
+
+def test_worker_waits_for_its_schema_and_says_so(start, redis_client):
+    """Without its database a worker takes no message, says what it waits for, and still leaves when told."""
+    worker = start(
+        queues=("curation",), wait=False, ASTRID_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"
+    )
+    wait_until(lambda: "Waiting for the database schema" in worker.log, 30, "the wait to be said")
+    assert not redis_client.exists("astrid:dramatiq:presence:curation")
+    assert worker.stop(10) == 0
+
+
+def test_monitor_and_status_see_a_real_worker(start, seen, redis_client, monkeypatch, capsys):
+    """`worker_monitor` and `astrid status` read what real workers publish, from another process."""
+    import argparse
+
+    from astrid_workers.cli import status
+    from astrid_workers.monitoring import worker_monitor
+
+    start("--threads", "2")
+    send("note", "done")
+    send("hold", "long")
+    wait_until(lambda: len(seen()) == 2, 20, "both to run")
+    wait_until(
+        lambda: [one.status for one in worker_monitor.get_all_worker_metrics().values()] == ["busy"],
+        8,
+        "busy",
+    )
+
+    health = worker_monitor.get_worker_health()
+    assert (health["status"], health["total_workers"], health["total_tasks_processed"]) == ("healthy", 1, 1)
+    assert worker_monitor.get_performance_metrics(time_window_hours=1)["total_tasks_processed"] == 1
+    assert worker_monitor.get_queue_status()["total_actors"] >= 9
+    (metrics,) = worker_monitor.get_all_worker_metrics().values()
+    assert metrics.tasks_processed == 1
+    assert metrics.memory_usage > 10
+
+    options = argparse.Namespace(watch=False, every=1.0, json=True, queues=["default"])
+    assert status.main(options) == 0
+    (row,) = json.loads(capsys.readouterr().out)["queues"]
+    assert row["running"] == row["workers"] == row["busy"] == 1
+
+
+def test_stale_presence_is_removed_by_whoever_sees_it(start, redis_client):
+    """A record that is a minute old, or makes no sense, is removed by a worker that lives."""
+    key = "astrid:dramatiq:presence:default"
+    redis_client.hset(
+        key, mapping={"gone:1": json.dumps({"pod": "gone", "beat": 1.0}), "odd:2": json.dumps({"pod": "odd"})}
+    )
+    redis_client.sadd("astrid:dramatiq:drain:default", "gone:1")
+    start()
+    wait_until(lambda: redis_client.hlen(key) == 1, 45, "old records to be removed")
+    assert not redis_client.exists("astrid:dramatiq:drain:default")

@@ -22,6 +22,9 @@ from astrid_workers.numeric_threads import numeric_threads
 #: What each worker process loads.
 APP = "astrid_workers.app"
 
+#: Milliseconds for which Dramatiq hears no signal while its processes boot; 30 s unless told.
+FORK_TIMEOUT_MS = "100"
+
 #: Seconds beyond the longest time limit that a stopping worker is given to finish.
 SHUTDOWN_SLACK_S = 30
 
@@ -46,6 +49,7 @@ class StartPlan:
             APP,
             *("--processes", "1", "--threads", str(self.threads)),
             *("--worker-shutdown-timeout", str(self.shutdown_timeout_ms), "--skip-logging"),
+            *("--worker-fork-timeout", FORK_TIMEOUT_MS),
             *("--queues", *(queue.queue_name for queue in self.queues)),
         ]
 

@@ -81,7 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     the exit status is 0 then, 2 for unusable settings, 1 where none can start.
     """
-    options = build_parser().parse_args(argv)
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.log_level not in LOG_LEVELS:
+        parser.error(f"WORKER_LOG_LEVEL is {options.log_level!r}, must be one of {', '.join(LOG_LEVELS)}")
     try:
         config = get_worker_config()
         if options.processes is not None:

@@ -101,7 +101,7 @@ def test_dramatiq_gets_every_number_explicitly():
     arguments = plan({"WORKER_CONCURRENCY": "3"}, queues=["detection"]).arguments()
     assert arguments == [
         "astrid_workers.app", "--processes", "1", "--threads", "3",
-        "--worker-shutdown-timeout", "1230000", "--skip-logging", "--queues", "detection",
+        "--worker-shutdown-timeout", "1230000", "--skip-logging", "--worker-fork-timeout", "100", "--queues", "detection",
     ]  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from dramatiq.middleware import Middleware
 
 from .fleet_keys import side_client
 
-#: Seconds between two attempts to record, and attempts altogether: a minute.
+#: Seconds between two attempts to record, and attempts altogether: ten minutes.
 RECORD_AGAIN_S = 5.0
-ATTEMPTS = 12
+ATTEMPTS = 120
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 #: Seconds that one command may take before the caller goes on without it.
 SIDE_TIMEOUT_S = 5.0
@@ -79,5 +81,6 @@ def side_client(broker: RedisBroker) -> Any:
         "socket_timeout": SIDE_TIMEOUT_S,
         "socket_connect_timeout": SIDE_TIMEOUT_S,
         "decode_responses": False,
+        "retry": Retry(NoBackoff(), 1),
     }
     return redis.Redis(connection_pool=redis.ConnectionPool(pool.connection_class, **kwargs))

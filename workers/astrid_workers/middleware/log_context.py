@@ -31,7 +31,10 @@ QUIET = (
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Send everything at `level` and above to stderr, one JSON object a line."""
+    """Send everything at `level` and above to stderr, one JSON object a line.
+
+    To the process's own: Dramatiq's replacement of `sys.stderr` shows nothing before all have booted.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -44,7 +47,7 @@ def configure_logging(level: str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],

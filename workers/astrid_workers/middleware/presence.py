@@ -67,20 +67,21 @@ class Presence(Middleware):
             _log.warning("Left without saying so, as Redis does not answer: %s", error)
 
     def _beat_until_stopped(self) -> None:
-        silent = False
+        silent_since: float | None = None
         while not self._stopping.is_set():
             self._held.changed.clear()
             try:
                 self.beat()
-                if silent:
-                    _log.info("Redis answers again; presence goes on")
-                silent = False
             except redis.RedisError as error:
-                if not silent:
+                if silent_since is None:
                     _log.warning("Presence waits for Redis: %s", error)
-                silent = True
+                silent_since = silent_since or time.monotonic()
             except Exception:  # noqa: BLE001 - the beats must go on
                 _log.exception("Presence of %s failed", process_name(self._broker))
+            else:
+                if silent_since is not None:
+                    _log.info("Redis answers again after %.0f s", time.monotonic() - silent_since)
+                silent_since = None
             self._held.changed.wait(BEAT_EVERY_S)
 
     def beat(self) -> None:
@@ -94,7 +95,7 @@ class Presence(Middleware):
                 pipe.hset(presence_key(namespace, queue), process, json.dumps(self.record(queue, now)))
             pipe.zadd(f"{namespace}:__heartbeats__", {self._broker.broker_id: int(now * 1000)}, gt=True)
             pipe.execute()
-        if self._beats % LOOK_FOR_OLD_EVERY == 0:
+        if self._beats % LOOK_FOR_OLD_EVERY == 1:
             self._remove_old(now)
 
     def record(self, queue: str, now: float) -> dict[str, Any]:
