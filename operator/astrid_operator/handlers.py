@@ -75,6 +75,8 @@ async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, sto
         namespaces=namespaces,
         clusterwide=not namespaces,
         standalone=True,
+        # Without it kopf asks for the user's name, which the numeric user of a container need not have.
+        identity="astrid-operator",  # type: ignore[arg-type] # kopf keeps its NewType to itself
         stop_flag=stop,
     )
 
