@@ -19,7 +19,6 @@ from astrid_workers.storage.addresses import is_public
 
 #: Answers after which trying again may help, beside the 5xx.
 _RETRYABLE_STATUS = frozenset({408, 425, 429})
-_CHUNK_BYTES = 1 << 20
 
 
 def resolved(host: str, port: int) -> list[str]:
@@ -99,7 +98,8 @@ class HttpsReader:
         if announced is not None and announced > self.max_bytes:
             raise _too_large(shown, self.max_bytes)
         body = bytearray()
-        for chunk in answer.iter_raw(_CHUNK_BYTES):
+        # As it arrives: gathering chunks of a fixed size would put off the look at the clock.
+        for chunk in answer.iter_raw():
             body += chunk
             if len(body) > self.max_bytes:
                 raise _too_large(shown, self.max_bytes)
