@@ -22,7 +22,7 @@ import structlog
 from astrid_operator.brokers import Brokers
 from astrid_operator.demand import DemandReader
 from astrid_operator.desired import OperatorDefaults
-from astrid_operator.errors import LeadershipLost
+from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
 from astrid_operator.informer import Informer
 from astrid_operator.kubernetes_fleet import (
@@ -72,11 +72,8 @@ def main(options: argparse.Namespace, watch: Watch) -> int:
     log.info("Operator started", **settings.effective())
     try:
         asyncio.run(_run(settings, watch))
-    except LeadershipLost as error:
-        log.error("Leadership lost", error=str(error))  # noqa: TRY400 - an ending, not a bug
-        return 1
-    except OSError as error:
-        log.error("Operator ended", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - an ending
+    except (OperatorError, OSError) as error:
+        log.error("Operator ended", reason=type(error).__name__, error=str(error))  # noqa: TRY400 - an ending
         return 1
     except Exception:
         log.exception("Operator ended unexpectedly")

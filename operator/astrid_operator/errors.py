@@ -109,6 +109,10 @@ class ObjectGone(OperatorError):  # noqa: N818 - named for what happened
     """The object is not there (404): nothing to write to."""
 
 
+class NoCluster(OperatorError):  # noqa: N818 - named for what is missing
+    """Neither the environment nor a file says which cluster to serve."""
+
+
 class WatchesEnded(OperatorError):  # noqa: N818 - named for what happened
     """The informer gave up: without it nothing more would be learned."""
 

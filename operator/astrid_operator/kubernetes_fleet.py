@@ -19,7 +19,14 @@ from kubernetes.aio import client, config
 
 from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND, PLURAL, VERSION, AstridQueue, QueueKey
 from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb
-from astrid_operator.errors import LeadershipLost, NameTaken, ObjectGone, OperatorError, StillLeaving
+from astrid_operator.errors import (
+    LeadershipLost,
+    NameTaken,
+    NoCluster,
+    ObjectGone,
+    OperatorError,
+    StillLeaving,
+)
 from astrid_operator.fleet import EventType, FleetState, Subject
 from astrid_operator.fleet_view import (
     FIELD_MANAGER,
@@ -85,12 +92,16 @@ async def credentials() -> Credentials:
 async def _configuration() -> client.Configuration:
     configuration = client.Configuration()
     configuration.connection_pool_maxsize = 2 * WRITES_AT_A_TIME
-    in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not os.environ.get("KUBECONFIG")
-    if in_cluster:
-        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    else:
-        load = config.load_kube_config(client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
-        await load
+    named = os.environ.get("KUBECONFIG")
+    try:
+        if named or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+            load: Callable[..., Awaitable[Any]] = config.load_kube_config
+            await load(named or None, client_configuration=configuration, persist_config=False)
+        else:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        message = f"No cluster is known: set KUBECONFIG, or run in a pod ({error})"
+        raise NoCluster(message) from error
     return configuration
 
 

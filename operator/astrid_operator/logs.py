@@ -35,6 +35,7 @@ def set_up_logs(level: str, form: str) -> None:
     logging.basicConfig(level=number, handlers=[handler], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(number),

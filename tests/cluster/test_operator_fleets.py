@@ -363,13 +363,15 @@ def test_what_the_api_server_refuses_is_told_in_its_words(served: Served) -> Non
     fleet = served.fleet(replicas=1, scaling={"mode": "Manual"})
     fleet.wait_for_replicas(1)
     good = fleet.deployment["spec"]["template"]
-    fleet.edit(tolerations=[{"key": "gpu", "operator": "Sometimes"}])
+    term = {"matchExpressions": [{"key": "disk", "operator": "Sometimes"}]}
+    rule = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    fleet.edit(affinity={"nodeAffinity": rule})
     stalled = fleet.wait_for("Stalled", "True", "InvalidSpec")
 
-    assert "toleration" in stalled["message"].lower()
+    assert "Sometimes" in stalled["message"]
     assert fleet.deployment["spec"]["template"] == good
 
-    fleet.edit(tolerations=[])
+    fleet.edit(affinity=None)
     fleet.wait_for("Stalled", "False")
 
 
