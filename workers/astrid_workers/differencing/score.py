@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.differencing.model_error import measure_model_error, spread_light
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
 
 BoolImage = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 #: Sky samples below which neither scatter nor background is measured.
 MIN_SAMPLES = 200
 #: Side of the cells in which the score's own median is taken off, pixels.
 MEDIAN_BOX_PX = 192
-#: The scatter at stars is trusted to set the model error only with this many of them.
-MIN_STARS_FOR_MODEL_ERROR = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Score:
     noise_scale: float
     #: Relative error of the models at bright stars that the score takes into account.
     model_error: float
-    #: Scatter of the score at stars before and after that.
+    #: Scatter of the score at stars before that; None with too few stars.
     star_scatter: float | None
     n_sky_samples: int
 
@@ -48,33 +48,36 @@ def make_score(
     sky: BoolImage,
     *,
     astrometric_noise_px: tuple[float, float],
-    gain_scatter: float,
-    stars: tuple[NDArray[np.intp], NDArray[np.intp]],
+    stars: tuple[Floats, Floats],
+    bad: BoolImage,
+    fwhm_px: float,
 ) -> Score:
     """Divide the statistic by its noise.
 
-    `sky` marks empty, measured pixels; `stars` are (y, x) of constant sources, at which the model error is
-    read off.
+    `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' error is
+    read off; `bad` pixels are no evidence. The photons of both frames, the registration's residual and the
+    models' error add in quadrature.
     """
     level = _local_median(parts, sky)
     statistic = parts.statistic - level
-    registration = (
-        np.float32(astrometric_noise_px[0] ** 2) * parts.gradient_x
+    photons = (
+        parts.score_variance
+        + np.float32(astrometric_noise_px[0] ** 2) * parts.gradient_x
         + np.float32(astrometric_noise_px[1] ** 2) * parts.gradient_y
     )
-    photons = parts.score_variance + registration
     noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
-    model_error, scatter = _model_error(statistic, photons, parts.subtracted, stars, gain_scatter)
-    sigma = np.sqrt(photons + np.float32(model_error**2) * parts.subtracted**2)
+    light = spread_light(parts.subtracted, fwhm_px)
+    error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px)
+    sigma = np.sqrt(photons + (error.at(light / np.sqrt(photons)) * light) ** 2)
     return Score(
         np.asarray(statistic / sigma, np.float32),
         np.asarray(sigma / parts.response, np.float32),
         np.asarray(parts.subtracted / sigma, np.float32),
         (level / parts.response * _flux_per_level(parts)).astype(np.float32),
         noise_scale,
-        model_error,
-        scatter,
+        error.typical,
+        error.scatter_before,
         n_samples,
     )
 
@@ -144,31 +147,3 @@ def _scatter(statistic: Float32Image, variance: Float32Image, sky: BoolImage) ->
     values = statistic[sky] / np.sqrt(variance[sky])
     scatter = 1.4826022 * float(np.median(np.abs(values - np.median(values))))
     return (scatter if scatter > 0 else 1.0), n
-
-
-def _model_error(
-    statistic: Float32Image,
-    variance: Float32Image,
-    subtracted: Float32Image,
-    stars: tuple[NDArray[np.intp], NDArray[np.intp]],
-    gain_scatter: float,
-) -> tuple[float, float | None]:
-    """The relative error at which the score's scatter at stars is one, and what that scatter was without
-    it.
-    """
-    y, x = stars
-    if len(y) < MIN_STARS_FOR_MODEL_ERROR:
-        return gain_scatter, None
-    values, light = statistic[y, x], np.abs(subtracted[y, x])
-    noise = np.sqrt(variance[y, x])
-    before = 1.4826022 * float(np.median(np.abs(values / noise)))
-    if before <= 1.0:
-        return 0.0, before
-    low, high = 0.0, 0.5
-    for _ in range(30):
-        middle = (low + high) / 2
-        if 1.4826022 * np.median(np.abs(values) / np.hypot(noise, middle * light)) > 1.0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2, before

@@ -6,10 +6,11 @@ never refuses anything by itself: it says what is wrong, in sentences with numbe
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, special
+from scipy import special
 
 from astrid_workers.differencing.products import Candidates, Difference, Validation
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grow import grow
 from astrid_workers.mask import MaskBit
 
 #: Flags that say artefact.
@@ -78,7 +79,7 @@ def sky_samples(difference: Difference) -> NDArray[np.bool_]:
     strong = np.abs(np.nan_to_num(difference.score)) > SOURCE_SIGMA
     if strong.any():
         reach = int(np.ceil(2 * max(difference.fwhm_science_px, difference.fwhm_reference_px)))
-        sky &= ~ndimage.binary_dilation(strong, iterations=reach)
+        sky &= ~grow(strong, reach)
     return np.asarray(sky)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image, Uint32Image
+from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.psf import Psf
 from astrid_workers.mask import MaskBit
 
@@ -32,7 +33,7 @@ def grow_saturated(image: Float32Image, mask: Uint32Image, psf: Psf, rms: float)
     grown = np.zeros(image.shape, bool)
     if not saturated.any():
         return grown
-    labels, _ = ndimage.label(ndimage.binary_dilation(saturated, iterations=1))
+    labels, _ = ndimage.label(grow(saturated, 1))
     alpha = psf.fwhm_px / (2 * np.sqrt(2 ** (1 / WING_BETA) - 1))
     level = _saturation_level(image, saturated, rms)
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
@@ -53,7 +54,7 @@ def grow_saturated(image: Float32Image, mask: Uint32Image, psf: Psf, rms: float)
 
 def _saturation_level(image: Float32Image, saturated: NDArray[np.bool_], rms: float) -> float:
     """The brightest that unsaturated neighbours of saturated pixels are: the level of a region's rim."""
-    rim = ndimage.binary_dilation(saturated, iterations=2) & ~ndimage.binary_dilation(saturated, iterations=1)
+    rim = grow(saturated, 2) & ~grow(saturated, 1)
     values = image[rim]
     return float(np.percentile(values, 75)) if values.size else 100 * rms
 

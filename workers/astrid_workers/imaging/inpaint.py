@@ -9,34 +9,58 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grow import grow
 
 BoolImage = NDArray[np.bool_]
 
-#: Kernel sigmas, in pixels, of the successive passes that fill a hole from its rim inwards.
-_SIGMAS = (1.0, 3.0, 9.0)
-#: Share of the kernel's weight that must come from measured pixels before a pass may fill a pixel.
-_ENOUGH = 0.05
+#: Reach and sigma of the kernel with which a rim is filled from what is known, pixels.
+_REACH, _SIGMA = 3, 1.5
+#: Share of the kernel's weight that must be known before a pixel is filled in this round.
+_ENOUGH = 0.2
+#: Each round fills the next rim inwards and fades towards the sky, so that wide holes end at 0.
+_ROUNDS, _FADE = 24, 0.95
 
 
 def fill_smoothly(image: Float32Image, hole: BoolImage) -> Float32Image:
-    """A copy of float32 `image` with `hole` filled by normalised Gaussian averages of what surrounds it.
+    """A copy of float32 `image` with `hole` filled from its rim inwards by Gaussian averages of what is
+    known.
 
-    Narrow kernels fill the rim, wider ones the middle; what even the widest does not reach is 0 (the sky of a
-    background-subtracted image). Only the neighbourhood of holes is computed.
+    The values fade with depth; what lies deeper than about `_ROUNDS` pixels is 0, the sky of a
+    background-subtracted image. Only pixels of holes are computed.
     """
-    filled = np.where(hole, np.float32(0), image)
-    for window in _windows(hole):
-        part, left = filled[window], hole[window].copy()
-        known = (~left).astype(np.float32)
-        for sigma in _SIGMAS:
-            if not left.any():
-                break
-            weight = ndimage.gaussian_filter(known, sigma, mode="nearest", truncate=3)
-            value = ndimage.gaussian_filter(part * known, sigma, mode="nearest", truncate=3)
-            reached = left & (weight > _ENOUGH)
-            part[reached] = value[reached] / weight[reached]
-            left &= ~reached
-    return filled
+    filled = np.pad(np.where(hole, np.float32(0), image), _REACH)
+    if hole.any():
+        _fill_rims(filled, np.pad(~hole, _REACH), hole)
+    return np.ascontiguousarray(filled[_REACH:-_REACH, _REACH:-_REACH])
+
+
+def _fill_rims(filled: Float32Image, known: BoolImage, hole: BoolImage) -> None:
+    """Fill in place, round by round; `filled` and `known` are padded by the kernel's reach."""
+    width = filled.shape[1]
+    rows, columns = np.nonzero(hole & grow(~hole, _ROUNDS))
+    todo = (rows + _REACH) * width + columns + _REACH
+    axis = np.arange(-_REACH, _REACH + 1)
+    offsets = (axis[:, None] * width + axis[None, :]).ravel()
+    weights = np.exp(-0.5 * (axis[:, None] ** 2 + axis[None, :] ** 2) / _SIGMA**2).ravel().astype(np.float32)
+    weights /= weights.sum()
+    touching = np.array([-1, 1, -width, width])
+    values, is_known = filled.ravel(), known.ravel()
+    fade = np.float32(1.0)
+    for _ in range(_ROUNDS):
+        at_rim = is_known[todo[:, None] + touching].any(axis=1)
+        rim = todo[at_rim]
+        if rim.size == 0:
+            break
+        around = rim[:, None] + offsets
+        share = is_known[around] * weights
+        total = share.sum(axis=1)
+        ready = total > _ENOUGH
+        values[rim[ready]] = fade * (share[ready] * values[around[ready]]).sum(axis=1) / total[ready]
+        is_known[rim[ready]] = True
+        if not ready.any():
+            break
+        todo = todo[~is_known[todo]]
+        fade = np.float32(_FADE)
 
 
 def fill_pair(
@@ -76,24 +100,3 @@ def _filled_across(
     both = hole & other_hole
     smooth = fill_smoothly(image, hole) if both.any() else image
     return np.where(both, smooth, np.where(hole, across, image)).astype(np.float32)
-
-
-def _windows(hole: BoolImage) -> list[tuple[slice, slice]]:
-    """Boxes around the holes with room for the widest kernel; one box for the whole frame when they are
-    many.
-    """
-    labels, count = ndimage.label(ndimage.binary_dilation(hole, iterations=6))
-    if count == 0:
-        return []
-    margin = int(3 * max(_SIGMAS))
-    found = ndimage.find_objects(labels)
-    area = sum((s[0].stop - s[0].start + 2 * margin) * (s[1].stop - s[1].start + 2 * margin) for s in found)
-    if area > hole.size:
-        return [(slice(0, hole.shape[0]), slice(0, hole.shape[1]))]
-    return [
-        (
-            slice(max(s[0].start - margin, 0), s[0].stop + margin),
-            slice(max(s[1].start - margin, 0), s[1].stop + margin),
-        )
-        for s in found
-    ]

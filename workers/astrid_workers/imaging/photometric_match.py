@@ -6,7 +6,7 @@ reference convolved with the science PSF), where the identity holds for any cons
 at any seeing. Never resamples a frame, and never uses apertures: on unequal PSFs they are wrong by per cents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,19 @@ Floats = NDArray[np.float64]
 MIN_SOURCES = 3
 #: Sources needed for gain, shift and width to vary over the frame with order 1 and 2.
 MIN_SOURCES_FOR_ORDER = {1: 20, 2: 60}
-#: More sources than this only cost time.
-MAX_SOURCES = 400
+#: More sources than this, or than this per megapixel of a large frame, only cost time.
+MAX_SOURCES, MAX_PER_MPIX = 300, 150
 #: Relative error that no source is trusted beyond: colours, flat fields, PSF models.
 MODEL_ERROR = 0.005
 #: What is known before of a change of width (second moments, px²) and of a residual shift (px).
 WIDTH_PRIOR_PX2 = 0.3
+#: Sources needed for a map of what the polynomial leaves, its bandwidths in mean distances of sources, and
+#: the share of the scatter that it must fall below to be used.
+MIN_SOURCES_FOR_MAP = 30
+BANDWIDTHS = (0.8, 1.2, 2.0, 3.5)
+WORTHWHILE = 0.9
+#: Steps of the linearised fit, with the sources that disagree left out of the next one.
+ITERATIONS = 3
 #: Columns of the local fit: gain, shift x and y, second moments xx, xy, yy.
 N_LOCAL = 6
 
@@ -58,11 +65,17 @@ class PhotometricMatch:
     #: Places of the sources that were used, pixels.
     x: Floats
     y: Floats
+    #: What neighbouring sources agree on beyond the polynomial.
+    residual: "ResidualMap"
 
     def at(self, x: float, y: float) -> Floats:
         """Gain, shift x, shift y, xx, xy, yy at a position: float64 `(6,)`."""
         terms = polynomial(np.array([x]), np.array([y]), self.frame_shape, self.order)[0]
-        return np.asarray(terms @ self.coefficients)
+        local = np.asarray(terms @ self.coefficients)
+        beyond = self.residual.at(np.array([x]), np.array([y]))[0]
+        local[0] *= 1 + beyond[0]
+        local[1:3] += beyond[1:]
+        return local
 
     def transfer(self, x: float, y: float, size: tuple[int, int]) -> NDArray[np.complexfloating]:
         """κ at a position as rfft2 coefficients of a `(ny, nx)` grid, complex64."""
@@ -109,6 +122,45 @@ def measure_match(
         (o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(stamps.x) >= n and o <= max_order), default=0
     )
     return _fit(stamps, order, (science.shape[0], science.shape[1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualMap:
+    """Local means of what sources want beyond the polynomial: relative gain, shift x, shift y.
+
+    Gaussian-weighted, shrunk towards zero by the sources' own errors; a bandwidth of 0 switches a column off.
+    """
+
+    x: Floats
+    y: Floats
+    #: float64 `(n, 3)`.
+    steps: Floats
+    errors: Floats
+    #: Scatter of the field itself, per column, and the sigma of the weights, pixels.
+    scatter: Floats
+    bandwidth_px: Floats
+
+    def at(self, x: Floats, y: Floats) -> Floats:
+        """The field at positions: float64 `(m, 3)`."""
+        distance2 = (x[:, None] - self.x[None, :]) ** 2 + (y[:, None] - self.y[None, :]) ** 2
+        return self._field(distance2, leave_out=False)
+
+    def left_out(self) -> Floats:
+        """The field at each source as all others see it: float64 `(n, 3)`."""
+        distance2 = (self.x[:, None] - self.x[None, :]) ** 2 + (self.y[:, None] - self.y[None, :]) ** 2
+        return self._field(distance2, leave_out=True)
+
+    def _field(self, distance2: Floats, *, leave_out: bool) -> Floats:
+        field = np.zeros((len(distance2), self.steps.shape[1]))
+        for column, (bandwidth, scatter) in enumerate(zip(self.bandwidth_px, self.scatter, strict=True)):
+            if bandwidth <= 0 or scatter <= 0:
+                continue
+            near = np.exp(-0.5 * distance2 / bandwidth**2)
+            if leave_out:
+                np.fill_diagonal(near, 0.0)
+            weight = near / (self.errors[:, column] ** 2 + 0.25 * scatter**2)
+            field[:, column] = (weight @ self.steps[:, column]) / (weight.sum(axis=1) + 1 / scatter**2)
+        return field
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,7 +237,7 @@ def _error_factors(
 def _usable(
     places: tuple[Floats, Floats], bad: NDArray[np.bool_], reach: int, half: int
 ) -> tuple[Floats, Floats]:
-    """Places whole within the frame, without a bad pixel within reach, the first `MAX_SOURCES` of them."""
+    """Places whole within the frame, without a bad pixel within reach, the first ones if they are many."""
     x, y = (np.asarray(axis, float) for axis in places)
     inside = (np.rint(x) >= half) & (np.rint(x) < bad.shape[1] - half)
     inside &= (np.rint(y) >= half) & (np.rint(y) < bad.shape[0] - half)
@@ -194,7 +246,8 @@ def _usable(
     rows = np.rint(y).astype(int)[:, None, None] + offsets[None, :, None]
     columns = np.rint(x).astype(int)[:, None, None] + offsets[None, None, :]
     whole = ~bad[rows, columns].any(axis=(1, 2))
-    return x[whole][:MAX_SOURCES], y[whole][:MAX_SOURCES]
+    most = max(MAX_SOURCES, round(MAX_PER_MPIX * bad.size / 1e6))
+    return x[whole][:most], y[whole][:most]
 
 
 def _psf_hats(psf: Psf, x: Floats, y: Floats, padded: int) -> NDArray[np.complexfloating]:
@@ -221,20 +274,20 @@ def stamp_hat(stamp: Stamp, size: tuple[int, int]) -> NDArray[np.complexfloating
 
 
 def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> PhotometricMatch:
-    """Linearise about the last κ three times, dropping sources that disagree, then measure what is left."""
+    """Linearise about the last κ, drop sources that disagree, again; then measure what is left."""
     n = len(stamps.x)
     basis = polynomial(stamps.x, stamps.y, frame_shape, order)
     coefficients = np.zeros((basis.shape[1], N_LOCAL))
     coefficients[0, 0] = _first_gain(stamps)
     kept = np.ones(n, bool)
-    for _ in range(4):
-        normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
+    normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
+    for _ in range(ITERATIONS):
         coefficients = coefficients + _solve_global(normal[kept], right[kept], basis[kept], coefficients)
-        steps, errors = _solve_each(
-            *_normal_equations(stamps, basis @ coefficients)[:2], basis @ coefficients
-        )
+        local = basis @ coefficients
+        normal, right, misfit = _normal_equations(stamps, local)
+        steps, errors = _solve_each(normal, right, local)
         errors *= stamps.error_factors
-        kept = _agreeing(steps, errors, basis @ coefficients, misfit)
+        kept = _agreeing(steps, errors, local, misfit)
         if np.count_nonzero(kept) < MIN_SOURCES:
             kept = np.ones(n, bool)
     return _measured(stamps, basis, coefficients, kept, steps, errors, order, frame_shape)
@@ -256,13 +309,13 @@ def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, F
     """Per source: normal matrix `(n, 6, 6)`, right side `(n, 6)` and reduced chi², pedestal projected out."""
     size = stamps.matched_science.shape[1]
     padded = stamps.matched_reference_hat.shape[1]
-    omega_y = 2 * np.pi * fft.fftfreq(padded)[:, None]
-    omega_x = 2 * np.pi * fft.rfftfreq(padded)[None, :]
+    omega_y = (2 * np.pi * fft.fftfreq(padded)[:, None]).astype(np.float32)
+    omega_x = (2 * np.pi * fft.rfftfreq(padded)[None, :]).astype(np.float32)
     normal, right = np.zeros((len(local), N_LOCAL, N_LOCAL)), np.zeros((len(local), N_LOCAL))
     chi2 = np.zeros(len(local))
     factors = np.stack(
         np.broadcast_arrays(
-            np.ones_like(omega_x + 0 * omega_y, dtype=complex),
+            np.ones_like(omega_x + 0 * omega_y, dtype=np.complex64),
             -1j * omega_x,
             -1j * omega_y,
             -(omega_x**2),
@@ -273,9 +326,8 @@ def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, F
     inner = stamps.inner.ravel()
     for i, row in enumerate(local):
         kernel = transfer_function(row, (padded, padded)) * stamps.matched_reference_hat[i]
-        design = fft.irfft2(factors * kernel, s=(padded, padded))[:, :size, :size].reshape(N_LOCAL, -1)[
-            :, inner
-        ]
+        shapes = fft.irfft2(factors * kernel, s=(padded, padded))[:, :size, :size]
+        design = shapes.reshape(N_LOCAL, -1)[:, inner].astype(np.float64)
         model = design[0].copy()
         design[0] /= row[0]
         variance = (stamps.variance_science[i] + row[0] ** 2 * stamps.variance_reference[i]).ravel()[inner]
@@ -361,10 +413,14 @@ def _measured(
 ) -> PhotometricMatch:
     local = basis @ coefficients
     used = np.flatnonzero(kept)
-    gain_pull, gain_error = steps[used, 0] / local[used, 0], errors[used, 0] / local[used, 0]
-    gain_scatter = excess_scatter(gain_pull, np.sqrt(np.maximum(gain_error**2, 1e-12)))
-    weights = 1 / np.maximum(gain_error**2 + gain_scatter**2, 1e-12)
-    shifts = [excess_scatter(steps[used, k], errors[used, k]) for k in (1, 2)]
+    x, y = stamps.x[used], stamps.y[used]
+    scale = np.stack([local[used, 0], np.ones(len(used)), np.ones(len(used))], axis=1)
+    steps, errors = steps[used] / scale, np.maximum(errors[used] / np.abs(scale), 1e-6)
+    residual = _residual_map(x, y, steps, errors, frame_shape)
+    left = steps - residual.left_out()
+    gain_scatter, *shifts = (excess_scatter(left[:, k], errors[:, k]) for k in range(3))
+    weights = 1 / (errors[:, 0] ** 2 + gain_scatter**2)
+    moves = local[used, 1:3] + residual.at(x, y)[:, 1:]
     return PhotometricMatch(
         coefficients,
         order,
@@ -373,9 +429,30 @@ def _measured(
         float(abs(coefficients[0, 0]) / np.sqrt(weights.sum())),
         (shifts[0], shifts[1]),
         gain_scatter,
-        float(np.max(np.hypot(local[used, 1], local[used, 2]))),
+        float(np.max(np.hypot(moves[:, 0], moves[:, 1]))),
         len(used),
         int(len(kept) - len(used)),
-        stamps.x[used],
-        stamps.y[used],
+        x,
+        y,
+        residual,
     )
+
+
+def _residual_map(
+    x: Floats, y: Floats, steps: Floats, errors: Floats, frame_shape: tuple[int, int]
+) -> ResidualMap:
+    """The bandwidth per column at which each source is best foretold by the others; 0 where none helps."""
+    scatter = np.array([excess_scatter(steps[:, k], errors[:, k]) for k in range(3)])
+    off = ResidualMap(x, y, steps, errors, scatter, np.zeros(3))
+    if len(x) < MIN_SOURCES_FOR_MAP:
+        return off
+    spacing = float(np.sqrt(frame_shape[0] * frame_shape[1] / len(x)))
+    best, least = np.zeros(3), scatter * WORTHWHILE
+    for factor in BANDWIDTHS:
+        trial = replace(off, bandwidth_px=np.full(3, factor * spacing))
+        left = steps - trial.left_out()
+        for k in range(3):
+            remaining = excess_scatter(left[:, k], errors[:, k])
+            if remaining < least[k]:
+                best[k], least[k] = factor * spacing, remaining
+    return replace(off, bandwidth_px=best)

@@ -42,6 +42,8 @@ WEIGHT_SNR = 2000.0
 PEDESTAL_PRIOR_SIGMA = 0.005
 #: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
 PEDESTAL_IN_STACK_NOISE = 0.1
+#: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
+RING_PX, RING_STARS = 1.0, 100
 #: What is known of a Moffat's exponent before it is fitted: mean and sigma.
 BETA_PRIOR = (3.2, 0.7)
 #: Exponent of the fallback Moffat: atmospheric PSFs have 2.5 to 4.5.
@@ -265,6 +267,7 @@ class _Stack:
         self.raw, self.noise, self.good, self.snr = data, noise, good, snr
         self.ix, self.iy = np.rint(x), np.rint(y)
         self.x, self.y = x.astype(float), y.astype(float)
+        self.sky_noise = np.median(noise, axis=(1, 2))
         self.half = data.shape[1] // 2
         axis = np.arange(-self.half, self.half + 1.0)
         self.radius = np.hypot(axis[:, None], axis[None, :])
@@ -297,7 +300,20 @@ class _Stack:
         return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
 
     def keep(self, which: NDArray[np.bool_]) -> None:
-        for name in ("raw", "noise", "good", "snr", "ix", "iy", "x", "y", "flux", "pedestal", "centred"):
+        for name in (
+            "raw",
+            "noise",
+            "good",
+            "snr",
+            "ix",
+            "iy",
+            "x",
+            "y",
+            "flux",
+            "pedestal",
+            "centred",
+            "sky_noise",
+        ):
             setattr(self, name, getattr(self, name)[which])
 
     def refine(self, fwhm: float) -> None:
@@ -307,7 +323,9 @@ class _Stack:
             self._recentre(model, fwhm)
             if len(self) < MIN_STARS_FOR_STACK:
                 return
-            model = _with_wings(self._mean(), self.radius, fwhm)
+            stamps, weights = self._normalised()
+            mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+            model = _with_wings(mean - _skew(mean, stamps, weights, self.radius, fwhm), self.radius, fwhm)
             model /= model.sum()
         self._recentre(model, fwhm)
 
@@ -320,7 +338,7 @@ class _Stack:
         self.centred = self._shifted()
         for i in range(len(self)):
             weight = (self.good[i] & near) / self.noise[i] ** 2
-            held = np.array([0, 0, 0, 1 / (PEDESTAL_PRIOR_SIGMA * float(np.median(self.noise[i]))) ** 2])
+            held = np.array([0, 0, 0, 1 / (PEDESTAL_PRIOR_SIGMA * self.sky_noise[i]) ** 2])
             for _ in range(2):
                 solution = _solve(design, self.centred[i], weight, held)
                 residual = self.centred[i] - np.tensordot(solution, design, axes=1)
@@ -361,11 +379,6 @@ class _Stack:
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
 
-    def _mean(self) -> Stamps:
-        stamps, weights = self._normalised()
-        mean: Stamps = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
-        return mean
-
     def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
         """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1,
         0, 0, …
@@ -378,8 +391,9 @@ class _Stack:
         ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
         normal += ridge[..., None, None] * np.eye(basis.shape[1])
         terms = np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
-        terms[0] = _with_wings(terms[0], self.radius, fwhm)
-        fade = np.clip((3.0 * fwhm - self.radius) / fwhm, 0.0, 1.0)
+        skew = _skew(terms[0], stamps, weights, self.radius, fwhm)
+        terms[0] = _with_wings(terms[0] - skew, self.radius, fwhm)
+        fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
         terms[1:] *= fade
         terms /= terms[0].sum()
         return terms
@@ -395,6 +409,29 @@ def _solve(design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float6
     normal[np.diag_indices(len(design))] *= 1 + 1e-9
     normal[np.diag_indices(len(design))] += held + 1e-30
     return np.asarray(np.linalg.solve(normal, weighted @ data.ravel()))
+
+
+def _skew(stack: Stamps, stamps: Stamps, weights: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+    """By how much faint neighbours raise the rings of a stack: its pixels less those of the median star.
+
+    Zero inside one FWHM, where neighbours would have been seen.
+    """
+    ring = np.rint(radius / RING_PX).astype(int)
+    raised = np.zeros_like(stack)
+    best = np.argsort(-weights.sum(axis=(1, 2)))[:RING_STARS]
+    for number in range(int(np.ceil(fwhm / RING_PX)), int(ring.max()) + 1):
+        pixels = ring == number
+        values, share = (stamps[best][:, pixels] - stack[pixels]).ravel(), weights[best][:, pixels].ravel()
+        if np.count_nonzero(share) < 50:
+            continue
+        raised[pixels] = -_weighted_median(values, share)
+    return raised
+
+
+def _weighted_median(values: Stamps, weights: Stamps) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:

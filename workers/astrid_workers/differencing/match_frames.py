@@ -1,0 +1,132 @@
+"""How two measured frames are brought together: their noise, the sources they share, the kernels that match
+them.
+
+Owns the choice of the algorithm and of the sources that match; never subtracts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.differencing.alard_lupton import Unmatched, fit_kernel
+from astrid_workers.differencing.measure import Measured, calm
+from astrid_workers.differencing.products import Algorithm, DifferenceOptions, Requested
+from astrid_workers.differencing.tiles import Matching
+from astrid_workers.differencing.zogy import Zogy
+from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.noise_model import NoiseModel, measure_noise
+from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
+from astrid_workers.imaging.psf import Psf
+
+BoolImage = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Pair = tuple[Measured, Measured]
+
+#: Sources of this signal-to-noise ratio and above match the frames.
+MATCH_SNR = 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """Two frames on one grid and what makes them equal but for what changed."""
+
+    #: Unusable in either frame.
+    bad: BoolImage
+    #: Empty in both frames.
+    sky: BoolImage
+    noise: tuple[NoiseModel, NoiseModel]
+    #: Variance planes scaled to the scatter that the sky really has.
+    variance: tuple[Float32Image, Float32Image]
+    match: PhotometricMatch
+    matching: Matching
+    #: science = flux_scale × reference, as the algorithm measures it.
+    flux_scale: float
+    algorithm: Algorithm
+    why: str
+
+
+def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
+    """Noise, photometric match and matching kernels of (science, reference) on one grid.
+
+    Raises `SubtractionRefused` with the numbers when too few sources are bright in both.
+    """
+    bad = seen[0].unusable | seen[1].unusable
+    sky = ~(bad | seen[0].background.sources | seen[1].background.sources)
+    noise = (_noise(seen[0], sky), _noise(seen[1], sky))
+    variance = (_corrected(seen[0], noise[0]), _corrected(seen[1], noise[1]))
+    places = match_places(seen)
+    match = measure_match(
+        seen[0].image,
+        seen[1].image,
+        variance,
+        bad,
+        (seen[0].psf, seen[1].psf),
+        places,
+        max_order=options.max_match_order,
+    )
+    algorithm, why = choose_algorithm(options.algorithm, seen[0].psf, seen[1].psf, match.n_sources)
+    matching, flux_scale = _matching(algorithm, seen, variance, bad, places, match, options)
+    return Matched(bad, sky, noise, variance, match, matching, flux_scale, algorithm, why)
+
+
+def choose_algorithm(
+    requested: Requested, science: Psf, reference: Psf, n_sources: int
+) -> tuple[Algorithm, str]:
+    """The algorithm and why, from what was measured."""
+    if requested != "auto":
+        return requested, f"{requested} was asked for"
+    named = (("science", science), ("reference", reference))
+    fallback = [name for name, psf in named if psf.model == "moffat"]
+    counts = f"{science.n_stars} and {reference.n_stars}"
+    if fallback:
+        return "classic", (
+            f"classic, because too few clean stars ({counts}) gave the {' and the '.join(fallback)} frame no "
+            f"PSF and a kernel needs none; {n_sources} sources matched"
+        )
+    return "zogy", (
+        f"zogy, because both PSFs were measured ({counts} stars; FWHM {science.fwhm_px:.2f} and "
+        f"{reference.fwhm_px:.2f} px); {n_sources} sources matched"
+    )
+
+
+def match_places(seen: Pair) -> tuple[Floats, Floats]:
+    """x and y of the bright sources of the frame that sees more of them, strongest first."""
+    best = max(seen, key=lambda m: int(np.count_nonzero(m.stars.snr > MATCH_SNR)))
+    bright = np.flatnonzero(best.stars.snr > MATCH_SNR)
+    order = bright[np.argsort(-best.stars.flux[bright])]
+    return np.asarray(best.stars.x[order], float), np.asarray(best.stars.y[order], float)
+
+
+def _noise(measured: Measured, sky: BoolImage) -> NoiseModel:
+    return measure_noise(measured.image, measured.variance, sky & calm(measured))
+
+
+def _corrected(measured: Measured, noise: NoiseModel) -> Float32Image:
+    return measured.variance * np.float32(noise.variance_ratio)
+
+
+def _matching(
+    algorithm: Algorithm,
+    seen: Pair,
+    variance: tuple[Float32Image, Float32Image],
+    bad: BoolImage,
+    places: tuple[Floats, Floats],
+    match: PhotometricMatch,
+    options: DifferenceOptions,
+) -> tuple[Matching, float]:
+    """The transfer functions of the algorithm, and science over reference flux as it measures it."""
+    if algorithm == "zogy":
+        return Zogy(seen[0].psf, seen[1].psf, match), match.flux_scale
+    if algorithm == "none":
+        return Unmatched(match.flux_scale), match.flux_scale
+    kernel = fit_kernel(
+        seen[0].image,
+        seen[1].image,
+        variance,
+        bad,
+        (seen[0].psf.fwhm_px, seen[1].psf.fwhm_px),
+        places,
+        max_order=options.max_match_order,
+    )
+    return kernel, kernel.flux_scale

@@ -1,0 +1,92 @@
+"""One frame as a subtraction needs it: sky taken off, noise and stars known, PSF measured.
+
+Owns what is measured on a single frame before it meets the other; never compares two frames.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.frame import Float32Image, Frame
+from astrid_workers.imaging.background import Background, estimate_background
+from astrid_workers.imaging.grow import grow
+from astrid_workers.imaging.psf import Psf, measure_psf
+from astrid_workers.imaging.stars import Stars, find_stars
+from astrid_workers.mask import UNUSABLE
+
+BoolImage = NDArray[np.bool_]
+
+#: Pixels around sources that are not sky, and the sky pixels needed to say how it lies.
+SKY_MARGIN_PX, MIN_SKY_PIXELS = 5, 2000
+#: A pixel's variance is at least this share of the sky's: a hole in a variance plane is no certainty.
+VARIANCE_FLOOR = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sky:
+    """Background and sources of a frame on its own grid."""
+
+    background: Background
+    stars: Stars
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A frame without its sky. Arrays `[y, x]` share one shape; `unusable` pixels hold 0."""
+
+    image: Float32Image
+    #: Finite everywhere; the sky's where a pixel is unusable.
+    variance: Float32Image
+    unusable: BoolImage
+    background: Background
+    stars: Stars
+    psf: Psf
+
+
+def sky_of(frame: Frame, options: DifferenceOptions) -> Sky:
+    """Background and sources of a frame."""
+    background = estimate_background(frame.science, unusable_pixels(frame), box_px=options.background_box_px)
+    return Sky(background, find_stars(frame.science, background, frame.mask))
+
+
+def measure_frame(
+    frame: Frame, options: DifferenceOptions, sky: Sky | None = None, stars: Stars | None = None
+) -> Measured:
+    """Everything about one frame; `sky` or `stars` may be handed in where they are known already."""
+    unusable = unusable_pixels(frame)
+    if sky is None:
+        background = estimate_background(frame.science, unusable, box_px=options.background_box_px)
+    else:
+        background, stars = sky.background, sky.stars
+    if stars is None:
+        stars = find_stars(frame.science, background, frame.mask)
+    level = background.level + np.float32(_left_over(frame.science, background, unusable))
+    image = np.where(unusable, np.float32(0), frame.science - level)
+    floor = np.float32(VARIANCE_FLOOR * background.rms_median**2)
+    variance = np.maximum(np.where(unusable, background.rms**2, frame.variance), floor).astype(np.float32)
+    psf = measure_psf(image, variance, unusable, stars, max_order=options.max_psf_order)
+    return Measured(image, variance, unusable, background, stars, psf)
+
+
+def unusable_pixels(frame: Frame) -> BoolImage:
+    """Masked as useless, or without a finite variance."""
+    return np.asarray(((frame.mask & np.uint32(UNUSABLE)) != 0) | ~np.isfinite(frame.variance))
+
+
+def calm(measured: Measured) -> BoolImage:
+    """Pixels without a masked neighbour: blends and bleeds leave their trace around masks."""
+    return ~grow(measured.unusable, 2)
+
+
+def _left_over(image: Float32Image, background: Background, unusable: BoolImage) -> float:
+    """Clipped mean of what the mesh leaves on sky well away from sources.
+
+    A mode is below the mean of photon noise, and a sky without its highest pixels is too low: 0.02 sigma
+    together, which under a PSF's wings is a per cent of a faint star.
+    """
+    sky = ~grow(background.sources | unusable, SKY_MARGIN_PX)
+    values = (image - background.level)[sky]
+    values = values[np.abs(values) < 4 * background.rms_median]
+    return float(values.mean(dtype=np.float64)) if values.size > MIN_SKY_PIXELS else 0.0

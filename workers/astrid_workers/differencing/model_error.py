@@ -1,0 +1,121 @@
+"""How wrong PSFs, kernels and gains are at bright sources, read off the difference at those sources.
+
+Owns one measured relation, the relative error as a function of a source's significance, that the score adds
+to its noise where light was subtracted; never looks at empty sky.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from astrid_workers.frame import Float32Image
+
+Floats = NDArray[np.float64]
+BoolImage = NDArray[np.bool_]
+
+#: Stars needed to say anything, and per group of brightness.
+MIN_STARS, MIN_GROUP, MAX_GROUPS = 8, 25, 4
+#: Sources below this significance say nothing of models.
+MIN_SIGNIFICANCE = 15.0
+#: Places at a star where its residual is looked for: the centre and a ring at half a FWHM.
+RING = 8
+#: Median and 90th percentile of the largest of a star's nine values in pure noise, sigma (correlated as
+#: scores are).
+NOISE_MEDIAN, NOISE_HIGH = 1.43, 2.31
+#: How far a group of n stars may exceed that by chance, times 1 / sqrt(n).
+CHANCE = 0.7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelError:
+    """Relative error of the models against the significance of the light that was subtracted."""
+
+    #: Natural logarithms of significances, ascending, and the errors there; constant beyond the ends.
+    log_significance: Floats
+    error: Floats
+    #: Median over the groups.
+    typical: float
+    #: Scatter of the score at stars without it; None when too few stars were there.
+    scatter_before: float | None
+
+    def at(self, significance: Float32Image) -> Float32Image:
+        """The relative error where light of this significance (sigma) was subtracted."""
+        if len(self.error) < 2:
+            return np.full_like(significance, self.error[0])
+        table = np.log(np.maximum(significance, 1.0))
+        return np.interp(table, self.log_significance, self.error).astype(np.float32)
+
+
+def spread_light(subtracted: Float32Image, fwhm_px: float) -> Float32Image:
+    """The light under the score's kernel, spread to where a wrong profile of it shows: the maximum within
+    FWHM / 2.
+    """
+    reach = max(1, round(fwhm_px / 2))
+    spread: Float32Image = ndimage.maximum_filter(np.abs(subtracted), 2 * reach + 1, mode="nearest")
+    return spread
+
+
+def measure_model_error(
+    statistic: Float32Image,
+    variance: Float32Image,
+    light: Float32Image,
+    stars: tuple[Floats, Floats],
+    bad: BoolImage,
+    fwhm_px: float,
+) -> ModelError:
+    """The error at which stars' residuals are what noise alone would make, by groups of brightness."""
+    largest, significance = _residuals(statistic, variance, light, stars, bad, fwhm_px)
+    enough = significance > MIN_SIGNIFICANCE
+    largest, significance = largest[enough], significance[enough]
+    if len(largest) < MIN_STARS:
+        return ModelError(np.zeros(1), np.zeros(1), 0.0, None)
+    order = np.argsort(significance)
+    groups = np.array_split(order, int(np.clip(len(order) // MIN_GROUP, 1, MAX_GROUPS)))
+    centres = np.array([float(np.median(np.log(significance[g]))) for g in groups])
+    errors = np.array([_explaining(largest[g], significance[g]) for g in groups])
+    before = float(np.median(largest) / NOISE_MEDIAN)
+    return ModelError(centres, errors, float(np.median(errors)), before)
+
+
+def _residuals(
+    statistic: Float32Image,
+    variance: Float32Image,
+    light: Float32Image,
+    stars: tuple[Floats, Floats],
+    bad: BoolImage,
+    fwhm_px: float,
+) -> tuple[Floats, Floats]:
+    """Per star: its largest |statistic| / sigma at centre and ring, and the significance of its light."""
+    x, y = stars
+    angles = np.arange(RING) * 2 * np.pi / RING
+    dx = np.concatenate([[0.0], np.cos(angles) * fwhm_px / 2])
+    dy = np.concatenate([[0.0], np.sin(angles) * fwhm_px / 2])
+    columns = np.clip(np.rint(x[:, None] + dx).astype(int), 0, statistic.shape[1] - 1)
+    rows = np.clip(np.rint(y[:, None] + dy).astype(int), 0, statistic.shape[0] - 1)
+    whole = ~bad[rows, columns].any(axis=1)
+    rows, columns = rows[whole], columns[whole]
+    sigma = np.sqrt(variance[rows, columns].astype(float))
+    largest = np.abs(statistic[rows, columns] / sigma).max(axis=1)
+    return largest, light[rows[:, 0], columns[:, 0]] / sigma[:, 0]
+
+
+def _explaining(largest: Floats, significance: Floats) -> float:
+    """The smallest relative error with which median and 90th percentile of residuals are no more than
+    noise's.
+    """
+
+    slack = 1 + CHANCE / np.sqrt(len(largest))
+
+    def excess(error: float) -> bool:
+        pulls = largest / np.hypot(1.0, error * significance) / slack
+        return bool(np.median(pulls) > NOISE_MEDIAN or np.percentile(pulls, 90) > NOISE_HIGH)
+
+    if not excess(0.0):
+        return 0.0
+    low, high = 0.0, 0.5
+    for _ in range(25):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) else (low, middle)
+    return high
