@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 VERBS = {
-    "run": "run the operator on a cluster (KUBECONFIG, or the one this pod is in)",
-    "local": "run the fleets of AstridQueue files as processes on this machine",
+    "run": "run the operator on a Kubernetes cluster",
+    "local": "run the fleets of AstridQueue files on this machine",
     "render": "print what the operator would create for AstridQueue files",
 }
 

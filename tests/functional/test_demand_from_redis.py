@@ -237,6 +237,7 @@ def test_a_user_who_may_only_read_and_run_scripts_is_enough(redis_server: RedisS
         "~dramatiq:*",
         "+@read",
         "+@scripting",
+        "+@connection",
         "+time",
         "-@dangerous",
     )
