@@ -12,14 +12,14 @@ from scipy import ndimage
 
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.noise import robust_median_and_scatter
+from astrid_workers.imaging.noise import clipped_scatter, robust_median_and_scatter
 
 BoolImage = NDArray[np.bool_]
 
 #: Side of a mesh cell in pixels: wide enough that the stars in it do not raise the sky's mode.
 DEFAULT_BOX_PX = 128
-#: Threshold, in sky sigmas of a lightly smoothed image, above which a pixel belongs to a source.
-SOURCE_SIGMA = 1.5
+#: Sigmas of the smoothed image's own scatter above which a pixel belongs to a source.
+SOURCE_SIGMA = 3.0
 #: Good pixels below which nothing can be said of the sky.
 FEWEST_PIXELS = 64
 
@@ -55,6 +55,7 @@ def estimate_background(
     box = _fitting_box(image.shape, box_px)
     pixels = np.ascontiguousarray(image, dtype=np.float32)
     centre, scatter = robust_median_and_scatter(pixels[~masked])
+    scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _mesh(pixels, masked, box, scatter)
     sources = _source_pixels(pixels - rough[0], masked, rough[1])
     sky = ~(masked | sources)
@@ -80,19 +81,17 @@ def _mesh(
     level = mesh.back(dtype=np.float32)
     rms = mesh.rms(dtype=np.float32)
     if not np.all(rms > 0):  # a cell of equal pixels: integers of a noiseless sky
-        rms = np.where(rms > 0, rms, np.float32(max(mesh.globalrms, scatter)))
+        rms = np.where(rms > 0, rms, np.float32(scatter))
     return level, rms
 
 
 def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image) -> BoolImage:
-    """Pixels of sources: a smoothed image above `SOURCE_SIGMA` of its own scatter, grown by its
-    neighbourhood.
-    """
+    """Pixels of sources: where the smoothed image stands out of its own scatter, and around."""
     residual[masked] = 0
     smooth = ndimage.uniform_filter(residual, 5, mode="nearest")
     smooth /= rms
     _, scatter = robust_median_and_scatter(smooth[::2, ::2])
-    high = smooth > 2 * SOURCE_SIGMA * scatter
+    high = smooth > SOURCE_SIGMA * scatter
     grown: BoolImage = ndimage.binary_dilation(high, iterations=4)
     return grown
 
@@ -102,7 +101,7 @@ def _rescaled(pixels: Float32Image, level: Float32Image, rms: Float32Image, sky:
     step = max(1, int(np.sqrt(sky.size / 1_000_000)))
     every = (slice(None, None, step), slice(None, None, step))
     pulls = ((pixels[every] - level[every]) / rms[every])[sky[every]]
-    _, scatter = robust_median_and_scatter(pulls)
+    scatter = clipped_scatter(pulls)
     return rms * np.float32(scatter) if np.isfinite(scatter) and scatter > 0 else rms
 
 

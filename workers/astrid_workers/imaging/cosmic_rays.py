@@ -44,7 +44,7 @@ def find_cosmic_rays(
 
     `image` and `variance` are float32 `[y, x]`, in one unit and its square (variance +inf where nothing was
     measured); the sky may be in it or not. `unusable` pixels (saturated stars among them) are not flagged,
-    and their neighbours see the image's median in their place.
+    do not make their neighbours look sharp, and shield the flanks of what is saturated.
     With L the Laplacian edge of a pixel (half of L+ in the paper: the height of a single bright pixel) and F
     its fine structure (median of 3 × 3 less median of 7 × 7), a star of FWHM `psf_fwhm_px` has L ≤ c F, c
     from a Moffat profile in its worst position. Flagged: L − 1.35 c F above `core_sigma` sigmas, and what
@@ -58,7 +58,9 @@ def find_cosmic_rays(
     found = np.zeros(image.shape, bool)
     if bad.all():
         return found
-    padded = np.pad(np.where(bad, np.float32(np.median(image[~bad][::5])), image), 4, mode="reflect")
+    filled = _filled(image, bad)
+    bad = bad | _shoulders(bad, image, filled, psf_fwhm_px)
+    padded = np.pad(filled, 4, mode="reflect")
     edge = laplacian_edge(padded)[4:-4, 4:-4]
     sigma = np.sqrt(np.where(bad, np.float32(1), variance))
     rows, columns = np.nonzero((edge > np.float32(core_sigma) * sigma) & ~bad)
@@ -70,6 +72,36 @@ def find_cosmic_rays(
         core = excess > least * sigma[y, x]
         found[y[core], x[core]] = True
     return _with_neighbours(found, padded, sigma) & ~bad
+
+
+def _filled(image: Float32Image, bad: BoolImage) -> Float32Image:
+    """Bad pixels at what surrounds them, unless they are brighter: a cut-out core would sharpen its rim."""
+    if not bad.any():
+        return image
+    good = (~bad).astype(np.float32)
+    weight = ndimage.uniform_filter(good, 5, mode="nearest")
+    total = ndimage.uniform_filter(image * good, 5, mode="nearest")
+    filled = image.copy()
+    surroundings = np.full(np.count_nonzero(bad), _typical(image, bad), np.float32)
+    near = weight[bad] > 0.02
+    surroundings[near] = total[bad][near] / weight[bad][near]
+    filled[bad] = np.fmax(image[bad], surroundings)
+    return filled
+
+
+def _shoulders(bad: BoolImage, image: Float32Image, filled: Float32Image, psf_fwhm_px: float) -> BoolImage:
+    """The flanks of what was cut off at the top: beside a plateau, a smooth profile looks like an edge."""
+    plateaus: BoolImage = bad & (filled == image) & (filled > _typical(image, bad))
+    plateaus = ndimage.binary_opening(plateaus, np.ones((3, 3), bool))  # not hot pixels, not bad columns
+    if not plateaus.any():
+        return plateaus
+    flanks: BoolImage = ndimage.binary_dilation(plateaus, iterations=int(np.ceil(psf_fwhm_px)) + 1)
+    return flanks
+
+
+def _typical(image: Float32Image, bad: BoolImage) -> np.float32:
+    """Median of the good pixels."""
+    return np.float32(np.median(image[~bad][::5]))
 
 
 def laplacian_edge(image: Float32Image) -> Float32Image:
@@ -112,9 +144,7 @@ def star_contrast(psf_fwhm_px: float) -> float:
 
 
 def _gathered(padded: Float32Image, y: Indices, x: Indices, radius: int) -> Float32Array:
-    """Values of the squares about pixels `y, x` of the unpadded image, one row each; `padded` has a margin of
-    4.
-    """
+    """Squares about pixels `y, x` of the unpadded image, one row each; `padded` has a margin of 4."""
     steps = np.arange(-radius, radius + 1)
     offsets = (steps[:, None] * padded.shape[1] + steps[None, :]).ravel()
     centres = (y + 4) * padded.shape[1] + (x + 4)

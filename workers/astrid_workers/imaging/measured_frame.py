@@ -28,6 +28,8 @@ LARGEST_INTEGER_GAIN = 100.0
 _ESTIMATED = "estimated from the sky's level and noise"
 #: Saturated pixels are grown by this much: their neighbours hold what spilled over.
 SATURATION_GROWTH_PX = 2
+#: Sigmas from which a pixel's own value says how many photons it holds.
+BRIGHT_SIGMA = 10.0
 #: Cells per axis on which a gain is read off the sky.
 GAIN_CELLS = 6
 #: Scatter below which squares leave float32's range: such images change their unit by a power of ten.
@@ -233,8 +235,12 @@ def _variance_without_sky(science: Float32Image, unit: str, facts: HeaderFacts) 
 
 
 def _source_photons(residual: Float32Image, rms: Float32Image) -> Float32Image:
-    """Electrons above the sky where they are significant: the mean of 3 × 3 pixels above twice its own
-    scatter.
+    """Electrons above the sky where they are significant, by the pixel itself where it is bright.
+
+    Elsewhere by the mean of 3 × 3 pixels, above twice its scatter: its own noise would bias a variance.
     """
-    mean = ndimage.uniform_filter(residual, 3, mode="nearest")
-    return np.where(mean > rms * np.float32(2 / 3), np.maximum(mean, 0), np.float32(0))
+    photons: Float32Image = ndimage.uniform_filter(residual, 3, mode="nearest")
+    photons[photons <= rms * np.float32(2 / 3)] = 0
+    bright = residual > rms * np.float32(BRIGHT_SIGMA)
+    photons[bright] = residual[bright]
+    return photons

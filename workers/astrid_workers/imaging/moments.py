@@ -111,9 +111,7 @@ def _batch(
 def _stamps(
     image: Float32Image, x: Float64Array, y: Float64Array, radius: int
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Squares about the nearest pixel, 0 outside the image, with the coordinates of their first column and
-    row.
-    """
+    """Squares about the nearest pixel, 0 outside the image, and where their first columns and rows are."""
     ny, nx = image.shape
     left, bottom = np.rint(x).astype(int) - radius, np.rint(y).astype(int) - radius
     steps = np.arange(2 * radius + 1)

@@ -90,7 +90,7 @@ def find_stars(
     if rows.size == 0:
         return _none()
     rows = rows[np.argsort(-rows["flux"], kind="stable")][:most]
-    return _measured(rows, residual, bits, background)
+    return _measured(rows, residual, bits, background, threshold_sigma)
 
 
 def frame_fwhm_px(stars: Stars) -> float:
@@ -118,7 +118,11 @@ def _extracted(
 
 
 def _measured(
-    rows: NDArray[np.void], residual: Float32Image, bits: Uint32Image, background: Background
+    rows: NDArray[np.void],
+    residual: Float32Image,
+    bits: Uint32Image,
+    background: Background,
+    threshold_sigma: float,
 ) -> Stars:
     fit = adaptive_moments(residual, rows["x"], rows["y"], np.sqrt(rows["a"] * rows["b"]))
     fwhm = fit.fwhm_px
@@ -126,6 +130,9 @@ def _measured(
     lines = np.clip(np.rint(fit.y).astype(int), 0, residual.shape[0] - 1)
     rms = background.rms[lines, columns]
     snr = fit.flux / (rms * np.sqrt(4 * np.pi) * np.maximum(fwhm, 0.5) / 2.3548)
+    # noise at the threshold has no shape and loses significance under a matched weight; saturated stars do
+    # not
+    kept = np.where(fit.converged, snr > threshold_sigma, rows["flux"] > 20 * rms)
     usable = fit.converged & (snr > 0)
     isolated = _isolated(fit.x, fit.y, fit.flux, fwhm)
     untouched = _untouched(bits, fit.x, fit.y, fwhm)
@@ -135,17 +142,17 @@ def _measured(
     stars = Stars(
         fit.x, fit.y, fit.flux, fwhm, fit.ellipticity, rows["peak"].astype(float), snr.astype(float), clean
     )
-    return stars.only(np.argsort(-np.nan_to_num(fit.flux), kind="stable"))
+    brightness = np.where(fit.converged, fit.flux, rows["flux"])
+    order = np.argsort(-brightness, kind="stable")
+    return stars.only(order[kept[order]])
 
 
 def _half_maximum_ratio(
     residual: Float32Image, x: Float64Array, y: Float64Array, flux: Float64Array, fwhm: Float64Array
 ) -> float:
-    """FWHM of the clean stars' common profile over that of their Gaussians: about 0.89 for a Moffat of beta
-    3.
+    """FWHM of the clean stars' common profile over that of their Gaussians: 0.89 for a Moffat of beta 3.
 
-    A Moffat profile is fitted to the pixels of the brightest stars, each divided by its flux. 1 when that
-    fails.
+    A Moffat profile is fitted to the pixels of the brightest stars, divided by their fluxes. 1 if that fails.
     """
     if x.size < 3:
         return 1.0

@@ -32,9 +32,7 @@ class Detector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposed:
-    """One exposure: pixels (NaN where lost), variance, mask, where cosmic rays struck, and the noiseless
-    sky.
-    """
+    """Pixels (NaN where lost), variance, mask, where cosmic rays struck, and the noiseless sky."""
 
     image: Float32Image
     variance: Float32Image

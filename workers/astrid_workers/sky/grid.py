@@ -33,9 +33,7 @@ class Grid:
         scale: float,
         out_shape: tuple[int, int] | None,
     ) -> "Grid":
-        """A rotation and scaling about the centre of `shape`, carried to the centre of `out_shape`, then
-        shifted.
-        """
+        """Turned and scaled about the centre of `shape`, carried to that of `out_shape`, then shifted."""
         out = out_shape or shape
         angle = np.radians(rotation_deg)
         matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -62,9 +60,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bends:
-    """A smooth field of small displacements, in science pixels: what a polynomial registration leaves
-    over.
-    """
+    """A smooth field of small displacements in science pixels, as a registration leaves over."""
 
     amplitude_px: float
     waves: Float64Array  # (2 axes, n, [kx, ky, phase])
@@ -83,9 +79,7 @@ class Bends:
 
 
 def shift_field(rng: np.random.Generator, shape: tuple[int, int], amplitude_px: float) -> Bends:
-    """Three waves per axis, each about one to two periods across the frame; `amplitude_px` is the rms per
-    axis.
-    """
+    """Three waves per axis, up to two periods across the frame; `amplitude_px` is the rms per axis."""
     waves = np.empty((2, 3, 3))
     waves[..., 0] = rng.uniform(-2, 2, (2, 3)) * 2 * np.pi / shape[1]
     waves[..., 1] = rng.uniform(-2, 2, (2, 3)) * 2 * np.pi / shape[0]

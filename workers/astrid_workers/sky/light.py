@@ -107,9 +107,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Galaxies:
-    """Elliptical Gaussians before the profile: sigmas in pixels, position angle of the long axis in
-    radians.
-    """
+    """Elliptical Gaussians before the profile: sigmas in pixels, angle of the long axis in radians."""
 
     x: Float64Array
     y: Float64Array

@@ -259,9 +259,7 @@ def _draw_transients(
     host_fraction: float,
     negative_fraction: float,
 ) -> NDArray[Any]:
-    """Places on a jittered grid, well inside the frame; a share of them moved near the centres of
-    galaxies.
-    """
+    """Places on a jittered grid inside the frame; a share of them moved to the cores of galaxies."""
     truth = np.zeros(n, TRUTH_DTYPE)
     border = min(30.0, min(shape) / 8)
     columns = max(1, int(np.ceil(np.sqrt(n * shape[1] / shape[0]))))

@@ -65,9 +65,7 @@ def frame_to_user_fits(
 
 
 def mask_to_user_fits(frame: Frame, bits: MaskBit = MaskBit.BAD_PIXEL) -> bytes:
-    """A companion mask file: 1 where any of `bits` is set, as a bad-pixel map of the detector would have
-    it.
-    """
+    """A companion mask file: 1 where any of `bits` is set, as a bad-pixel map would have it."""
     flagged = ((frame.mask & np.uint32(bits)) != 0).astype(np.uint8)
     buffer = io.BytesIO()
     fits.PrimaryHDU(flagged).writeto(buffer)

@@ -153,9 +153,7 @@ class _Opened:
         return FrameHeader(self.name, plane, self.hdu.name, read.unit, facts, wcs, tuple(assumed))
 
     def pixels(self) -> tuple[Float32Image, float | None]:
-        """The image as native float32 with NaN where it is not measured, and the largest value its type can
-        hold.
-        """
+        """Native float32, NaN where not measured, and the largest value that the type can hold."""
         if self.hdu.kind == "packed":
             return self._unpacked()
         header = _header_of(self.source, self.hdu)

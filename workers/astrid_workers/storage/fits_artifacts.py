@@ -27,9 +27,7 @@ LAYOUT = 1
 
 
 def frame_to_fits(frame: Frame) -> bytes:
-    """A frame as FITS: SCI and VAR float32, MASK uint32, and FACTS, a table of bytes that holds the rest as
-    JSON.
-    """
+    """A frame as FITS: SCI and VAR float32, MASK uint32, and FACTS, bytes that hold the rest as JSON."""
     science = fits.ImageHDU(frame.science, _cards(frame), name="SCI")
     units = fits.HDUList(
         [
@@ -71,9 +69,7 @@ def image_to_fits(
     wcs: WCS | None = None,
     cards: dict[str, str | int | float | bool | None] | None = None,
 ) -> bytes:
-    """One float32 image `[y, x]` as a plain FITS file; NaN stays NaN (not measured). Cards that are None are
-    left out.
-    """
+    """One float32 image `[y, x]` as plain FITS; NaN stays NaN, cards that are None are left out."""
     header = _wcs_cards(wcs)
     for card, value in (cards or {}).items():
         if value is not None:

@@ -52,10 +52,11 @@ class CappedBytes:
         return stop <= len(self._open)
 
     def view(self, start: int, stop: int) -> memoryview:
-        """Bytes `start` to `stop` (fewer at the end of the file), without a copy."""
+        """Bytes `start` to `stop` (fewer at the end of the file); of a plain file without a copy."""
         self.has(stop)
-        whole = memoryview(self._open) if self._kind else memoryview(self._packed)
-        return whole[start:stop]
+        if self._kind:  # a view of the growing buffer would forbid it to grow
+            return memoryview(bytes(self._open[start:stop]))
+        return memoryview(self._packed)[start:stop]
 
     def known_size(self) -> int:
         """Bytes that are there: all of a plain file; of a compressed one what was decompressed so far."""
@@ -97,9 +98,7 @@ class CappedBytes:
         return piece
 
     def _after_one_stream(self, unused: bytes) -> None:
-        """Streams may follow each other in one file; anything else behind a stream is ignored, as gzip
-        does.
-        """
+        """Streams may follow each other in one file; anything else behind one is ignored, as gzip does."""
         self._taken -= len(unused)
         rest = bytes(self._packed[self._taken : self._taken + 6])
         again = rest.startswith({"gzip": _GZIP, "bzip2": _BZIP2, "xz": _XZ}[self._kind or "gzip"])

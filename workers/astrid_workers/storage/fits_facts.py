@@ -229,9 +229,7 @@ def _zero_point_of_surface_brightness(header: Header, unit: str, assumed: list[s
 
 
 def _observed_at(header: Header, assumed: list[str]) -> datetime | None:
-    """Start of the exposure, UTC: DATE-OBS with a time, DATE-OBS with a card of its own for the time, MJD,
-    JD.
-    """
+    """Start of the exposure, UTC: DATE-OBS with its time or a card beside it, else MJD, else JD."""
     for card in ("DATE-OBS", "DATE-BEG", "DATE_OBS", "UTDATE"):
         value = header.get(card)
         if value is None or not str(value).strip():

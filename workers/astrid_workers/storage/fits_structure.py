@@ -104,9 +104,7 @@ class Cards:
 
 
 def read_structure(source: CappedBytes, *, name: str, limits: FitsLimits) -> list[Hdu]:
-    """All header and data units of a file, or FrameRejected with one sentence: file, card, value and
-    limit.
-    """
+    """All units of a file, or FrameRejected with one sentence: file, card, value and limit."""
     if bytes(source.view(0, 9)) != b"SIMPLE  =":
         seen = bytes(source.view(0, 9))
         said = "an empty file" if not seen else f"begins with {seen!r}"

@@ -1,0 +1,77 @@
+"""The sky is measured under the sources, not with them."""
+
+import numpy as np
+import pytest
+
+from astrid_workers.errors import FrameRejected
+from astrid_workers.imaging.background import estimate_background
+from astrid_workers.sky import make_sky
+
+
+@pytest.mark.parametrize(("n_stars", "n_galaxies"), [(0, 0), (200, 0), (400, 200)])
+def test_sources_do_not_raise_the_sky(n_stars: int, n_galaxies: int) -> None:
+    """Level within 0.04 sigma and rms within 1.5 %, empty or crowded (1500 stars per Mpix and galaxies)."""
+    sky = make_sky(seed=1, n_stars=n_stars, n_galaxies=n_galaxies, n_transients=0)
+    found = estimate_background(sky.science.science)
+    sigma = np.sqrt(425.0)
+    assert found.median == pytest.approx(400.0, abs=0.04 * sigma)
+    assert found.rms_median == pytest.approx(sigma, rel=0.015)
+
+
+def test_a_gradient_is_followed() -> None:
+    """A sky that rises by four sigma across the frame is tracked to 0.15 sigma."""
+    sky = make_sky(seed=2, n_stars=100, gradient_e=80.0, n_transients=0)
+    error = estimate_background(sky.science.science).level - sky.background_science
+    assert np.sqrt(np.mean(error**2)) < 0.15 * np.sqrt(425.0)
+
+
+def test_masked_pixels_do_not_count() -> None:
+    """A burnt-out block, masked, changes nothing elsewhere and the level under it stays finite."""
+    sky = make_sky(seed=3, n_stars=50, n_transients=0).science
+    spoilt, mask = sky.science.copy(), np.zeros(sky.shape, bool)
+    spoilt[100:260, 100:260], mask[100:260, 100:260] = 1e6, True
+    found = estimate_background(spoilt, mask)
+    assert np.isfinite(found.level).all()
+    assert np.abs(found.level - 400).max() < 10
+
+
+def test_the_unit_does_not_matter() -> None:
+    """Scaling the image scales level and rms, however small or large the numbers."""
+    sky = make_sky(seed=4, shape=(256, 256), n_stars=50).science.science
+    one, other = estimate_background(sky), estimate_background(sky * np.float32(1e-6))
+    np.testing.assert_allclose(other.rms, one.rms * 1e-6, rtol=1e-3)
+    np.testing.assert_allclose(other.level, one.level * 1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (30, 700), (65, 33)])
+def test_small_and_narrow_frames_are_measured(shape: tuple[int, int]) -> None:
+    """The mesh shrinks to what fits."""
+    pixels = np.random.default_rng(5).normal(50, 3, shape).astype(np.float32)
+    found = estimate_background(pixels)
+    assert found.median == pytest.approx(50, abs=1.0)
+    assert found.rms_median == pytest.approx(3, rel=0.15)
+
+
+def test_equal_pixels_have_no_scatter_and_no_nan() -> None:
+    """A constant image is a level with a vanishing, positive rms."""
+    found = estimate_background(np.full((64, 64), 7.0, np.float32))
+    assert found.median == 7.0
+    assert (found.rms > 0).all()
+    assert found.rms_median < 1e-3
+
+
+def test_a_masked_frame_is_refused_with_numbers() -> None:
+    """Nothing can be said of a sky of a few pixels."""
+    mask = np.ones((20, 20), bool)
+    mask[0, :10] = False
+    with pytest.raises(FrameRejected, match="10 usable pixels of 400, need 64 to measure the sky") as refused:
+        estimate_background(np.zeros((20, 20), np.float32), mask)
+    assert refused.value.numbers == {"usable_pixels": 10, "required_pixels": 64}
+
+
+def test_the_image_is_not_changed() -> None:
+    """Estimators read."""
+    sky = make_sky(seed=6, shape=(128, 128)).science.science
+    before = sky.copy()
+    estimate_background(sky, sky > 1000)
+    np.testing.assert_array_equal(sky, before)

@@ -1,0 +1,128 @@
+"""Stars are found where they are, as wide as they are, and the clean ones are stars."""
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from astrid_workers.imaging.background import estimate_background
+from astrid_workers.imaging.moments import adaptive_moments
+from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode
+from astrid_workers.mask import MaskBit
+from astrid_workers.sky import make_sky
+
+
+def stars_of(frame):
+    return find_stars(frame.science, estimate_background(frame.science, frame.mask != 0), frame.mask)
+
+
+@pytest.mark.parametrize("fwhm", [1.8, 2.6, 3.6, 5.5])
+@pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
+def test_the_width_is_the_full_width_at_half_maximum(fwhm: float, beta: float) -> None:
+    """Within 4 % for narrow and wide profiles with weak and strong wings; never upside down."""
+    sky = make_sky(seed=1, shape=(384, 384), n_stars=80, fwhm_science_px=fwhm, moffat_beta=beta)
+    assert frame_fwhm_px(stars_of(sky.science)) == pytest.approx(fwhm, rel=0.04)
+
+
+def test_the_wider_frame_measures_wider() -> None:
+    """The earlier system had it inverted."""
+    widths = [
+        frame_fwhm_px(stars_of(make_sky(seed=2, shape=(256, 256), n_stars=50, fwhm_science_px=f).science))
+        for f in (2.0, 3.0, 4.0, 5.0)
+    ]
+    assert widths == sorted(widths)
+
+
+def test_positions_are_unbiased_and_sharp() -> None:
+    """Clean stars: no offset beyond 0.01 px, scatter near the photon limit."""
+    sky = make_sky(seed=3, n_stars=250)
+    found = stars_of(sky.science)
+    clean = found.only(found.clean)
+    distance, index = cKDTree(np.column_stack([sky.star_x, sky.star_y])).query(
+        np.column_stack([clean.x, clean.y])
+    )
+    near = distance < 0.5
+    assert near.mean() > 0.93
+    dx, dy = (clean.x - sky.star_x[index])[near], (clean.y - sky.star_y[index])[near]
+    assert abs(np.median(dx)) < 0.01
+    assert abs(np.median(dy)) < 0.01
+    assert 1.4826 * np.median(np.abs(dx)) < 0.05
+    ratio = clean.flux[near] / sky.star_flux_e[index[near]]
+    assert 1.4826 * np.median(np.abs(ratio - np.median(ratio))) < 0.05
+
+
+def test_clean_stars_are_stars() -> None:
+    """Galaxies, cosmic rays, saturated and masked stars, pairs and edges are found but not clean."""
+    sky = make_sky(
+        seed=4,
+        n_stars=150,
+        n_galaxies=150,
+        n_saturated=6,
+        n_cosmic_rays=60,
+        n_bad_columns=3,
+        galaxy_sigma_px=(1.5, 3.0),
+    )
+    found = stars_of(sky.science)
+    clean = found.only(found.clean)
+    assert len(clean) >= 30
+    distance, _ = cKDTree(np.column_stack([sky.star_x, sky.star_y])).query(
+        np.column_stack([clean.x, clean.y])
+    )
+    assert (distance < 1.0).mean() > 0.93
+    saturated = (sky.science.mask & MaskBit.SATURATED) != 0
+    assert not saturated[np.rint(clean.y).astype(int), np.rint(clean.x).astype(int)].any()
+    assert clean.x.min() > 5
+    assert clean.x.max() < 506
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_empty_sky_has_no_stars(seed: int) -> None:
+    """Noise alone gives no clean star and next to no source."""
+    found = stars_of(make_sky(seed=seed, n_stars=0, n_transients=0).science)
+    assert len(found) <= 3
+    assert not found.clean.any()
+    assert np.isnan(frame_fwhm_px(found)) or found.clean.any()
+
+
+def test_the_order_is_brightest_first_and_repeatable() -> None:
+    """The same frame gives the same list."""
+    frame = make_sky(seed=5, shape=(256, 256), n_stars=60).science
+    one, two = stars_of(frame), stars_of(frame)
+    np.testing.assert_array_equal(one.x, two.x)
+    assert (np.diff(one.flux[np.isfinite(one.flux)]) <= 0).all()
+
+
+def test_ellipticity_is_measured() -> None:
+    """Round frames are round, stretched ones as stretched as they are."""
+    for true in (0.0, 0.2, 0.35):
+        found = stars_of(make_sky(seed=6, shape=(320, 320), n_stars=80, ellipticity_science=true).science)
+        assert np.median(found.ellipticity[found.clean]) == pytest.approx(true, abs=0.06)
+
+
+def test_moments_of_a_gaussian_are_exact() -> None:
+    """The kernel against truth: place, width, shape and flux of noiseless Gaussians at any sub-pixel place."""
+    yy, xx = np.mgrid[:41, :41]
+    for x, y, sx, sy in ((20.0, 20.0, 1.5, 1.5), (20.4, 19.3, 2.0, 1.4), (19.5, 20.5, 1.1, 1.1)):
+        image = np.exp(-0.5 * (((xx - x) / sx) ** 2 + ((yy - y) / sy) ** 2)).astype(np.float32)
+        found = adaptive_moments(image, np.array([20.0]), np.array([20.0]), np.array([1.7]))
+        assert found.converged[0]
+        assert found.x[0] == pytest.approx(x, abs=2e-3)
+        assert found.y[0] == pytest.approx(y, abs=2e-3)
+        assert found.fwhm_px[0] == pytest.approx(2.3548 * np.sqrt(sx * sy), rel=0.01)
+        assert found.ellipticity[0] == pytest.approx(1 - min(sx, sy) / max(sx, sy), abs=0.01)
+        assert found.flux[0] == pytest.approx(2 * np.pi * sx * sy, rel=0.02)
+
+
+def test_moments_of_nothing_do_not_converge() -> None:
+    """Noise and empty squares give NaN, not a shape."""
+    found = adaptive_moments(
+        np.zeros((30, 30), np.float32), np.array([15.0]), np.array([15.0]), np.array([1.5])
+    )
+    assert not found.converged[0]
+    assert np.isnan(found.fwhm_px[0])
+
+
+def test_the_mode_is_where_most_values_are() -> None:
+    """Half of the sample may lie elsewhere."""
+    rng = np.random.default_rng(7)
+    values = np.concatenate([rng.normal(3.0, 0.05, 60), rng.uniform(1, 12, 60)])
+    assert half_sample_mode(values) == pytest.approx(3.0, abs=0.1)
