@@ -1,14 +1,11 @@
 """From a payload to a row and the next message: with real files, a real server and both databases."""
 
-import io
 import json
 import threading
 from datetime import UTC, datetime
 from uuid import UUID
 
-import numpy as np
 import pytest
-from astropy.io import fits
 from sqlalchemy import select
 
 from astrid_workers.errors import (
@@ -31,27 +28,10 @@ from astrid_workers.storage.records import (
     references_with_coverage,
 )
 from astrid_workers.storage.states import ObservationState, RunStatus
+from support.fits_files import fits_bytes
 
 #: For rules in which the kind of database has no part.
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-def fits_bytes(ra=180.0, dec=30.0, side=40, *, wcs=True, **cards):
-    """A small FITS file with 9-arcsecond pixels."""
-    header = fits.Header(
-        {"EXPTIME": 60.0, "FILTER": "r", "DATE-OBS": "2026-01-02T03:04:05", "AIRMASS": 1.2, **cards}
-    )
-    if wcs:
-        header.update(
-            {
-                "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": dec, "CRPIX1": (side + 1) / 2,
-                "CRPIX2": (side + 1) / 2, "CDELT1": -0.0025, "CDELT2": 0.0025, "CUNIT1": "deg", "CUNIT2": "deg",
-            }
-        )  # fmt: skip
-    pixels = np.random.default_rng(1).normal(100, 5, (side, side)).astype(np.float32)
-    file = io.BytesIO()
-    fits.PrimaryHDU(pixels, header).writeto(file)
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 from astrid_workers.errors import FrameRejected, ObservationRejected
 from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.ingestion.listing import Item
-from astrid_workers.ingestion.validate import errors_in
+from astrid_workers.ingestion.validate import REFERENCE_PREFIX, errors_in
 from astrid_workers.storage.artifacts import ArtifactStore
 from astrid_workers.storage.fits import FitsLimits, FrameHeader, read_header
 
@@ -35,7 +35,9 @@ class Submission:
     @property
     def is_reference(self) -> bool:
         """Whether it should be there before the others."""
-        return bool(self.payload.get("is_reference")) or self.payload["observation_id"].startswith("ref_")
+        return bool(self.payload.get("is_reference")) or self.payload["observation_id"].startswith(
+            REFERENCE_PREFIX
+        )
 
 
 def prepared(item: Item, options: Mapping[str, Any], limits: FitsLimits) -> Submission:
@@ -46,8 +48,7 @@ def prepared(item: Item, options: Mapping[str, Any], limits: FitsLimits) -> Subm
     """
     header = None if item.path is None else _header(item.path, limits)
     payload = {
-        "survey_id": "default",
-        "observation_id": item.default_id or None,
+        **_defaults_of(item),
         **_facts_of(header),
         **item.given,
         **options,
@@ -73,6 +74,12 @@ def placed(submission: Submission, store: ArtifactStore, roots: tuple[Path, ...]
         if isinstance(address, str) and address.startswith("/"):
             payload[name] = _placed_file(Path(address), store, roots)
     return payload
+
+
+def _defaults_of(item: Item) -> dict[str, Any]:
+    """What holds when nobody says otherwise; a file called `ref_…` is a reference in any folder."""
+    is_reference = item.default_id.rsplit("/", 1)[-1].startswith(REFERENCE_PREFIX) or None
+    return {"survey_id": "default", "observation_id": item.default_id or None, "is_reference": is_reference}
 
 
 def _header(path: Path, limits: FitsLimits) -> FrameHeader:
