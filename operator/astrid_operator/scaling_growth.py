@@ -53,11 +53,6 @@ class Situation:
         """Time until a new member is useful; 0 where it was not measured."""
         return self.demand.start_seconds or 0.0
 
-    @property
-    def leaving(self) -> int:
-        """Members that are there still although they are not asked for any more."""
-        return max(0, self.fleet.current - self.fleet.desired)
-
 
 def wanted_by_demand(it: Situation) -> Wanted:
     """What the demand alone justifies: the row that asks for most, within what is of use."""

@@ -113,8 +113,10 @@ HOLDS: tuple[Callable[[Situation, Wanted], Hold | None], ...] = (
 
 
 def _removable(it: Situation) -> int:
-    """Members that have been idle for long enough, without those that are leaving already."""
-    members, limit = it.demand.members, it.policy.scaling.idle_seconds
+    """Members idle for long enough, less those that are leaving; 0 while some are still to come."""
+    members, limit, desired = it.demand.members, it.policy.scaling.idle_seconds, it.fleet.desired
     if members is None:
         return 0
-    return max(0, sum(idle >= limit for idle in members.idle_seconds) - it.leaving)
+    there = max(it.fleet.current, members.busy + len(members.idle_seconds))
+    idle = sum(each >= limit for each in members.idle_seconds)
+    return max(0, idle - (there - desired)) if there >= desired else 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrid_operator.astrid_queue import AstridQueueSpec
+from astrid_operator.astrid_queue import AstridQueueSpec, Paused
 from astrid_operator.fleet import FleetState
 from astrid_operator.scaling import (
     Demand,
@@ -64,22 +64,27 @@ def fleets(draw: st.DrawFn) -> FleetState:
     )
 
 
+BASE = policy()
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> AstridQueueSpec:
     ceiling = draw(st.integers(1, 40))
-    guess = {"expectedTaskSeconds": draw(st.floats(0.01, 300))} if draw(st.booleans()) else {}
-    return policy(
+    scaling = replace(
+        BASE.scaling,
+        min_replicas=draw(st.integers(0, min(3, ceiling))),
+        max_replicas=ceiling,
+        target_drain_seconds=draw(st.integers(1, 600)),
+        idle_seconds=draw(st.integers(0, 300)),
+        expected_task_seconds=draw(st.one_of(st.none(), st.floats(0.01, 300))),
+    )
+    return replace(
+        BASE,
         concurrency=draw(st.integers(1, 8)),
         processes=draw(st.integers(1, 2)),
         replicas=draw(st.integers(0, ceiling)),
-        paused=draw(st.sampled_from(["None", "None", "None", "ScaleIn", "ScaleOut"])),
-        scaling={
-            "minReplicas": draw(st.integers(0, min(3, ceiling))),
-            "maxReplicas": ceiling,
-            "targetDrainSeconds": draw(st.integers(1, 600)),
-            "idleSeconds": draw(st.integers(0, 300)),
-            **guess,
-        },
+        paused=draw(st.sampled_from([Paused.NONE, Paused.NONE, Paused.SCALE_IN, Paused.SCALE_OUT])),
+        scaling=scaling,
     )
 
 
@@ -111,7 +116,7 @@ def asked(
     return decide(spec, reading, fleet, memory, NOW)[0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_a_fleet_that_may_be_busy_does_not_shrink(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -125,7 +130,7 @@ def test_a_fleet_that_may_be_busy_does_not_shrink(
         assert decision.replicas >= min(fleet.desired, placed, spec.scaling.max_replicas)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_only_members_that_are_idle_long_enough_leave_a_busy_fleet(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -142,7 +147,7 @@ def test_only_members_that_are_idle_long_enough_leave_a_busy_fleet(
     assert decision.replicas >= min(fleet.desired - idle, spec.scaling.max_replicas)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_work_is_never_left_without_anybody_or_a_reason(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -154,7 +159,7 @@ def test_work_is_never_left_without_anybody_or_a_reason(
         assert decision.replicas >= 1 or decision.reason is Reason.PAUSED
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_a_decision_lies_between_floor_and_ceiling(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -168,7 +173,7 @@ def test_a_decision_lies_between_floor_and_ceiling(
     assert decision.look_again_at is None or decision.look_again_at > NOW
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), fleets(), memories)
 def test_unknown_is_unchanged(spec: AstridQueueSpec, fleet: FleetState, memory: ScalingMemory) -> None:
     """A Redis that cannot be read moves nothing, and adds no idle time."""
@@ -178,7 +183,7 @@ def test_unknown_is_unchanged(spec: AstridQueueSpec, fleet: FleetState, memory: 
     assert after.idle_seconds == memory.idle_seconds
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_deciding_again_changes_nothing(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -191,7 +196,7 @@ def test_deciding_again_changes_nothing(
     assert again.replicas == first.replicas
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories, servers)
 def test_what_is_fresh_or_suspect_is_never_a_reason_to_shrink(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory, server: str | None
@@ -205,7 +210,7 @@ def test_what_is_fresh_or_suspect_is_never_a_reason_to_shrink(
         assert decision.replicas >= min(fleet.desired, spec.scaling.max_replicas)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(policies(), demands(), fleets(), memories)
 def test_more_work_never_asks_for_fewer(
     spec: AstridQueueSpec, demand: Demand, fleet: FleetState, memory: ScalingMemory
@@ -216,5 +221,5 @@ def test_more_work_never_asks_for_fewer(
     less = asked(spec, known(demand, None), fleet, memory)
     more = asked(spec, known(replace(demand, ready=demand.ready + 100), None), fleet, memory)
 
-    if spec.paused == "None":
+    if spec.paused is Paused.NONE:
         assert more.wanted >= less.wanted
