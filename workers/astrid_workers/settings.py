@@ -4,16 +4,33 @@ Owns names, defaults and units of the variables; never connects to anything.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from astrid_workers.errors import SettingRejected
 
 #: Where the embedded default keeps its database and artifacts, relative to the working directory.
 DEFAULT_HOME = Path("out/astrid")
 
 
-class StorageSettings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings that refuse a bad variable by its name, in one sentence: a retry cannot help."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingRejected("; ".join(self._sentence(one) for one in error.errors())) from None
+
+    def _sentence(self, error: Any) -> str:
+        prefix = type(self).model_config.get("env_prefix", "")
+        name = f"{prefix}{'_'.join(map(str, error['loc']))}".upper()
+        return f"{name} is {error['input']!r}: {error['msg']}"
+
+
+class StorageSettings(EnvironmentSettings):
     """Where rows and pixels live, and what may be read."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_", extra="ignore", frozen=True)
@@ -37,7 +54,7 @@ class StorageSettings(BaseSettings):
         return tuple(Path(part).resolve() for part in self.input_roots.split(":") if part)
 
 
-class ModelSettings(BaseSettings):
+class ModelSettings(EnvironmentSettings):
     """Which model classifies candidates."""
 
     model_config = SettingsConfigDict(
@@ -52,7 +69,7 @@ class ModelSettings(BaseSettings):
 AlgorithmName = Literal["auto", "zogy", "classic"]
 
 
-class DifferencingSettings(BaseSettings):
+class DifferencingSettings(EnvironmentSettings):
     """How observations are differenced when a message does not say."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_DIFFERENCING_", extra="ignore", frozen=True)
@@ -63,7 +80,7 @@ class DifferencingSettings(BaseSettings):
     threshold_sigma: float = Field(default=5.0, ge=3.0, le=100.0)
 
 
-class CurationSettings(BaseSettings):
+class CurationSettings(EnvironmentSettings):
     """What is put before people, and what may wake them."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_CURATION_", extra="ignore", frozen=True)
@@ -82,7 +99,7 @@ class CurationSettings(BaseSettings):
 CHANNELS = ("log", "webhook")
 
 
-class NotificationSettings(BaseSettings):
+class NotificationSettings(EnvironmentSettings):
     """Where alerts go."""
 
     model_config = SettingsConfigDict(env_prefix="ASTRID_", extra="ignore", frozen=True)

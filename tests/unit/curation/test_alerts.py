@@ -7,8 +7,8 @@ import pytest
 
 from astrid_workers.curation.alerts import AlertPolicy, SkyContext, alert_message, alerts_for
 from astrid_workers.curation.events import events_for
+from astrid_workers.found_detections import FoundDetection
 from astrid_workers.significance import priority_of
-from astrid_workers.storage.detection_records import FoundDetection
 
 CONTEXT = SkyContext("obs_123", "r", difference_passed=True)
 POLICY = AlertPolicy(min_score=10.0, most_per_run=3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from astrid_workers.detection import metrics
-from astrid_workers.storage.detection_records import FoundDetection
+from astrid_workers.found_detections import FoundDetection
 
 
 def found(x=10.0, y=20.0, **changes):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from astrid_workers.found_detections import FoundDetection
 from astrid_workers.identity import derived_uuid
 from astrid_workers.significance import Priority, priority_of
-from astrid_workers.storage.detection_records import FoundDetection
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from astrid_workers.curation.rows import ImageKeys
 from astrid_workers.curation.triplets import triplet_png
+from astrid_workers.found_detections import DetectionSet
 from astrid_workers.frame import Float32Image
 from astrid_workers.mask import MaskBit
 from astrid_workers.storage.artifacts import ArtifactStore
-from astrid_workers.storage.detection_records import DetectionSet
 from astrid_workers.storage.fits import frame_from_fits
 from astrid_workers.storage.fits_images import image_from_fits
 

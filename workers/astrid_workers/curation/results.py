@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from astrid_workers.storage.detection_records import DetectionSet
+from astrid_workers.found_detections import DetectionSet
 
 Section = dict[str, Any]
 
 #: Most items listed in a result; the rows hold all, and the counts count all.
-MOST_LISTED = 1000
+MOST_LISTED = 500
 
 #: What a person may answer; also what `ValidationEvent.label` holds.
 VALIDATION_OPTIONS: Section = {

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from astrid_workers.curation.alerts import AlertPlan, SkyContext
 from astrid_workers.curation.events import PlannedEvent
 from astrid_workers.curation.results import AlertSummary, ContextFacts, EventFacts
-from astrid_workers.storage.detection_records import DetectionSet
+from astrid_workers.found_detections import DetectionSet
 from astrid_workers.storage.models import (
     Alert,
     Detection,

@@ -19,6 +19,7 @@ from astrid_workers.curation import results, rows
 from astrid_workers.curation.alerts import AlertPlan, AlertPolicy, alerts_for
 from astrid_workers.curation.events import PlannedEvent, events_for
 from astrid_workers.curation.pictures import Picture, make_pictures, read_images
+from astrid_workers.found_detections import DetectionSet
 from astrid_workers.identity import STAGE_VERSION, derived_uuid
 from astrid_workers.metering import metered
 from astrid_workers.pipeline import Stage
@@ -34,7 +35,7 @@ from astrid_workers.run_records import (
 from astrid_workers.settings import CurationSettings, NotificationSettings
 from astrid_workers.storage.artifacts import get_store
 from astrid_workers.storage.database import get_database
-from astrid_workers.storage.detection_records import DetectionSet, detections_named
+from astrid_workers.storage.detection_records import detections_named
 from astrid_workers.storage.models import CurationRun, Delivery
 from astrid_workers.storage.states import DeliveryStatus
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.storage.detection_records import FoundDetection
+from astrid_workers.found_detections import FoundDetection
 
 Distribution = dict[str, float | None]
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from astrid_workers.detection import metrics
-from astrid_workers.storage.detection_records import DetectionSet, FoundDetection
+from astrid_workers.found_detections import DetectionSet, FoundDetection
 
 Section = dict[str, Any]
 
 #: Most detections listed in a result, strongest first; the rows hold all of them and `n_detections` counts
 #: all.
-MOST_LISTED = 1000
+MOST_LISTED = 500
 
 
 def inference_section(found: DetectionSet, at: datetime) -> Section:

@@ -18,6 +18,7 @@ from astrid_workers.candidate_flags import flag_names
 from astrid_workers.detection import results
 from astrid_workers.detection.classify import CandidateFacts, Verdict, installed_model
 from astrid_workers.errors import ObservationNotThereYet
+from astrid_workers.found_detections import DetectionSet
 from astrid_workers.identity import STAGE_VERSION, derived_uuid
 from astrid_workers.metering import Cost, metered
 from astrid_workers.names import checked_name
@@ -34,7 +35,7 @@ from astrid_workers.run_records import (
 from astrid_workers.settings import ModelSettings
 from astrid_workers.significance import priority_of
 from astrid_workers.storage.database import get_database
-from astrid_workers.storage.detection_records import DetectionSet, detections_named, difference_named
+from astrid_workers.storage.detection_records import detections_named, difference_named
 from astrid_workers.storage.models import Candidate, Detection, DetectionRun, Difference
 from astrid_workers.storage.records import find_observation
 

@@ -16,7 +16,7 @@ Section = dict[str, Any]
 
 #: Most candidates listed in a result, strongest first; the rows hold all of them and `source_count`
 #: counts all.
-MOST_LISTED = 1000
+MOST_LISTED = 500
 
 
 def nothing_to_do(observation_id: UUID, run_id: UUID, reference_id: UUID | None, reason: str) -> Section:

@@ -1,4 +1,4 @@
-"""Observations that could not be differenced for want of a reference.
+"""Observations that could not be differenced for want of a reference, or of one that covers enough of them.
 
 Owns finding them once a reference has come; never sends anything (`stage` does).
 """
@@ -20,12 +20,11 @@ MOST_WAITING = 10_000
 
 
 def waiting_for(session: Session, reference: Observation, most: int = MOST_WAITING) -> list[UUID]:
-    """Observations in the reference's filter that it covers, and that ended without any reference."""
+    """Observations in the reference's filter that it covers, and that ended without a good enough one."""
     pointing = pointing_of(reference)
     reach = (reference.radius_deg or 0.0) + max(_largest_science_radius(session), SAME_POINTING_DEG)
-    had_none = exists().where(
+    found_nothing = exists().where(
         DifferenceRun.observation_id == Observation.id,
-        DifferenceRun.reference_id.is_(None),
         DifferenceRun.status == RunStatus.NOTHING_TO_DO,
     )
     near = session.scalars(
@@ -35,7 +34,7 @@ def waiting_for(session: Session, reference: Observation, most: int = MOST_WAITI
             Observation.status == ObservationState.PREPROCESSED,
             Observation.filter_band.is_not_distinct_from(reference.filter_band),
             Observation.sky_cell.in_(cells_near(pointing.ra_deg, pointing.dec_deg, min(reach, 90.0))),
-            had_none,
+            found_nothing,
         )
         .order_by(Observation.observation_time, Observation.id)
     )

@@ -4,60 +4,16 @@ Owns the meaning of a `detection_id` argument (a whole run, or one detection of 
 never judges a detection.
 """
 
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from astrid_workers.errors import UnknownRecord
+from astrid_workers.found_detections import DetectionSet, FoundDetection
 from astrid_workers.identity import uuid_given
 from astrid_workers.names import checked_name
 from astrid_workers.storage.models import Candidate, Detection, DetectionRun, Difference, Observation
-
-
-@dataclass(frozen=True, slots=True)
-class FoundDetection:
-    """One kept candidate: position in 0-based pixels of the science frame, degrees, sigma."""
-
-    detection_id: UUID
-    candidate_id: UUID
-    x: float
-    y: float
-    ra_deg: float | None
-    dec_deg: float | None
-    flux: float
-    flux_err: float | None
-    snr: float
-    #: Signed significance, sigma.
-    score: float
-    fwhm_px: float | None
-    is_positive: bool
-    confidence: float | None
-    label: str | None
-    severity: str | None
-    triplet_key: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionSet:
-    """The detections that one `detection_id` names, strongest first, with where they come from."""
-
-    #: The id as it was asked for, in canonical form.
-    asked_id: UUID
-    run_id: UUID
-    difference_id: UUID
-    observation_id: UUID
-    model_id: str
-    model_version: str | None
-    #: Shape of the science frame; None where it is not known.
-    width_px: int | None
-    height_px: int | None
-    #: The whole run's numbers, as its row holds them.
-    numbers: dict[str, Any]
-    is_whole_run: bool
-    detections: tuple[FoundDetection, ...]
 
 
 def detections_named(session: Session, detection_id: str) -> DetectionSet:
