@@ -292,6 +292,56 @@ def test_time_limit_ends_c_code(start, seen, redis_client):
     assert "It is in" in worker.log
 
 
+def send_within(seconds, actor, *args):
+    """Send a message with a time limit of its own."""
+    from dramatiq import Message
+
+    from astrid_workers.broker import get_broker
+
+    get_broker().enqueue(Message("default", actor, args, {}, {"time_limit": seconds * 1000}))
+
+
+def test_process_to_be_ended_lets_others_finish_first(start, seen, redis_client):
+    """A process that has to be ended takes nothing new, and waits for tasks that are within their own limits."""
+    worker = start("--threads", "2", WORKER_TIMEOUT="1", WORKER_MAX_RETRIES="0")
+    send("stuck", "for long", 300)
+    send_within(120, "hold", "innocent")
+    wait_until(lambda: "does not listen" in worker.log, 20, "the limit to be seen")
+
+    send("note", "after")
+    (record,) = worker.presences("default").values()
+    wait_until(
+        lambda: (
+            [
+                one["draining"] and one["beat"] > record["beat"] + 4
+                for one in worker.presences("default").values()
+            ]
+            == [True]
+        ),
+        20,
+        "two more beats without fetching",
+    )
+    assert sorted(seen()) == ["start innocent", "stuck for long"]
+    redis_client.set("release", 1)
+    wait_until(
+        lambda: seen()[2:] == ["end innocent", "after"], 30, "the other task to end, then work to go on"
+    )
+
+
+def test_process_stays_where_the_task_comes_back_after_all(start, seen, redis_client):
+    """C code that returns after its grace, while others still run, leaves the process at work."""
+    worker = start("--threads", "2", WORKER_TIMEOUT="1", WORKER_MAX_RETRIES="0")
+    (record,) = worker.presences("default").values()
+    send_within(120, "hold", "innocent")
+    wait_until(seen, 10, "the other task to run")
+    send("stuck", "a while", 6)
+    wait_until(lambda: redis_client.zcard("dramatiq:default.XQ"), 20, "the late task to fail")
+
+    send("note", "after")
+    wait_until(lambda: seen()[-1] == "after", 10, "work to go on")
+    assert [one["pid"] for one in worker.presences("default").values()] == [record["pid"]]
+
+
 def test_process_above_its_memory_is_replaced(start, seen, redis_client):
     """WORKER_MAX_MEMORY: a process that is larger after a task leaves in order, and another takes its place."""
     worker = start("--threads", "1", WORKER_MAX_MEMORY="300")

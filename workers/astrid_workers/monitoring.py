@@ -100,9 +100,9 @@ class WorkerMonitor:
         return before - sum(len(looks) for looks in self._history.values())
 
     def get_worker_health(self) -> dict[str, Any]:
-        """Whether the fleet as a whole works:
+        """Whether the fleet as a whole works.
 
-        `status` healthy, degraded, unhealthy, or error where Redis is away.
+        `status` is healthy, degraded, unhealthy, or error where Redis is away.
         """
         timestamp = _timestamp()
         try:

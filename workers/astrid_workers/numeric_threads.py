@@ -23,10 +23,7 @@ CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def numeric_threads(*, cores: float, max_cpu_percent: int, processes: int, threads: int) -> int:
-    """Threads per task so that all tasks of all processes together use `max_cpu_percent` of `cores`;
-
-    at least 1.
-    """
+    """Threads per task with which all tasks together use `max_cpu_percent` of `cores`; at least 1."""
     return max(1, int(cores * max_cpu_percent / 100 / (processes * threads)))
 
 

@@ -39,10 +39,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags;
-
-    one that is not given leaves its setting to the variable, the queue table or what is built in.
-    """
+    """The flags: one that is not given leaves its setting to the variable, the table or what is built in."""
     parser = argparse.ArgumentParser(
         prog="python -m astrid_workers.start_workers",
         description="Run Astrid's workers. A flag wins over its variable, that over the queue table.",
@@ -77,9 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run workers until told to stop;
+    """Run workers until told to stop.
 
-    the exit status is 0 then, 2 for unusable settings, 1 where none can start.
+    The exit status is 0 then, 2 for unusable settings, 1 where none can start.
     """
     parser = build_parser()
     options = parser.parse_args(argv)
@@ -235,10 +232,7 @@ class _Child:
 
 
 def die_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended (Linux;
-
-    elsewhere nothing).
-    """
+    """End this process when its starter is gone, however that ended. Does nothing but on Linux."""
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

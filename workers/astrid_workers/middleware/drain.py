@@ -35,7 +35,7 @@ class Drain(Middleware):
 
     def __init__(self, held: Held) -> None:
         self._held = held
-        self._terminated = False
+        self._terminated = self._leaving = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,13 +93,14 @@ class Drain(Middleware):
         if not self._terminated:
             self._end_what_cannot_go_on()
         leaving = self._terminated or self._asked_to_leave()
-        if leaving and self._held.fetching:
+        if leaving and not self._leaving:
             _log.info("Draining: nothing more is fetched, %d running", len(self._held.running()))
-            self._held.stop_fetching()
-        elif not leaving and not self._held.fetching:
+            self._held.stop_fetching("drain")
+        elif self._leaving and not leaving:
             _log.info("No longer asked to leave: fetching again")
-            self._held.resume_fetching()
-        if leaving and (given := self._held.give_back()):
+            self._held.resume_fetching("drain")
+        self._leaving = leaving
+        if not self._held.fetching and (given := self._held.give_back()):
             _log.info("Gave back %d messages that were not started", given)
         if time.monotonic() >= self._strays_at:
             self._strays_at = time.monotonic() + STRAYS_EVERY_S
@@ -113,8 +114,8 @@ class Drain(Middleware):
             return any(pipe.execute())
 
     def _end_what_cannot_go_on(self) -> None:
-        if dead := self._held.dead_consumers():
-            _log.critical("Nothing is fetched from %s any more; this process ends", ", ".join(dead))
+        if dead := self._held.dead_threads():
+            _log.critical("Threads of this process died (%s); it ends, to be replaced", ", ".join(dead))
             os.kill(os.getpid(), signal.SIGTERM)
         elif os.getppid() != self._parent:
             _log.critical("The process above this one is gone; this process ends")

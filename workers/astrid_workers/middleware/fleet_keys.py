@@ -36,9 +36,9 @@ def counters_key(namespace: str, queue: str) -> str:
 
 
 def hours_key(namespace: str, queue: str) -> str:
-    """Hash:
+    """Hash, for the last `HOURS_KEPT` hours.
 
-    `<hours since the epoch>:<finished, failed or seconds>` → number, for the last `HOURS_KEPT` hours.
+    `<hours since the epoch>:<finished, failed or seconds>` → number.
     """
     return f"astrid:{namespace}:hours:{queue}"
 
@@ -69,10 +69,7 @@ def process_name(broker: RedisBroker) -> str:
 
 
 def side_client(broker: RedisBroker) -> Any:
-    """A client beside the broker's own that gives up after `SIDE_TIMEOUT_S`;
-
-    it shares no connection with it.
-    """
+    """A client that gives up after `SIDE_TIMEOUT_S` and shares no connection with the broker's own."""
     pool = broker.client.connection_pool
     if type(pool) is not redis.ConnectionPool:
         return broker.client

@@ -59,7 +59,7 @@ class Held(Middleware):
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
-        self.fetching = True
+        self._stopped_by: set[str] = set()
         #: Set when fetching stops or goes on.
         self.changed = threading.Event()
         self._idle_since = time.monotonic()
@@ -95,10 +95,12 @@ class Held(Middleware):
             self._idle_since = time.monotonic()
 
     def after_ack(self, _broker: Any, message: dramatiq.MessageProxy) -> None:
-        self._settling.pop(_redis_id(message), None)
+        with self._lock:
+            self._settling.pop(_redis_id(message), None)
 
     def after_nack(self, _broker: Any, message: dramatiq.MessageProxy) -> None:
-        self._settling.pop(_redis_id(message), None)
+        with self._lock:
+            self._settling.pop(_redis_id(message), None)
 
     def running(self) -> list[Running]:
         """What is being worked on now."""
@@ -117,38 +119,40 @@ class Held(Middleware):
     def _consumers(self) -> dict[str, ConsumerThread]:
         return dict(self.worker.consumers) if self.worker is not None else {}
 
-    def dead_consumers(self) -> list[str]:
-        """Queues whose consumer thread ended although nobody stopped it:
-
-        nothing is fetched from them any more.
-        """
-        return [
-            name for name, thread in self._consumers().items() if not thread.is_alive() and thread.running
-        ]
+    def dead_threads(self) -> list[str]:
+        """Consumers and workers that ended though nobody stopped them: Dramatiq does not replace them."""
+        threads: list[Any] = [*self._consumers().values(), *(self.worker.workers if self.worker else ())]
+        return [thread.name for thread in threads if thread.running and not thread.is_alive()]
 
     # What has not started
 
-    def stop_fetching(self) -> None:
+    @property
+    def fetching(self) -> bool:
+        """Whether this process takes messages."""
+        return not self._stopped_by
+
+    def stop_fetching(self, by: str) -> None:
         """Fetch nothing more. The consumers live on, so that Dramatiq goes on settling what runs."""
         with self._lock:
+            self._stopped_by.add(by)
             for name, thread in self._consumers().items():
                 self._prefetch.setdefault(name, thread.prefetch)
                 _set_prefetch(thread, 0)
-            self.fetching = False
         self.changed.set()
 
-    def resume_fetching(self) -> None:
-        """Fetch again, as before `stop_fetching`."""
+    def resume_fetching(self, by: str) -> None:
+        """Fetch again, once all who stopped it say so."""
         with self._lock:
-            for name, thread in self._consumers().items():
-                _set_prefetch(thread, self._prefetch.pop(name, thread.prefetch))
-            self.fetching = True
+            self._stopped_by.discard(by)
+            if self.fetching:
+                for name, thread in self._consumers().items():
+                    _set_prefetch(thread, self._prefetch.pop(name, thread.prefetch))
         self.changed.set()
 
     def give_back(self) -> int:
-        """Return what was fetched and not started;
+        """Return what was fetched and not started, and say how many.
 
-        how many. What Redis does not take now is tried again next time.
+        What Redis does not take now is tried again next time.
         """
         given = 0
         with self._giving:
@@ -238,10 +242,7 @@ def _set_prefetch(thread: ConsumerThread, prefetch: int) -> None:
 
 
 def _cache(thread: ConsumerThread) -> list[bytes | None]:
-    """Bodies that were fetched and not looked at;
-
-    the consumer's own list, which it takes from without a lock.
-    """
+    """Bodies that were fetched and not looked at: the consumer's own list, which it uses without a lock."""
     cache: list[bytes | None] = getattr(thread.consumer, "message_cache", [])
     return cache
 

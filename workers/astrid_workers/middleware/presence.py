@@ -140,10 +140,7 @@ class Presence(Middleware):
                 self._client.srem(drain_key(self._broker.namespace, queue), *old)
 
     def _leave(self) -> None:
-        """Take back all that was said;
-
-        the heartbeat too, unless Dramatiq still has to recover something of ours.
-        """
+        """Take back all that was said, the heartbeat too unless Dramatiq has something of ours to recover."""
         namespace, process = self._broker.namespace, process_name(self._broker)
         queues = self._held.queues()
         holding = any(

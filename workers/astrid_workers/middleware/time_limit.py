@@ -1,12 +1,12 @@
 """No task runs longer than its limit, whatever it is made of.
 
 Owns three steps, each for what the one before cannot reach. At the limit the task is asked:
-`TimeLimitExceeded` is raised in its thread, which Python code sees at its next instruction. After a
-grace, a task inside C code that does not come back ends the process: nothing more is fetched, what was
-not started is given back, other tasks finish, and the task itself counts as failed (retried or dead, as
-its queue says). And where C code even keeps the interpreter's lock, so that no thread of this process
-runs, the interpreter's own watchdog ends it. Replaces Dramatiq's `TimeLimit`, whose option `time_limit`
-(milliseconds) it obeys. Never ends a process for a task that is within its limit.
+`TimeLimitExceeded` is raised in its thread, which Python code sees at its next instruction. After a grace, a
+task inside C code that does not come back ends the process: nothing more is fetched, what was not started is
+given back, other tasks finish, and the task itself counts as failed (retried or dead, as its queue says). And
+where C code even keeps the interpreter's lock, so that no thread of this process runs, the interpreter's own
+watchdog ends it; whatever else ran there is then recovered as after a crash. Replaces Dramatiq's `TimeLimit`,
+whose option `time_limit` (milliseconds) it obeys. Never ends a process for a task that is within its limit.
 """
 
 import contextlib
@@ -63,6 +63,7 @@ class TimeLimit(Middleware):
         self._held = held
         self._limits: dict[int, _Limit] = {}
         self._watchdog_at: float | None = None
+        self._leaving = False
         self._arming = threading.Lock()
         self._stopping = threading.Event()
 
@@ -111,6 +112,8 @@ class TimeLimit(Middleware):
                 overdue.append(thread_id)
         if overdue:
             self._leave_behind(set(overdue), limits)
+        elif self._leaving:
+            self._stay()
 
     def _set_watchdog(self, now: float) -> None:
         """Let a thread of C, which needs no interpreter's lock, end the process if these looks stop."""
@@ -126,8 +129,9 @@ class TimeLimit(Middleware):
 
     def _leave_behind(self, overdue: set[int], limits: dict[int, _Limit]) -> None:
         """Go on leaving; end the process once nothing runs but what does not listen."""
-        if self._held.fetching:
-            self._held.stop_fetching()
+        if not self._leaving:
+            self._leaving = True
+            self._held.stop_fetching("time limit")
             for one in self._stuck(overdue):
                 _log.critical("%s", _complaint(one, limits[one.thread_id]))
         with contextlib.suppress(redis.RedisError):
@@ -138,6 +142,11 @@ class TimeLimit(Middleware):
             self._broker.emit_after("worker_shutdown", self._held.worker)
             logging.shutdown()
             os._exit(EXIT_STATUS)
+
+    def _stay(self) -> None:
+        """It did come back, after all."""
+        self._leaving = False
+        self._held.resume_fetching("time limit")
 
     def _stuck(self, overdue: set[int]) -> list[Running]:
         return [one for one in self._held.running() if one.thread_id in overdue]
