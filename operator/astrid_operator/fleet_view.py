@@ -48,8 +48,14 @@ class Moment:
         return self.monotonic - max(0.0, (self.wall - then.astimezone(UTC)).total_seconds())
 
 
-def fleet_state(deployment: Manifest | None, pods: Iterable[Manifest], moment: Moment) -> FleetState:
-    """The fleet behind `deployment` and those of its `pods` that are known."""
+def fleet_state(
+    deployment: Manifest | None, pods: Iterable[Manifest], moment: Moment, shaped_at: int | None = None
+) -> FleetState:
+    """The fleet behind `deployment` and those of its `pods` that are known.
+
+    `shaped_at` is the generation that the last change of its shape made; later ones only changed the size.
+    None: not known, so that every generation counts.
+    """
     if deployment is None or _metadata(deployment).get("deletionTimestamp"):
         return FleetState()
     members = tuple(sorted((member(pod, moment) for pod in pods), key=lambda each: each.name))
@@ -66,7 +72,7 @@ def fleet_state(deployment: Manifest | None, pods: Iterable[Manifest], moment: M
         unscheduled=_count(members, MemberPhase.UNSCHEDULED),
         draining=_count(members, MemberPhase.DRAINING),
         updated=int(status.get("updatedReplicas") or 0),
-        settled=_is_settled(deployment),
+        settled=_is_settled(deployment, shaped_at),
         unschedulable_since=_waiting_since(members),
         quota_exceeded=over_quota,
         unhealthy="" if over_quota else (_first_trouble(members) or sentence),
@@ -114,9 +120,10 @@ def _owns_replicas(deployment: Manifest, manager: str) -> bool:
     )
 
 
-def _is_settled(deployment: Manifest) -> bool:
+def _is_settled(deployment: Manifest, shaped_at: int | None) -> bool:
     status = deployment.get("status") or {}
-    seen = int(status.get("observedGeneration") or 0) >= int(_metadata(deployment).get("generation") or 0)
+    generation = int(_metadata(deployment).get("generation") or 0)
+    seen = int(status.get("observedGeneration") or 0) >= min(generation, shaped_at or generation)
     return seen and int(status.get("updatedReplicas") or 0) >= int(status.get("replicas") or 0)
 
 

@@ -69,6 +69,12 @@ async def watch(namespaces: Sequence[str], told: Told, login: Login) -> None:
 
 
 async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, stop: threading.Event) -> None:
+    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """At the end kopf's generators complain when they are closed; before, everything is worth a line."""
+        if not stop.is_set():
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(failed)
     await kopf.operator(
         registry=found,
         settings=settings(namespaces),

@@ -211,12 +211,14 @@ class KubernetesFleet:
         self._now = now
         #: What each object was like after it was last applied, and by which manifest.
         self._applied: dict[tuple[Kind, QueueKey], tuple[str, str]] = {}
+        #: Generation of each Deployment after its shape was last applied.
+        self._shaped_at: dict[QueueKey, int] = {}
 
     async def observe(self, key: QueueKey) -> FleetState:
         queue, deployment = self._seen.get(Kind.ASTRID_QUEUE, key), self._seen.get(Kind.DEPLOYMENT, key)
         if deployment is not None and _controller(deployment).get("uid") not in (None, _uid(queue)):
             return FleetState()
-        return fleet_state(deployment, self._seen.pods(key), self._now())
+        return fleet_state(deployment, self._seen.pods(key), self._now(), self._shaped_at.get(key))
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         await self._ensure_deployment(queue, replicas)
@@ -230,6 +232,7 @@ class KubernetesFleet:
 
     async def remove(self, key: QueueKey) -> None:
         """Owner references do the work."""
+        self._shaped_at.pop(key, None)
         for kind in (Kind.DEPLOYMENT, Kind.BUDGET):
             self._applied.pop((kind, key), None)
 
@@ -245,7 +248,9 @@ class KubernetesFleet:
             live = await self._api.apply_deployment(key, only, manager=REPLICAS_MANAGER)
             self._seen.put(Kind.DEPLOYMENT, live)
         if self._differs(Kind.DEPLOYMENT, key, live, manifest):
-            self._keep(Kind.DEPLOYMENT, key, await self._api.apply_deployment(key, manifest), manifest)
+            applied = await self._api.apply_deployment(key, manifest)
+            self._keep(Kind.DEPLOYMENT, key, applied, manifest)
+            self._shaped_at[key] = int(applied["metadata"]["generation"])
 
     async def _ensure_budget(self, queue: AstridQueue) -> None:
         key, manifest = queue.key, desired_pdb(queue)

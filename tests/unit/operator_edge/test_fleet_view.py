@@ -139,6 +139,14 @@ def test_a_change_that_is_not_taken_up_is_not_settled() -> None:
     assert not fleet_state(rolling, [], NOW).settled
 
 
+def test_a_change_of_size_alone_is_no_roll_out() -> None:
+    """A generation that only `/scale` made need not be seen for the shape to be taken up."""
+    scaled = deployment(metadata={"generation": 3})
+
+    assert fleet_state(scaled, [], NOW, shaped_at=2).settled
+    assert not fleet_state(scaled, [], NOW, shaped_at=3).settled
+
+
 def test_a_quota_is_told_from_other_failures() -> None:
     """A quota is a person's to raise; a pod that the server refuses is the fleet's ill health."""
     quota = deployment(status=condition("ReplicaFailure", "True", message="exceeded quota: pods"))
