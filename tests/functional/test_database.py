@@ -148,6 +148,14 @@ def test_times_and_json_come_back_as_they_went_in(database):
         assert (row.quality, row.payload) == ({"a": None, "b": [1.5]}, None)
 
 
+def test_a_sentence_that_quotes_anything_can_be_written_down(database):
+    """A failure is recorded whatever bytes it quotes."""
+    with database.session() as session:
+        session.add(Survey(id=survey_uuid("s"), name="s", description="a\0b \ud83d \U0001f600"))
+    with database.reading() as session:
+        assert session.scalars(select(Survey.description)).one() == "a\ufffdb ? \U0001f600"
+
+
 def test_many_threads_write_without_an_error(database):
     """Writers wait for each other; on SQLite there is one at a time."""
     errors = []

@@ -103,6 +103,13 @@ def test_the_payload_wins_over_the_header(database, payload):
     assert (row.filter_band, row.exposure_time_s, row.airmass) == ("g", 10.0, 2.0)
 
 
+def test_a_filter_that_a_header_spells_out_at_length_is_cut(database, payload, night):
+    """PostgreSQL refuses what does not fit its column."""
+    (night / "a.fits").write_bytes(fits_bytes(FILTER="i DECam SDSS " * 5))
+    workers.ingest_observation(payload)
+    assert only_row(database).filter_band == ("i DECam SDSS " * 5)[:64].strip()
+
+
 def test_the_same_observation_twice_is_one_row_and_two_messages(database, payload, redis_client, night):
     """A crash between commit and send is healed by the repeat, which fetches nothing."""
     first = workers.ingest_observation(payload)

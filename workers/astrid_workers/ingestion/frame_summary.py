@@ -11,6 +11,7 @@ from astropy.wcs import WCS
 
 from astrid_workers.frame import HeaderFacts
 from astrid_workers.storage.fits import FitsLimits, read_header
+from astrid_workers.storage.models import FILTER_LENGTH
 from astrid_workers.storage.sky_cells import centre_of, separation_deg
 
 
@@ -44,6 +45,11 @@ def summary_of(data: bytes | Path, *, name: str, limits: FitsLimits) -> FrameSum
     ny, nx = header.shape
     corners = None if header.wcs is None else corners_of(header.wcs, (ny, nx))
     return FrameSummary(header.facts, nx, ny, corners)
+
+
+def filter_band_of(facts: HeaderFacts) -> str | None:
+    """The filter as rows and payloads hold it: a header may spell out more than fits."""
+    return None if facts.filter_name is None else facts.filter_name[:FILTER_LENGTH].strip() or None
 
 
 def corners_of(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.ingestion.describe import metadata_of, storage_of
 from astrid_workers.ingestion.fetch import Intake, StoredFiles, store_files
+from astrid_workers.ingestion.frame_summary import filter_band_of
 from astrid_workers.ingestion.validate import ObservationPayload
 from astrid_workers.storage.artifacts import Artifact
 from astrid_workers.storage.connection import Database
@@ -154,7 +155,7 @@ def _attach(row: Observation, payload: ObservationPayload, files: StoredFiles) -
     row.frame_bytes = files.frame.size_bytes
     summary, facts = files.summary, files.summary.facts
     row.width_px, row.height_px = summary.width_px, summary.height_px
-    row.filter_band = row.filter_band or facts.filter_name
+    row.filter_band = row.filter_band or filter_band_of(facts)
     row.exposure_time_s = _first(row.exposure_time_s, facts.exposure_s)
     row.pixel_scale_arcsec = _first(row.pixel_scale_arcsec, facts.pixel_scale_arcsec)
     row.airmass = _first(row.airmass, facts.airmass)

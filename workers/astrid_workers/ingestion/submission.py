@@ -12,6 +12,7 @@ from typing import Any
 
 from astrid_workers.errors import FrameRejected, ObservationRejected
 from astrid_workers.identity import observation_uuid, survey_uuid
+from astrid_workers.ingestion.frame_summary import filter_band_of
 from astrid_workers.ingestion.listing import Item
 from astrid_workers.ingestion.validate import REFERENCE_PREFIX, errors_in
 from astrid_workers.storage.artifacts import ArtifactStore
@@ -99,7 +100,7 @@ def _facts_of(header: FrameHeader | None) -> dict[str, Any]:
         "ra": None if ra_deg is None else ra_deg % 360.0,
         "dec": dec_deg,
         "observation_time": None if facts.observed_at is None else facts.observed_at.isoformat(),
-        "filter_band": facts.filter_name,
+        "filter_band": filter_band_of(facts),
         "exposure_time": facts.exposure_s,
         "airmass": facts.airmass,
         "seeing": facts.seeing_arcsec,

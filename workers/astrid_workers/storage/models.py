@@ -19,17 +19,18 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
-    Text,
     UniqueConstraint,
     Uuid,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from astrid_workers.storage.column_types import PlainJson, UtcDateTime
+from astrid_workers.storage.column_types import PlainJson, PlainText, UtcDateTime
 from astrid_workers.storage.states import DeliveryStatus, DetectionStatus, ObservationState, RunStatus
 
 #: Longest external id, survey name, model id and channel name.
 NAME_LENGTH = 200
+#: Longest filter name.
+FILTER_LENGTH = 64
 #: Hexadecimal digits of a SHA-256.
 SHA256_LENGTH = 64
 #: Longest artifact key.
@@ -86,7 +87,7 @@ class RunColumns(Timestamps):
     inputs_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), default="")
     status: Mapped[RunStatus] = mapped_column(_state(RunStatus, "run_status"), default=RunStatus.PENDING)
     #: One sentence: why there was nothing to do, or what failed.
-    ending_reason: Mapped[str | None] = mapped_column(Text)
+    ending_reason: Mapped[str | None] = mapped_column(PlainText)
     #: After a failure: whether a retry may help.
     is_retryable: Mapped[bool | None] = mapped_column(Boolean)
     #: The result as clients know it (contract keys).
@@ -94,7 +95,7 @@ class RunColumns(Timestamps):
     #: Numbers behind the ending, by name with unit.
     numbers: Mapped[dict[str, Any] | None]
     #: Traceback or driver message of an unexpected failure.
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(PlainText)
     #: Times the run was taken up.
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     started_at: Mapped[datetime | None]
@@ -115,7 +116,7 @@ class Survey(Timestamps, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
-    description: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(PlainText)
     is_active: Mapped[bool] = mapped_column(Boolean, default=True)
 
 
@@ -139,9 +140,9 @@ class Observation(Timestamps, Base):
     sky_cell: Mapped[int] = mapped_column(Integer)
     #: Start of the exposure.
     observation_time: Mapped[datetime]
-    filter_band: Mapped[str | None] = mapped_column(String(64))
+    filter_band: Mapped[str | None] = mapped_column(String(FILTER_LENGTH))
     exposure_time_s: Mapped[float | None]
-    fits_url: Mapped[str | None] = mapped_column(Text)
+    fits_url: Mapped[str | None] = mapped_column(PlainText)
     is_reference: Mapped[bool] = mapped_column(Boolean, default=False)
     status: Mapped[ObservationState] = mapped_column(
         _state(ObservationState, "observation_state"), default=ObservationState.INGESTED
@@ -309,7 +310,7 @@ class ValidationEvent(Timestamps, Base):
     assigned_to: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
     is_valid: Mapped[bool | None] = mapped_column(Boolean)
     label: Mapped[str | None] = mapped_column(String(64))
-    notes: Mapped[str | None] = mapped_column(Text)
+    notes: Mapped[str | None] = mapped_column(PlainText)
 
 
 class Alert(Timestamps, Base):
@@ -322,8 +323,8 @@ class Alert(Timestamps, Base):
     detection_run_id: Mapped[UUID] = mapped_column(ForeignKey("detection_runs.id"), index=True)
     alert_type: Mapped[str] = mapped_column(String(64))
     severity: Mapped[str | None] = mapped_column(String(32))
-    title: Mapped[str] = mapped_column(Text)
-    message: Mapped[str] = mapped_column(Text)
+    title: Mapped[str] = mapped_column(PlainText)
+    message: Mapped[str] = mapped_column(PlainText)
     #: Names of the channels it goes to.
     channels: Mapped[list[Any]] = mapped_column(default=list)
     numbers: Mapped[dict[str, Any] | None]
@@ -343,7 +344,7 @@ class Delivery(Timestamps, Base):
     )
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     sent_at: Mapped[datetime | None]
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(PlainText)
 
 
 class DeadLetter(Timestamps, Base):
@@ -358,7 +359,7 @@ class DeadLetter(Timestamps, Base):
     kwargs: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: The whole message, to requeue it as it was.
     message: Mapped[dict[str, Any] | None]
-    sentence: Mapped[str] = mapped_column(Text)
+    sentence: Mapped[str] = mapped_column(PlainText)
     attempts: Mapped[int | None] = mapped_column(Integer)
     died_at: Mapped[datetime] = mapped_column(index=True)
     requeued_at: Mapped[datetime | None]
