@@ -63,7 +63,7 @@ cluster: install ## the operator against a real Kubernetes control plane
 
 .PHONY: e2e
 e2e: install ## images, manifests and real frames on a real node: KUBECONFIG, or ASTRID_NODE_TOOL
-	$(PYTEST) tests/e2e
+	$(PYTEST) -s tests/e2e
 
 .PHONY: bench-science
 bench-science: install ## false candidates, depth, flux and cost of the subtraction, on fresh seeds
