@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from astrid_operator.astrid_queue import AstridQueue, Paused
+from astrid_operator.astrid_queue import AstridQueue, Paused, ScalingMode
 from astrid_operator.desired import selector_string
 from astrid_operator.fleet import FleetState
 from astrid_operator.scaling import Demand, DemandReading, Reason, ScalingDecision
@@ -168,6 +168,8 @@ def _readiness(seen: _Seen, broker: str) -> tuple[str, str, str]:
     if _has_size(fleet, decision) and fleet.settled:
         return "True", _size_reason(seen.queue, decision), f"{_members(fleet.ready)}, as decided"
     counts = f"{fleet.ready} of {_members(decision.replicas)} ready"
+    if fleet.quota_exceeded:
+        return "False", "QuotaExceeded", f"{counts}: {fleet.quota_exceeded}"
     if fleet.unhealthy and fleet.ready < decision.replicas:
         return "False", "WorkersUnhealthy", f"{counts}: {fleet.unhealthy}"
     starting = f", {fleet.starting} starting" if fleet.starting else ""
@@ -216,16 +218,23 @@ def _scaling_active(seen: _Seen, broker: str) -> _Verdict:
     if decision is None:
         trouble = seen.stalled or Trouble("Progressing", "Nothing was decided yet")
         return _Verdict("ScalingActive", "Unknown", trouble.reason, trouble.message)
-    is_off = decision.reason in _INACTIVE or seen.queue.spec.paused is Paused.ALL
-    if decision.reason is Reason.BROKER_UNREACHABLE and broker != "False":
-        is_off = False
-    if is_off:
-        return _Verdict("ScalingActive", "False", decision.reason.value, decision.message)
+    why_not = _why_inactive(seen.queue, decision, broker)
+    if why_not is not None:
+        return _Verdict("ScalingActive", "False", why_not.value, decision.message)
     return _Verdict("ScalingActive", "True", "Auto", decision.message)
 
 
-#: Reasons for which Auto does not decide; the partial pauses are Auto still.
-_INACTIVE = (Reason.DISABLED, Reason.MANUAL, Reason.BROKER_UNREACHABLE, Reason.NOT_TRUSTED_YET)
+def _why_inactive(queue: AstridQueue, decision: ScalingDecision, broker: str) -> Reason | None:
+    """Why it is not demand that decides; a pause of one direction leaves the other to it."""
+    if not queue.spec.enabled:
+        return Reason.DISABLED
+    if queue.spec.paused is Paused.ALL:
+        return Reason.PAUSED
+    if queue.spec.scaling.mode is ScalingMode.MANUAL:
+        return Reason.MANUAL
+    if decision.reason is Reason.BROKER_UNREACHABLE and broker == "False":
+        return Reason.BROKER_UNREACHABLE
+    return Reason.NOT_TRUSTED_YET if decision.reason is Reason.NOT_TRUSTED_YET else None
 
 
 def _broker_reachable(seen: _Seen) -> _Verdict:
@@ -246,15 +255,15 @@ def _reach(
     if before is not None and before["status"] == "False" and before["message"].endswith(trouble):
         return "False", "BrokerUnreachable", before["message"]
     known = f"not read since {since}" if since else "never read"
-    return "False", "BrokerUnreachable", f"Demand was {known}: {trouble}"
+    return "False", "BrokerUnreachable", f"Demand was {known}{': ' if trouble else ''}{trouble}"
 
 
 def _has_waited(before: Mapping[str, Json] | None, now_iso: str) -> bool:
     """The first reading has been waited for long enough to call the broker unreachable."""
-    if before is None:
+    if before is None or before["status"] == "True":
         return False
     waited = _time(now_iso) - _time(before["lastTransitionTime"])
-    return before["status"] != "Unknown" or waited >= timedelta(seconds=REACHABLE_SECONDS)
+    return before["status"] == "False" or waited >= timedelta(seconds=REACHABLE_SECONDS)
 
 
 def _as_before(kind: str, previous: Mapping[str, Json], trouble: Trouble) -> _Verdict:
