@@ -26,7 +26,7 @@ if os.getppid() == int(parent):
 """
 
 #: Bytes of a log's end that are looked at for a member's last words.
-_LAST_WORDS_BYTES = 4096
+_LAST_WORDS_BYTES = 16384
 _LAST_WORDS_CHARACTERS = 200
 
 
@@ -132,15 +132,23 @@ class MemberProcess:
         return await self._process.wait()
 
     def last_words(self) -> str:
-        """The last line it wrote, shortened; empty: it wrote none."""
+        """Why it ended, as far as it said so, in one shortened line; empty: it said nothing."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - _LAST_WORDS_BYTES))
-                lines = log.read().decode(errors="replace").split("\n")
+                return last_words(log.read().decode(errors="replace"))
         except OSError:
             return ""
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1][:_LAST_WORDS_CHARACTERS] if said else ""
+
+
+def last_words(text: str) -> str:
+    """The error of the last traceback in `text`, else its last line; at most `_LAST_WORDS_CHARACTERS`."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    heads = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
+    after = lines[heads[-1] + 1 :] if heads else []
+    raised = next((line for line in after if not line.startswith(" ")), "")
+    said = raised or (lines[-1].strip() if lines else "")
+    return said[:_LAST_WORDS_CHARACTERS]
 
 
 def _bound_to_us(command: Sequence[str]) -> list[str]:

@@ -34,10 +34,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at all members; the end of one is noticed at once.
 LOOK_SECONDS = 0.25
-#: Seconds after which a member that says nothing of itself counts as ready: that of a foreign application
-#: cannot say it, ours may be unable to (Redis is away).
-READY_UNSAID_SECONDS = {True: 30.0, False: 3.0}
-#: A member that ended within so many seconds failed at its start: the next one waits.
+#: Seconds after which a member of a foreign application counts as ready: it cannot say so. Ours do.
+FOREIGN_READY_SECONDS = 3.0
+#: A member that ended before it was ready, or within so many seconds, failed at its start: the next one
+#: waits.
 EARLY_END_SECONDS = 10.0
 #: Pause before the next start after such an end, in seconds: doubled each time, up to the second figure.
 BACK_OFF_SECONDS = (1.0, 60.0)
@@ -286,14 +286,10 @@ class ProcessFleet:
                 self._ended(fleet, member, now)
             elif member.is_leaving:
                 self._mind_the_grace(member, now)
-            elif member.said is not None or now - member.started_at > READY_UNSAID_SECONDS[fleet.is_ours]:
-                self._is_ready(fleet, member, now)
+            elif member.phase is MemberPhase.STARTING and _is_up(fleet, member, now):
+                member.becomes(MemberPhase.READY, now)
+                fleet.unhealthy = ""
         return len(fleet.members) != before
-
-    def _is_ready(self, fleet: _Fleet, member: _Member, now: float) -> None:
-        if member.phase is not MemberPhase.READY:
-            member.becomes(MemberPhase.READY, now)
-            fleet.unhealthy = ""
 
     def _ended(self, fleet: _Fleet, member: _Member, now: float) -> None:
         member.process.kill()  # what is left below its first process
@@ -303,9 +299,10 @@ class ProcessFleet:
         if member.is_leaving:
             log.info("Member gone", **facts)
             return
-        fleet.unhealthy = f"{member.name} ended with {_exit_words(code)}: {member.process.last_words()}"
-        log.warning("Member ended unasked", **facts, last_words=member.process.last_words())
-        if lived >= EARLY_END_SECONDS:
+        words, where = member.process.last_words(), member.process.log
+        fleet.unhealthy = f"{member.name} ended with {_exit_words(code)}: {words} (see {where})"
+        log.warning("Member ended unasked", **facts, last_words=words, log=str(where))
+        if member.phase is MemberPhase.READY and lived >= EARLY_END_SECONDS:
             fleet.failures = 0
             return
         first, longest = BACK_OFF_SECONDS
@@ -423,6 +420,11 @@ class ProcessFleet:
         gone.sort(key=lambda path: path.stat().st_mtime)
         for path in gone[:-LOGS_KEPT]:
             path.unlink(missing_ok=True)
+
+
+def _is_up(fleet: _Fleet, member: _Member, now: float) -> bool:
+    unsaid = not fleet.is_ours and now - member.started_at > FOREIGN_READY_SECONDS
+    return member.said is not None or unsaid
 
 
 def to_leave(

@@ -132,6 +132,22 @@ def test_an_edit_of_concurrency_rolls_without_a_gap(local: LocalOperator, sender
     assert 0 not in ready[ready.index(1) :]
 
 
+def test_a_roll_out_that_cannot_start_leaves_the_old_member_working(
+    local: LocalOperator, sender: Sender
+) -> None:
+    """The successor is tried again with growing pauses, and what is wrong with it is said."""
+    local.write("naps", **FOREIGN, scaling={"minReplicas": 1})
+    local.start()
+    local.wait_status("naps", members_ready=1)
+    local.write("naps", **{**FOREIGN, "app": "support.no_such_app"}, scaling={"minReplicas": 1})
+    wait_until(lambda: local.log.count("ended unasked") >= 2, 30, "the successor to fail twice")
+    sender.nap(0.1, "still")
+    sender.wait("end", "still")
+    row = local.wait_status("naps", members_ready=1)
+    assert "no_such_app" in row["unhealthy"]
+    assert "ended with exit status 2" in row["unhealthy"]
+
+
 def test_an_edit_of_scaling_touches_no_member(local: LocalOperator) -> None:
     """Scaling fields act without a restart."""
     local.write("naps", **FOREIGN, scaling={"minReplicas": 1})
