@@ -126,6 +126,27 @@ def laplacian_edge(image: Float32Image) -> Float32Image:
     return total
 
 
+def is_sharper(
+    image: Float32Image, x: NDArray[np.float64], y: NDArray[np.float64], fwhm_px: float
+) -> BoolImage:
+    """Whether the brightest pixel within one of each place is sharper than a star of `fwhm_px` can be.
+
+    `image` is background-subtracted. For sources well above the noise; places must lie inside the image.
+    """
+    padded = np.pad(image, 5, mode="reflect")
+    row, column = np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)
+    squares = _gathered(padded, row + 1, column + 1, 1)
+    top = np.argmax(squares, axis=1)
+    row, column = row + 1 + top // 3 - 1, column + 1 + top % 3 - 1
+    patches = _gathered(padded, row, column, 1).reshape(-1, 3, 3)
+    centre = patches[:, 1, 1]
+    steps = [np.maximum(2 * centre - patches[:, 1, i] - patches[:, j, 1], 0) for i in (0, 2) for j in (0, 2)]
+    edge = np.sum(steps, axis=0) / 8
+    contrast = SHARPER * star_contrast(round(float(fwhm_px), 2))
+    sharper: BoolImage = edge > contrast * np.maximum(_fine_structure(padded, row, column), 0)
+    return sharper
+
+
 @lru_cache(maxsize=64)
 def star_contrast(psf_fwhm_px: float) -> float:
     """Largest L / F that a star of this width reaches, over all positions of its centre in the pixel."""

@@ -26,6 +26,8 @@ BoolImage = NDArray[np.bool_]
 LARGEST_INTEGER_GAIN = 100.0
 #: What `assumed` says of an estimated gain; `gain_was_estimated` looks for it.
 _ESTIMATED = "estimated from the sky's level and noise"
+#: What `assumed` says where a noise map came along; `variance_was_given` looks for it.
+_GIVEN = "variance is that of the noise map"
 #: Saturated pixels are grown by this much: their neighbours hold what spilled over.
 SATURATION_GROWTH_PX = 2
 #: Sigmas from which a pixel's own value says how many photons it holds.
@@ -78,6 +80,11 @@ def frame_from_pixels(
 def gain_was_estimated(frame: Frame) -> bool:
     """Whether the gain in the frame's facts was read off its sky, and not off its header."""
     return any(_ESTIMATED in sentence for sentence in frame.assumed)
+
+
+def variance_was_given(frame: Frame) -> bool:
+    """Whether the variance came with the frame as a noise map, and was not measured on its sky."""
+    return _GIVEN in frame.assumed
 
 
 def grown(mask: BoolImage, radius_px: int) -> BoolImage:
@@ -167,7 +174,7 @@ def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     )
     estimate = None if seen.sky is None or seen.has_noise_map else _gain_from_sky(seen, seen.sky)
     if seen.has_noise_map:
-        said.append(f"{why}: kept in ADU, with the variance of the noise map")
+        said.append(f"{why}: kept in ADU")
         return 1.0, "adu"
     if estimate is None:
         said.append(f"{why} and cannot be read off the sky's noise: kept in ADU, with measured variance")
@@ -209,6 +216,7 @@ def _variance(
     """Per-pixel variance in the frame's unit squared."""
     scale = np.float32(factor)
     if sigma is not None:
+        said.append(_GIVEN)
         with np.errstate(invalid="ignore"):
             given: Float32Image = np.square(sigma * scale)
         return given

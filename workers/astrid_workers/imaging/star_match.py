@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.stats import poisson
 
 Float64Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -16,10 +17,10 @@ Indices = NDArray[np.intp]
 MOST_VOTERS = 100
 #: Half-widths of the voting bins in pixels, small ones first: rotation and scale smear the true shift.
 BIN_SIZES_PX = (2.0, 5.0, 12.0)
-#: Sigmas by which the best bin must beat chance.
-VOTE_SIGMA = 6.0
+#: How often chance may make a bin as full as the best one, over all places looked at.
+FALSE_ALARMS = 1e-3
 #: Fewest votes that are believed.
-FEWEST_VOTES = 4
+FEWEST_VOTES = 3
 #: Residuals beyond this many robust sigmas do not count in a fit.
 CLIP_SIGMA = 3.5
 
@@ -60,15 +61,16 @@ class Vote:
     dx: float
     dy: float
     votes: int
-    #: Votes expected in the best bin if nothing matched.
+    #: Votes expected in a bin if nothing matched.
     by_chance: float
     bin_px: float
+    #: Bins as full as this one that chance makes, over all places looked at; natural logarithm.
+    log_false_alarms: float
 
     @property
     def is_significant(self) -> bool:
         """Whether chance can be ruled out."""
-        needed = self.by_chance + VOTE_SIGMA * np.sqrt(max(self.by_chance, 0.3))
-        return bool(self.votes >= max(FEWEST_VOTES, needed))
+        return self.votes >= FEWEST_VOTES and self.log_false_alarms < np.log(FALSE_ALARMS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +85,13 @@ class Match:
     rms_px: float
     #: "shift", "similarity" or "affine".
     model: str
+    #: Pairs as close as these that chance would make.
+    by_chance: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether so many pairs, so close, cannot be chance."""
+        return bool(poisson.logsf(self.first.size - 1, self.by_chance) < np.log(FALSE_ALARMS))
 
 
 def vote_on_shift(
@@ -98,9 +107,13 @@ def vote_on_shift(
     near = (np.abs(dx) <= within_px) & (np.abs(dy) <= within_px)
     points = np.column_stack([dx[near], dy[near]])
     if points.shape[0] == 0:
-        return Vote(0.0, 0.0, 0, 0.0, BIN_SIZES_PX[0])
-    votes = [_best_bin(points, radius, within_px) for radius in BIN_SIZES_PX]
-    return max(votes, key=_significance)
+        return Vote(0.0, 0.0, 0, 0.0, BIN_SIZES_PX[0], np.inf)
+    spans = (
+        np.array([x1.min(), x1.max(), x2.min(), x2.max()]),
+        np.array([y1.min(), y1.max(), y2.min(), y2.max()]),
+    )
+    votes = [_best_bin(points, radius, x1.size * x2.size, spans) for radius in BIN_SIZES_PX]
+    return min(votes, key=lambda vote: vote.log_false_alarms)
 
 
 def match_stars(
@@ -137,20 +150,27 @@ def match_stars(
     return found
 
 
-def _significance(vote: Vote) -> float:
-    """Sigmas above chance; small bins are preferred at equal standing, since they are closer to the truth."""
-    return (vote.votes - vote.by_chance) / float(np.sqrt(max(vote.by_chance, 0.3))) / (1 + 0.02 * vote.bin_px)
-
-
-def _best_bin(points: Float64Array, radius: float, within_px: float) -> Vote:
+def _best_bin(
+    points: Float64Array, radius: float, n_pairs: int, spans: tuple[Float64Array, Float64Array]
+) -> Vote:
     """The difference with most others around it."""
     tree = cKDTree(points)
     counts = tree.query_ball_point(points, radius, return_length=True)
     top = int(np.argmax(counts))
     near = points[tree.query_ball_point(points[top], radius)]
     centre = np.median(near, axis=0)
-    chance = points.shape[0] * np.pi * radius**2 / (2 * within_px) ** 2
-    return Vote(float(centre[0]), float(centre[1]), int(counts[top]), float(chance), radius)
+    density = n_pairs * _density(centre[0], spans[0]) * _density(centre[1], spans[1])
+    chance = max(density * np.pi * radius**2, 1e-6)
+    # every difference is a centre that was tried, and counts itself: the others are what chance must explain
+    alarms = np.log(points.shape[0]) + float(poisson.logsf(int(counts[top]) - 2, chance))
+    return Vote(float(centre[0]), float(centre[1]), int(counts[top]), float(chance), radius, float(alarms))
+
+
+def _density(shift: float, span: Float64Array) -> float:
+    """Probability per pixel that two places drawn evenly from both spans differ by `shift`."""
+    low1, high1, low2, high2 = span
+    common = min(high1 + shift, high2) - max(low1 + shift, low2)
+    return float(max(common, 1.0) / (max(high1 - low1, 1.0) * max(high2 - low2, 1.0)))
 
 
 def _mutual(
@@ -197,7 +217,9 @@ def _fitted(
     residual = np.concatenate([x2[second[keep]] - px, y2[second[keep]] - py])
     freedom = max(1.0, residual.size - {"shift": 2, "similarity": 4, "affine": 6}[model])
     rms = float(np.sqrt(np.sum(residual**2) / freedom))
-    return Match(mapping, first[keep], second[keep], rms, model)
+    area = max((np.ptp(x2) + 1) * (np.ptp(y2) + 1), 1.0)
+    by_chance = x1.size * x2.size / area * np.pi * (CLIP_SIGMA * rms) ** 2
+    return Match(mapping, first[keep], second[keep], rms, model, max(float(by_chance), 1e-6))
 
 
 def _chosen_model(

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.frame import Float32Image, Uint32Image
 from astrid_workers.imaging.background import Background
+from astrid_workers.imaging.cosmic_rays import is_sharper
 from astrid_workers.imaging.moments import adaptive_moments
 from astrid_workers.mask import UNUSABLE, MaskBit
 
@@ -23,6 +24,8 @@ BoolArray = NDArray[np.bool_]
 MOST_SOURCES = 2000
 #: sep keeps detected pixels on a stack of fixed size; crowded frames overflow its default of 300 000.
 PIXEL_STACK = 4_000_000
+#: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
+NARROWEST_PX = 1.2
 #: S/N from which a source's width may vote on what a star looks like.
 VOTING_SNR = 20.0
 
@@ -136,7 +139,14 @@ def _measured(
     usable = fit.converged & (snr > 0)
     isolated = _isolated(fit.x, fit.y, fit.flux, fwhm)
     untouched = _untouched(bits, fit.x, fit.y, fwhm)
-    candidate = usable & isolated & untouched & ((rows["flag"] & (sep.OBJ_MERGED | sep.OBJ_TRUNC)) == 0)
+    isolated &= ~is_sharper(residual, columns.astype(float), lines.astype(float), NARROWEST_PX)
+    candidate = (
+        usable
+        & isolated
+        & untouched
+        & (fwhm > NARROWEST_PX)
+        & ((rows["flag"] & (sep.OBJ_MERGED | sep.OBJ_TRUNC)) == 0)
+    )
     clean = candidate & _like_a_star(fwhm, fit.ellipticity, snr, candidate)
     fwhm = fwhm * _half_maximum_ratio(residual, fit.x[clean], fit.y[clean], fit.flux[clean], fwhm[clean])
     stars = Stars(

@@ -149,7 +149,7 @@ def measure_registration(
     match, vote = _matched(science, reference, first, second, through)
     if through is None:
         match = _significant(match, vote, len(first), len(second))
-    elif match is not None and not (vote.is_significant and match.first.size >= 3):
+    elif match is not None and not match.is_significant:
         match = None
     mapping: _ThroughSky | Affine
     if through is None:
@@ -218,21 +218,22 @@ def _significant(match: Match | None, vote: Vote, n_science: int, n_reference: i
     fewer = min(n_science, n_reference)
     needed = max(FEWEST_MATCHES, int(np.ceil(REQUIRED_MATCH_SHARE * min(fewer, 100))))
     found = 0 if match is None else int(match.first.size)
-    if match is not None and vote.is_significant and found >= needed:
+    if match is not None and match.is_significant and found >= needed:
         return match
+    pairs = "no pairs" if match is None else f"{found} pairs with a scatter of {match.rms_px:.2g} px"
+    chance = vote.by_chance if match is None else match.by_chance
     msg = (
-        f"no WCS, and the stars show no significant registration: {found} match of {n_science} in the science"
-        f" frame and {n_reference} in the reference, need {needed} (votes for the best shift {vote.votes},"
-        f" {vote.by_chance:.1f} expected by chance)"
+        f"no WCS, and the stars show no significant registration: {pairs} among {n_science} sources"
+        f" of the science frame and {n_reference} of the reference, where chance makes {chance:.2g};"
+        f" need {needed} that are not chance"
     )
     raise SubtractionRefused(
         msg,
         matched=found,
         required=needed,
+        by_chance=round(chance, 2),
         science_stars=n_science,
         reference_stars=n_reference,
-        votes=vote.votes,
-        votes_by_chance=round(vote.by_chance, 2),
     )
 
 

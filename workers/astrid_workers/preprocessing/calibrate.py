@@ -14,7 +14,7 @@ from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, estimate_background
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
-from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated
+from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated, variance_was_given
 from astrid_workers.imaging.noise import robust_median_and_scatter
 from astrid_workers.imaging.stars import find_stars, frame_fwhm_px
 from astrid_workers.mask import UNUSABLE, MaskBit
@@ -71,9 +71,10 @@ def calibrate(
     Calibration frames are masters of the frame's shape, in any unit that a gain leads back to ADU. Dark: with
     its bias in it, removed when `bias` is given, unless its level shows that it was; scaling by exposure
     needs `bias`. Flat: bias-subtracted. A gain that had been estimated is estimated again from the corrected
-    sky. Variances of the calibration frames are added to the frame's. Masked: `bad_pixels` (True is bad),
-    dead pixels of the flat, hot ones of the dark, cosmic rays; the flagged values stay as they are. Raises
-    FrameRejected with one sentence when shapes or exposures do not fit or a flat is not positive.
+    sky. Variance is measured again on the corrected sky; a noise map is propagated instead. Masked:
+    `bad_pixels` (True is bad), dead pixels of the flat, hot ones of the dark, cosmic rays; the flagged values
+    stay as they are. Raises FrameRejected with one sentence when shapes or exposures do not fit or a flat is
+    not positive.
     """
     for part in (bias, dark, flat):
         _refuse_other_shape(frame, part)
@@ -117,12 +118,15 @@ def _in_adu(frame: Frame) -> Frame:
 
 
 def _in_frame_unit(work: Frame, frame: Frame) -> Frame:
-    """Back to electrons; with a gain read off the corrected sky where the first one had a pedestal in it."""
+    """Back to electrons, with the variance, and a gain that was estimated, read off the corrected sky again.
+
+    What was measured on the raw frame counted the pattern that the corrections removed. A noise map stays.
+    """
+    if not variance_was_given(frame):
+        return _measured_again(work, frame)
     gain = frame.facts.gain_e_per_adu
     if work.unit == frame.unit or gain is None:
         return work
-    if gain_was_estimated(frame):
-        return _measured_again(work, frame)
     level = work.facts.saturation
     return replace(
         work,
@@ -134,19 +138,21 @@ def _in_frame_unit(work: Frame, frame: Frame) -> Frame:
 
 
 def _measured_again(work: Frame, frame: Frame) -> Frame:
-    zero_point, gain = work.facts.zero_point_mag, frame.facts.gain_e_per_adu or 1.0
+    gain = (frame.facts.gain_e_per_adu or 1.0) if work.unit != frame.unit else 1.0
+    zero_point = work.facts.zero_point_mag
     in_adu = None if zero_point is None else zero_point - 2.5 * float(np.log10(gain))
+    known = None if gain_was_estimated(frame) else work.facts.gain_e_per_adu
     lost = (work.mask & np.uint32(MaskBit.NO_DATA)) != 0
     again = frame_from_pixels(
         np.where(lost, np.float32(np.nan), work.science),
-        facts=replace(work.facts, gain_e_per_adu=None, zero_point_mag=in_adu, saturation=None),
-        unit="adu",
+        facts=replace(work.facts, gain_e_per_adu=known, zero_point_mag=in_adu, saturation=None),
+        unit=work.unit,
         wcs=work.wcs,
         assumed=tuple(s for s in work.assumed if not s.startswith("GAIN")),
         name=work.name,
     )
     level = work.facts.saturation
-    factor = again.facts.gain_e_per_adu or 1.0
+    factor = (again.facts.gain_e_per_adu or 1.0) if again.unit != work.unit else 1.0
     facts = replace(again.facts, saturation=None if level is None else level * factor)
     return replace(again, mask=again.mask | work.mask, facts=facts)
 
