@@ -11,6 +11,7 @@ from collections.abc import Sequence
 VERBS = {
     "run": "run the operator on a Kubernetes cluster",
     "local": "run the fleets of AstridQueue files on this machine",
+    "simulate": "replay a load against AstridQueue files, and say what their fleets would do",
     "render": "print what the operator would create for AstridQueue files",
 }
 
@@ -29,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         local.configure(chosen[verb])
         return local.main(parser.parse_args(given))
+    if verb == "simulate":
+        from astrid_operator import simulate
+
+        simulate.configure(chosen[verb])
+        return simulate.main(parser.parse_args(given))
     if verb == "render":
         from astrid_operator import render
 
