@@ -55,10 +55,20 @@ def test_nothing_is_lost_when_workers_are_killed_at_random_points(pipeline, seed
     # A fetch that was on its way when its sender died is in the server's hands by now.
     pipeline.recover(last)
 
-    wait_until(lambda: done(pipeline) and pipeline.outstanding() == 0, 240, "all observations to be curated")
-    assert pipeline.dead() == []
+    wait_until(
+        lambda: nobody_died(pipeline) and done(pipeline) and pipeline.outstanding() == 0,
+        240,
+        "all observations to be curated",
+    )
+    assert nobody_died(pipeline)
     assert all(all(recovered(pipeline, field)) for field in fields)
     assert_single_rows(pipeline)
+
+
+def nobody_died(pipeline):
+    """True, or at once the end of the test with the sentence of a message that died."""
+    assert [message["options"].get("dead_sentence") for message in pipeline.dead()] == []
+    return True
 
 
 def done(pipeline):

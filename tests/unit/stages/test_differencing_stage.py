@@ -1,5 +1,6 @@
 """Differencing as a stage: which reference, which rows, which ending, who is told."""
 
+import functools
 import uuid
 
 import numpy as np
@@ -16,6 +17,7 @@ from astrid_workers.differencing.differencing_workers import (
     legacy_difference_observation,
     validate_difference_image,
 )
+from astrid_workers.differencing.pair import run_pair
 from astrid_workers.errors import (
     ObservationNotThereYet,
     PermanentFailure,
@@ -34,9 +36,16 @@ from support.seeded_archive import plain_frame, seed_observation, seed_preproces
 SKY = make_sky(seed=3, shape=(128, 128), n_stars=40, n_transients=4, transient_snr=(15, 40))
 
 
+@functools.cache
+def differenced(options):
+    """What becomes of `SKY`, worked out once for all tests of this module."""
+    return run_pair(SKY.science, SKY.reference, options)
+
+
 @pytest.fixture
-def pair(database):
+def pair(database, monkeypatch):
     """A science frame and a reference of it, both preprocessed."""
+    monkeypatch.setattr(stage, "run_pair", lambda _science, _reference, options: differenced(options))
     science = seed_preprocessed(database, "obs_1", SKY.science)
     seed_preprocessed(database, "ref_1", SKY.reference, is_reference=True)
     return science
