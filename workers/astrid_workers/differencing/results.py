@@ -78,15 +78,15 @@ def _own_parameters(made: Difference) -> Section:
             "zogy_parameters": {
                 "psf_observation": made.fwhm_science_px,
                 "psf_reference": made.fwhm_reference_px,
-                "noise_observation": made.numbers.get("sky_rms_science"),
-                "noise_reference": made.numbers.get("sky_rms_reference"),
+                "noise_observation": made.numbers.get("noise_science"),
+                "noise_reference": made.numbers.get("noise_reference"),
                 "correlation_matrix": None,
             }
         }
     return {
         "classic_parameters": {
             "scaling_factor": made.flux_scale,
-            "offset": None,
+            "offset": made.numbers.get("background_offset"),
             "normalization": None,
         }
     }
