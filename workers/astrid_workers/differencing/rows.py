@@ -18,7 +18,7 @@ from astrid_workers.storage.sky_cells import cell_of
 
 def candidate_row(difference_id: UUID, observation_id: UUID, found: FoundCandidate, unit: str) -> Candidate:
     """The row of one candidate; its id comes from the difference and its rank."""
-    has_place = found.ra_deg is not None and found.dec_deg is not None
+    ra_deg, dec_deg = found.ra_deg, found.dec_deg
     return Candidate(
         id=derived_uuid("candidate", str(difference_id), str(found.index)),
         difference_id=difference_id,
@@ -26,9 +26,9 @@ def candidate_row(difference_id: UUID, observation_id: UUID, found: FoundCandida
         index=found.index,
         x=found.x,
         y=found.y,
-        ra_deg=found.ra_deg,
-        dec_deg=found.dec_deg,
-        sky_cell=cell_of(found.ra_deg, found.dec_deg) if has_place else None,
+        ra_deg=ra_deg,
+        dec_deg=dec_deg,
+        sky_cell=None if ra_deg is None or dec_deg is None else cell_of(ra_deg, dec_deg),
         flux=found.flux,
         flux_err=found.flux_err,
         unit=unit,
