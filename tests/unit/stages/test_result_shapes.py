@@ -78,7 +78,8 @@ def results(tmp_path_factory):
 
 def _carried(folder):
     sky = make_sky(seed=3, shape=(128, 128), n_stars=40, n_transients=4, transient_snr=(15, 40))
-    for name, data in zip(("obs_1", "ref_1"), sky_to_fits(sky), strict=True):
+    science, reference = sky_to_fits(sky)
+    for name, data in (("ref_1", reference), ("obs_1", science)):
         (folder / f"{name}.fits").write_bytes(data)
         ingest_observation(
             {
@@ -138,6 +139,40 @@ def test_every_result_is_strict_json(results, name):
     import json
 
     assert json.loads(json.dumps(results[name], allow_nan=False)) == results[name]
+
+
+#: What stays null, as nothing measures it: truth, a GPU, a calibrated model, or a quantity of the earlier system only.
+NEVER_MEASURED = {
+    "correlation_threshold", "correlation_matrix", "normalization", "edge_preservation", "detail_retention",
+    "min_area", "max_area", "deblend_threshold", "completeness", "reliability", "false_positive_rate",
+    "input_size", "batch_size", "confidence_threshold", "confidence", "class", "gpu_memory_used", "model_accuracy",
+    "precision", "recall", "f1_score", "auc", "gpu_utilization", "io_operations", "high_confidence",
+    "medium_confidence", "low_confidence", "transient_detections", "variable_detections", "artifact_detections",
+    "confidence_range", "class_validity", "confidence_maps", "metadata", "total_size", "compression_ratio",
+    "assigned_to",
+}  # fmt: skip
+#: What this field cannot have: no calibration frames, no zero point, no classic kernel in ZOGY; no such channels.
+NOT_HERE = {
+    "bias_frame", "dark_frame", "flat_frame", "correction_factor", "exposure_time", "normalization_factor",
+    "limiting_magnitude", "kernel_size", "recipients", "subject", "channel", "message", "notification_type", "data",
+    "withheld_because", "reason", "detection_images", "confidence_distribution",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_can_be_measured_is(results, name):
+    """A value is null only where nothing measures it: a number whose name drifted apart would be null for ever."""
+    assert nulls(results[name]) <= NEVER_MEASURED | NOT_HERE
+
+
+def nulls(value, key=""):
+    """Keys under which null stands; the members of a null distribution count under its name."""
+    if isinstance(value, dict):
+        inner = {key} if key in NOT_HERE else set()
+        return inner or {found for name, below in value.items() for found in nulls(below, name)}
+    if isinstance(value, list):
+        return {found for item in value for found in nulls(item, key)}
+    return {key} if value is None else set()
 
 
 def test_ids_are_uuids(results):
