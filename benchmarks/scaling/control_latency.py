@@ -1,0 +1,150 @@
+"""B1 to B4: how soon a fleet is asked for, at which cost to the API server, on a real control plane.
+
+Owns the trials; each begins at a random phase of the operator's tick. There is no kubelet: pods stay pending,
+so that what is measured is the operator and the API server, not a node.
+
+    python benchmarks/scaling/control_latency.py            # all, about 10 minutes
+    python benchmarks/scaling/control_latency.py b1 --trials 30 --seed 7
+"""
+
+import argparse
+import random
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from rig import Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
+
+from support.waiting import wait_until
+
+#: Members are never there, so a pod that fits nowhere must not be what is measured.
+PATIENT = {"unschedulableSeconds": 86400, "idleSeconds": 5}
+
+
+def b1(rig: Rig, trials: int, rng: random.Random) -> dict[str, Any]:
+    """One queue at zero gets 1,000 messages; at most 100 members."""
+    rig.make_queues(["burst"], scaling={**PATIENT, "maxReplicas": 100})
+    rig.wait_for_sizes(["burst"], 0)
+    latencies, sizes = [], []
+    for trial in range(trials):
+        time.sleep(2 + rng.random())
+        pushed = rig.push(["burst"], 1000)
+        reached = rig.sizes.wait(["burst"], 100, pushed, 60)
+        latencies.append(reached.get("burst", float("inf")))
+        sizes.append(rig.sizes.writes_since("burst", pushed))
+        say(f"B1 {trial + 1}/{trials}: {latencies[-1]:.3f} s, sizes {sizes[-1]}")
+        rig.empty(["burst"])
+        rig.wait_for_sizes(["burst"], 0)
+    return {"seconds": spread(latencies), "raw": latencies, "sizes_written": sizes}
+
+
+def b4(rig: Rig, names: list[str]) -> dict[str, Any]:
+    """Apply many AstridQueues; until all Deployments exist."""
+    with stretch(rig) as cost:
+        began = time.monotonic()
+        rig.make_queues(names, scaling={**PATIENT, "maxReplicas": 2})
+        applied = time.monotonic() - began
+        rig.wait_for_sizes(names, 0)
+        exist = time.monotonic() - began
+        wait_until(lambda: _all_told(rig, len(names)), 120, "every status to be written", every_s=0.5)
+    say(f"B4: {len(names)} applied in {applied:.1f} s, exist after {exist:.1f} s")
+    return {"queues": len(names), "applied_s": applied, "exist_s": exist, "cost": asdict(cost)}
+
+
+def _all_told(rig: Rig, count: int) -> bool:
+    queues = rig.api.list("astridqueues", rig.namespace)
+    told = [each for each in queues if each.get("status", {}).get("observedGeneration")]
+    return len(told) >= count
+
+
+def b2(rig: Rig, names: list[str], trials: int, rng: random.Random) -> dict[str, Any]:
+    """Many queues at zero get 10 messages each at once; two members each."""
+    first, full, stragglers = [], [], 0
+    for trial in range(trials):
+        time.sleep(2 + rng.random())
+        pushed = rig.push(names, 10)
+        reached = rig.sizes.wait(names, 2, pushed, 60)
+        first += rig.sizes.wait(names, 1, pushed, 0).values()
+        full += reached.values()
+        stragglers += len(names) - len(reached)
+        say(f"B2 {len(names)} queues {trial + 1}/{trials}: {spread(list(reached.values()))}")
+        rig.empty(names)
+        rig.wait_for_sizes(names, 0)
+    return {
+        "queues": len(names),
+        "to_first_s": spread(first),
+        "to_full_s": spread(full),
+        "not_within_60_s": stragglers,
+        "raw_full_s": [round(each, 3) for each in full],
+    }
+
+
+def b3(rig: Rig, names: list[str], seconds: float, rng: random.Random) -> dict[str, Any]:
+    """Steady: nothing waits anywhere; then something does everywhere, and its number moves each second."""
+    time.sleep(15)
+    with stretch(rig) as idle:
+        time.sleep(seconds)
+    rig.push(names, 10)
+    rig.wait_for_sizes(names, 2)
+    time.sleep(30)
+    ended = threading.Event()
+    mover = threading.Thread(target=_move, args=(rig, names, ended, rng))
+    mover.start()
+    with stretch(rig) as active:
+        time.sleep(seconds)
+    ended.set()
+    mover.join()
+    say(f"B3 idle {idle.operator_writes_per_s:.3f}/s, active {active.operator_writes_per_s:.3f}/s")
+    return {"queues": len(names), "idle": asdict(idle), "active": asdict(active)}
+
+
+def _move(rig: Rig, names: list[str], ended: threading.Event, rng: random.Random) -> None:
+    """Every second another number of messages waits on every queue, between 8 and 40."""
+    depth = dict.fromkeys(names, 10)
+    while not ended.wait(1.0):
+        up = [name for name in names if depth[name] <= 8 or (depth[name] < 40 and rng.random() < 0.6)]
+        rig.push(up, 1)
+        with rig.redis.client.pipeline(transaction=False) as pipeline:
+            for name in set(names) - set(up):
+                pipeline.lpop(f"dramatiq:{name}")
+            pipeline.execute()
+        for name in names:
+            depth[name] += 1 if name in up else -1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", default=["b1", "b2", "b3", "b4"], metavar="b1|b2|b3|b4")
+    parser.add_argument("--queues", type=int, default=300)
+    parser.add_argument("--trials", type=int, default=20, help="of B1; B2 has a quarter as many")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    result: dict[str, Any] = {"seed": options.seed, "contenders": keda_or_why_not()}
+    say(result["contenders"])
+    with rig_or_exit() as rig:
+        rig.start_operator()
+        if "b1" in options.parts:
+            result["b1"] = b1(rig, options.trials, rng)
+            save(options.name, result)
+        names = [f"q{number:04d}" for number in range(options.queues)]
+        if {"b2", "b3", "b4"} & set(options.parts):
+            result["b4"] = b4(rig, names)
+            save(options.name, result)
+        if "b2" in options.parts:
+            few = max(3, options.trials // 4)
+            result["b2_third"] = b2(rig, names[: options.queues // 3], few, rng)
+            result["b2_all"] = b2(rig, names, few, rng)
+            save(options.name, result)
+        if "b3" in options.parts:
+            result["b3"] = b3(rig, names, options.seconds, rng)
+    say(f"written: {save(options.name, result)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""What the scaling benchmarks run on: a real control plane, a real Redis and the operator as its own process.
+
+Owns their start and end, the watch that notes when a size was asked for, and the counters that are read
+before and after. It measures and never judges. The parts are those of the cluster tests, imported by path.
+"""
+
+import json
+import os
+import platform
+import re
+import secrets
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+import httpx
+import psutil
+import yaml
+
+from cluster.api_client import ApiFailure, Object
+from cluster.binaries import ControlPlaneMissing, find_or_build
+from cluster.control_plane import ControlPlane, free_ports
+from cluster.operator_process import OperatorProcess
+from support.redis_server import RedisServer, valkey_binary
+from support.waiting import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "benchmarks" / "results"
+
+#: Where the tool that builds and starts KEDA is named; without it KEDA is no contender, and that is said.
+KEDA_RIG = "ASTRID_KEDA_RIG"
+
+#: Requests that are sent side by side while objects are made or edited.
+HANDS = 8
+
+_REQUESTS = re.compile(r"^apiserver_request_total\{(?P<labels>.*)\} (?P<value>\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_READS = frozenset({"GET", "LIST", "WATCH", "CONNECT"})
+
+#: What only the operator and the benchmark itself write; the rest are the controllers' own.
+_OPERATORS = re.compile(r"^\S+ (astridqueues|deployments/scale|deployments|poddisruptionbudgets|events)\b")
+
+
+@dataclass
+class Sizes:
+    """Every size that each Deployment of a namespace was seen with: (monotonic seconds, replicas)."""
+
+    seen: defaultdict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def saw(self, name: str, replicas: int) -> None:
+        with self.changed:
+            history = self.seen[name]
+            if not history or history[-1][1] != replicas:
+                history.append((time.monotonic(), replicas))
+                self.changed.notify_all()
+
+    def wait(self, names: Iterable[str], least: int, since: float, timeout_s: float) -> dict[str, float]:
+        """Seconds from `since` until each had `least` replicas; those that never had are not in it."""
+        deadline = time.monotonic() + timeout_s
+        names = list(names)
+        with self.changed:
+            while True:
+                found = {name: at for name in names if (at := self._reached(name, least, since)) is not None}
+                left = deadline - time.monotonic()
+                if len(found) == len(names) or left <= 0:
+                    return found
+                self.changed.wait(left)
+
+    def writes_since(self, name: str, since: float) -> list[int]:
+        """Sizes in the order in which they were set."""
+        with self.changed:
+            return [replicas for at, replicas in self.seen[name] if at >= since]
+
+    def _reached(self, name: str, least: int, since: float) -> float | None:
+        return next(
+            (at - since for at, replicas in self.seen[name] if at >= since and replicas >= least), None
+        )
+
+    def now(self, name: str) -> int | None:
+        with self.changed:
+            return self.seen[name][-1][1] if self.seen[name] else None
+
+
+class Rig:
+    """Everything that a benchmark runs on; usable as a context manager."""
+
+    def __init__(self) -> None:
+        self.namespace = f"bench-{secrets.token_hex(3)}"
+        self.plane = ControlPlane(find_or_build(say))
+        self.redis = RedisServer(valkey_binary())
+        self.sizes = Sizes()
+        self.operator: OperatorProcess | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Rig":
+        self.plane.start()
+        self.redis.start()
+        self.api = self.plane.api()
+        self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        self._install()
+        self._watching = threading.Thread(target=self._watch, name="sizes", daemon=True)
+        self._watching.start()
+        say(f"control plane up after {self.plane.seconds_to_ready:.0f} s")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self.operator is not None:
+            self.operator.process.stop()
+        self.api.close()
+        self.redis.close()
+        self.plane.stop()
+
+    def start_operator(self, **settings: str) -> OperatorProcess:
+        """The operator, healthy, with its log beside the control plane's."""
+        env = {"REDIS_URL": self.redis.url(), "ASTRID_OPERATOR_LOG_LEVEL": "warning", **settings}
+        self.operator = OperatorProcess.start(
+            self.plane.kubeconfig,
+            self.plane.logs / f"operator-{secrets.token_hex(2)}.log",
+            arguments=("--namespace", self.namespace),
+            env=env,
+            ports=free_ports(2),
+        ).wait_until_healthy()
+        return self.operator
+
+    # ------------------------------------------------------------------ objects
+
+    def make_queues(self, names: Sequence[str], **spec: Any) -> None:
+        """Create an AstridQueue of each name."""
+        self.for_each(names, lambda api, name: api.create(queue_manifest(name, **spec), self.namespace))
+
+    def edit_queues(self, names: Sequence[str], **spec: Any) -> None:
+        self.for_each(
+            names, lambda api, name: api.patch("astridqueues", name, self.namespace, {"spec": spec})
+        )
+
+    def for_each(self, names: Sequence[str], act: Any) -> None:
+        """`act(api, name)` for all names, with `HANDS` clients of their own."""
+
+        def some(share: Sequence[str]) -> None:
+            with self.plane.api() as api:
+                for name in share:
+                    act(api, name)
+
+        with ThreadPoolExecutor(HANDS) as pool:
+            list(pool.map(some, [names[hand::HANDS] for hand in range(HANDS)]))
+
+    def empty(self, names: Sequence[str]) -> None:
+        """Bring fleets and queues to nothing: switched off, emptied, switched on again."""
+        self.edit_queues(names, enabled=False)
+        self.wait_for_sizes(names, 0)
+        self.redis.empty()
+        self.edit_queues(names, enabled=True)
+
+    def wait_for_sizes(self, names: Sequence[str], replicas: int, timeout_s: float = 180) -> None:
+        wait_until(
+            lambda: all(self.sizes.now(name) == replicas for name in names),
+            timeout_s,
+            f"{len(names)} fleets to have {replicas} members",
+        )
+
+    def _install(self) -> None:
+        for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
+            self.api.apply(yaml.safe_load(path.read_text()))
+
+        def is_served() -> bool:
+            try:
+                self.api.list("astridqueues")
+            except ApiFailure:
+                return False
+            return True
+
+        wait_until(is_served, 60, "AstridQueues to be served")
+
+    def _watch(self) -> None:
+        with self.plane.api() as api:
+            while not self._ended.is_set():
+                try:
+                    for _, deployment in api.watch("deployments", self.namespace, timeout_s=3600):
+                        self.sizes.saw(deployment["metadata"]["name"], deployment["spec"]["replicas"])
+                except (ApiFailure, httpx.HTTPError):
+                    self._ended.wait(0.1)
+
+    # ------------------------------------------------------------------ load
+
+    def push(self, names: Sequence[str], count: int) -> float:
+        """Enqueue `count` messages on each, all in one pipeline; when that was done (monotonic)."""
+        with self.redis.client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                ids = [secrets.token_hex(8) for _ in range(count)]
+                pipeline.hset(f"dramatiq:{name}.msgs", mapping=dict.fromkeys(ids, message_body(name)))
+                pipeline.rpush(f"dramatiq:{name}", *ids)
+            pipeline.execute()
+        return time.monotonic()
+
+    # ------------------------------------------------------------------ counters
+
+    def requests(self) -> Counter[str]:
+        """Requests that the API server has served so far, by "VERB resource/subresource"."""
+        counted: Counter[str] = Counter()
+        for match in _REQUESTS.finditer(self.api.text("/metrics")):
+            labels = dict(_LABEL.findall(match["labels"]))
+            subresource = f"/{labels['subresource']}" if labels.get("subresource") else ""
+            counted[f"{labels['verb']} {labels['resource']}{subresource}"] += int(float(match["value"]))
+        return counted
+
+    def usage(self) -> "Usage":
+        """Of the operator's process until now."""
+        assert self.operator is not None
+        process = psutil.Process(self.operator.process.pid)
+        cpu = process.cpu_times()
+        return Usage(time.monotonic(), cpu.user + cpu.system, process.memory_info().rss)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds so far, and resident bytes now."""
+
+    at: float
+    cpu_seconds: float
+    rss_bytes: int
+
+
+@dataclass
+class Stretch:
+    """What happened between the two ends of a measured stretch of time."""
+
+    seconds: float = 0.0
+    writes: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, int] = field(default_factory=dict)
+    operator_writes_per_s: float = 0.0
+    lease_writes_per_s: float = 0.0
+    operator_cores: float = 0.0
+    operator_rss_mb: float = 0.0
+    load_average: float = 0.0
+
+
+@contextmanager
+def stretch(rig: Rig) -> Iterator[Stretch]:
+    """Counters of the API server and of the operator's process over the time inside the `with`."""
+    found = Stretch()
+    before, usage = rig.requests(), rig.usage()
+    yield found
+    after, later = rig.requests(), rig.usage()
+    found.seconds = later.at - usage.at
+    difference = after - before
+    found.writes = {key: count for key, count in sorted(difference.items()) if key.split()[0] not in _READS}
+    found.reads = {key: count for key, count in sorted(difference.items()) if key.split()[0] in _READS}
+    mine = sum(count for key, count in found.writes.items() if _OPERATORS.match(key))
+    found.operator_writes_per_s = mine / found.seconds
+    found.lease_writes_per_s = sum(n for key, n in found.writes.items() if " leases" in key) / found.seconds
+    found.operator_cores = (later.cpu_seconds - usage.cpu_seconds) / found.seconds
+    found.operator_rss_mb = later.rss_bytes / 1e6
+    found.load_average = os.getloadavg()[0]
+
+
+def queue_manifest(name: str, **spec: Any) -> Object:
+    """An AstridQueue of a foreign application, so that any queue name will do."""
+    return {
+        "apiVersion": "astrid.dev/v1alpha1",
+        "kind": "AstridQueue",
+        "metadata": {"name": name},
+        "spec": {"app": "sky.tasks", **spec},
+    }
+
+
+def message_body(queue: str) -> str:
+    return json.dumps({"queue_name": queue, "options": {}, "message_timestamp": int(time.time() * 1000)})
+
+
+# ---------------------------------------------------------------------- numbers and files
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """n, min, p50, p95 and max; percentiles by nearest rank."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"n": 0, "min": None, "p50": None, "p95": None, "max": None}
+
+    def rank(percent: int) -> float:
+        return round(ordered[max(0, -(-percent * len(ordered) // 100) - 1)], 3)
+
+    return {
+        "n": len(ordered),
+        "min": round(ordered[0], 3),
+        "p50": rank(50),
+        "p95": rank(95),
+        "max": round(ordered[-1], 3),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where a result was measured, and how busy that was."""
+    return {
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "python": platform.python_version(),
+        "load_average": [round(each, 2) for each in os.getloadavg()],
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save(name: str, result: dict[str, Any]) -> Path:
+    """Write a result with the machine's facts; the path."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    return path
+
+
+def keda_or_why_not() -> str:
+    """A sentence on whether KEDA takes part."""
+    tool = os.environ.get(KEDA_RIG)
+    if not tool:
+        return f"KEDA takes no part: {KEDA_RIG} names no tool that starts it"
+    return f"KEDA takes part by {tool}"
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def rig_or_exit() -> Rig:
+    """A rig; ends the program with a sentence where there is no control plane to be had."""
+    try:
+        return Rig()
+    except ControlPlaneMissing as missing:
+        sys.exit(str(missing))
