@@ -69,8 +69,8 @@ def settled_result(session: Session, ticket: RunTicket) -> Result | None:
 def take_up(database: Database, ticket: RunTicket, fresh: RunColumns, *, has_work: bool = True) -> None:
     """Insert `fresh`, or take the row that is there up once more; the observation is then being worked on.
 
-    Without work (it is known already that there is nothing to do) the observation's state is left as it
-    is, and so is a run that ended well in the meantime.
+    A run that ended well in the meantime is left as it is. Without work (it is known already that there is
+    nothing to do) the observation's state is left alone.
     """
     try:
         with database.session() as session:

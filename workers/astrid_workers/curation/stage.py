@@ -96,9 +96,7 @@ def run(work: CurationWork) -> Curated | None:
 
 
 def save(work: CurationWork, curated: Curated | None) -> Result:
-    """Store the pictures, then write rows and ending in one transaction; the result that stands
-    afterwards.
-    """
+    """Store the pictures, then write rows and ending in one transaction; the result that stands then."""
     if curated is None:
         assert work.settled is not None
         return work.settled
@@ -153,9 +151,7 @@ def interface_of(work: CurationWork) -> Result:
 
 
 def notify(work: CurationWork) -> Result:
-    """One message for each alert and usable channel that is not delivered yet; the section with how it
-    stands.
-    """
+    """One message for each alert and usable channel that is not delivered yet; how all stand."""
     settings = NotificationSettings()
     with get_database().reading() as session:
         alert_ids = [UUID(alert.alert_id) for alert in rows.alerts_of(session, work.found)]

@@ -11,15 +11,12 @@ from astrid_workers.found_detections import DetectionSet, FoundDetection
 
 Section = dict[str, Any]
 
-#: Most detections listed in a result, strongest first; the rows hold all of them and `n_detections` counts
-#: all.
+#: Most detections listed in a result, strongest first; rows and `n_detections` have all.
 MOST_LISTED = 500
 
 
 def inference_section(found: DetectionSet, at: datetime) -> Section:
-    """What the model said. `matched-filter` sees no pixels and calibrates nothing: size and threshold are
-    null.
-    """
+    """What the model said. `matched-filter` sees no pixels: input size and threshold are null."""
     return {
         "difference_id": str(found.difference_id),
         "model_id": found.model_id,
@@ -62,9 +59,7 @@ def _item(detection: FoundDetection) -> Section:
 
 
 def validation_section(found: DetectionSet, at: datetime) -> Section:
-    """Distributions, consistency, and what the model removed; passed when no check that could be made
-    failed.
-    """
+    """Distributions, consistency, and what was removed; passed when no check that could be made failed."""
     checks = _consistency(found)
     return {
         "detection_id": str(found.asked_id),

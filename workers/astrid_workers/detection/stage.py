@@ -90,9 +90,7 @@ def run(work: DetectionWork) -> Classified | None:
 
 
 def save(work: DetectionWork, classified: Classified | None) -> Result:
-    """Write detections and the run's ending in one transaction; the result that stands in the row
-    afterwards.
-    """
+    """Write detections and ending in one transaction; the result that stands in the row then."""
     if classified is None:
         assert work.settled is not None
         return work.settled
@@ -102,9 +100,7 @@ def save(work: DetectionWork, classified: Classified | None) -> Result:
 
 
 def send(result: Result) -> Result:
-    """Send the run on to curation, also when it found nothing: an observation is curated when that is
-    known.
-    """
+    """Send the run on to curation, also when it found nothing: that is worth knowing too."""
     message_id = broker.send_next(Stage.DETECTION, result["detection_id"])
     return {**result, "processing_triggered": True, "next_message_id": message_id}
 

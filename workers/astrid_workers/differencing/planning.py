@@ -30,10 +30,7 @@ IS_REFERENCE = "is a reference: it is not differenced against itself"
 
 @dataclass(frozen=True, slots=True)
 class DifferenceWork:
-    """One pair to difference:
-
-    two stored frames, or why there is no pair, or the result that is there already.
-    """
+    """Two stored frames to difference, or why there is no pair, or the result that is there already."""
 
     ticket: RunTicket
     difference_id: UUID
@@ -47,7 +44,7 @@ class DifferenceWork:
 
 
 def chosen_options(algorithm: str | None) -> DifferenceOptions:
-    """The configured options, with another algorithm where one is asked for;
+    """The configured options, with another algorithm where one is asked for.
 
     SettingRejected lists the valid ones.
     """
@@ -61,9 +58,9 @@ def chosen_options(algorithm: str | None) -> DifferenceOptions:
 
 
 def named_observation(session: Session, name: str, argument: str) -> Observation:
-    """The observation that an argument names;
+    """The observation that an argument names.
 
-    raises UnknownRecord for what is no name, and as `find_observation`.
+    Raises UnknownRecord for what is no name, and as `find_observation` does.
     """
     return find_observation(session, checked_name(name, argument))
 
@@ -96,9 +93,8 @@ def planned_work(
 def _done_before(
     session: Session, observation: Observation, science: StoredFrame, options: DifferenceOptions
 ) -> DifferenceWork | None:
-    """The newest completed run of the same frame:
-
-    a repeat keeps its reference, also when a better one has come.
+    """The newest completed run of the same frame: a repeat keeps its reference, also once a better one
+    came.
     """
     runs = session.scalars(
         select(DifferenceRun)

@@ -14,8 +14,7 @@ from astrid_workers.metering import Cost
 
 Section = dict[str, Any]
 
-#: Most candidates listed in a result, strongest first; the rows hold all of them and `source_count`
-#: counts all.
+#: Most candidates listed in a result, strongest first; rows and `source_count` have all.
 MOST_LISTED = 500
 
 

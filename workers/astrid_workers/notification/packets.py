@@ -44,9 +44,7 @@ class AlertFacts:
 
 
 def alert_packet(facts: AlertFacts) -> dict[str, Any]:
-    """The packet as strict JSON values: ids as strings, times as ISO 8601 with zone, numbers finite or
-    null.
-    """
+    """The packet as strict JSON: ids as text, times in ISO 8601 with zone, numbers finite or null."""
     return {
         "schema": PACKET_SCHEMA,
         "alert_id": str(facts.alert_id),

@@ -32,9 +32,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DeliveryWork:
-    """One alert for one channel; nothing is left to do once `is_delivered`, nor where something is
-    missing.
-    """
+    """One alert for one channel; nothing is left to do once it is delivered or where something is missing."""
 
     delivery_id: UUID
     channel: str

@@ -23,9 +23,8 @@ def preprocess_observation(observation_id: str) -> dict[str, Any]:
 
 @actor(Stage.PREPROCESSING)
 def apply_calibration(observation_id: str, calibration_frames: dict[str, str]) -> dict[str, Any]:
-    """Calibrate with the frames that are named, by artifact key or observation;
-
-    stores the frame beside the usual one.
+    """Calibrate with the frames that are named, by address or observation; keeps the frame beside the
+    usual.
     """
     return single_steps.answered(
         observation_id,

@@ -1,7 +1,4 @@
-"""The files of one observation as ingestion stored them, and the calibrated frame that they make.
-
-Owns which file plays which part; never writes anything.
-"""
+"""The files of one observation; companions by their names in the payload (`mask`, `bias_frame` …)."""
 
 import hashlib
 from collections.abc import Mapping

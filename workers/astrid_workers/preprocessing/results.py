@@ -30,10 +30,7 @@ def nothing_to_do(observation_id: UUID, run_id: UUID, status: str, reason: str) 
 
 
 def calibration_section(observation_id: UUID, made: Calibrated, at: datetime) -> Section:
-    """Which corrections were made, with which frames;
-
-    factors in ADU and seconds as `CalibrationStep` has them.
-    """
+    """Which corrections were made, with which frames and factors; units as `CalibrationStep` has them."""
     bias, dark, flat = made.bias, made.dark, made.flat
     return {
         "observation_id": str(observation_id),

@@ -57,7 +57,7 @@ class PreprocessWork:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """How the frame lies on a reference, or why that could not be measured."""
+    """How the frame lies on the reference; where that cannot be measured, the reason: it is no failure."""
 
     reference_id: UUID | None = None
     registration: Registration | None = None
@@ -75,9 +75,9 @@ class Preprocessed:
 
 
 def load(observation_id: str) -> PreprocessWork:
-    """Find the observation and take its preprocessing up;
+    """Find the observation and take its preprocessing up.
 
-    raises ObservationNotThereYet, UnknownObservation.
+    Raises ObservationNotThereYet and UnknownObservation.
     """
     database = get_database()
     with database.reading() as session:
@@ -105,10 +105,7 @@ def run(work: PreprocessWork) -> Preprocessed | None:
 
 
 def save(work: PreprocessWork, made: Preprocessed | None) -> Result:
-    """Store the calibrated frame, then write the run's ending;
-
-    the result that stands in the row afterwards.
-    """
+    """Store the calibrated frame, then write the ending; the result that stands in the row then."""
     if work.settled is not None:
         return work.settled
     database = get_database()
@@ -220,10 +217,7 @@ def _result(work: PreprocessWork, made: Preprocessed, stored: StoredFile) -> Res
 
 
 def queue_one(observation_id: str) -> str:
-    """Send one observation to preprocessing;
-
-    raises UnknownObservation for an id that several surveys have.
-    """
+    """Send one observation to preprocessing; UnknownObservation for an id that several surveys have."""
     with suppress(ObservationNotThereYet), get_database().reading() as session:
         find_observation(session, checked_name(observation_id, "observation_id"))
     return broker.send("preprocess_observation", Stage.PREPROCESSING, observation_id)

@@ -14,8 +14,7 @@ from astrid_workers.storage.reference_ranking import SAME_POINTING_DEG, coverage
 from astrid_workers.storage.sky_cells import cells_near
 from astrid_workers.storage.states import ObservationState, RunStatus
 
-#: Most observations that one reference sets going, oldest first; the messages are small, the limit is
-#: against runaways.
+#: Most observations that one reference sets going, oldest first; a guard, far above a night.
 MOST_WAITING = 10_000
 
 
