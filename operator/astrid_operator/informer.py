@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 
 #: Pause between two attempts to list for the first time, in seconds.
 RETRY_SECONDS = 2.0
-#: So many comparisons in a row that each find something missed: then the watch is not to be trusted any more.
-MISSES_OF_A_DEAD_WATCH = 3
+#: So many comparisons in a row that each find what a watch never told: then it is not to be trusted any more.
+MISSES_OF_A_DEAD_WATCH = 2
 
 
 class Informer:
@@ -38,7 +38,7 @@ class Informer:
 
     @property
     def is_trusted(self) -> bool:
-        """The watches told all that the lists told, the last few times."""
+        """The watches told all that the lists told, in time, the last few times."""
         return self._misses < MISSES_OF_A_DEAD_WATCH
 
     async def begin(self) -> None:
@@ -51,23 +51,23 @@ class Informer:
             except OperatorError as error:
                 self._wait_for(f"the API server: {error}")
             else:
-                self._misses, self.waiting_for = 0, ""
+                self.waiting_for = ""
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
     async def run(self, every_seconds: float) -> None:
-        """Compare for ever. A list that fails is made again the next time."""
+        """Compare for ever; what a list told had `every_seconds` to be told by a watch too."""
+        self._seen.missed()
         while True:
             await asyncio.sleep(every_seconds)
+            self._judge(self._seen.missed())
             try:
-                found = await self.compare()
+                await self.compare()
             except OperatorError as error:
                 log.warning("Lists not compared", error=str(error))
-            else:
-                self._misses = self._misses + 1 if found else 0
 
-    async def compare(self) -> int:
-        """List everything and adopt what the watches had not told; how many AstridQueues that touched."""
+    async def compare(self) -> None:
+        """List everything, adopt what the watches have not told, and name whom that concerns."""
         found: set[QueueKey] = set()
         for kind in Kind:
             before = self._seen.all(kind)
@@ -75,7 +75,11 @@ class Informer:
             found |= self._seen.resync(kind, listed, before)
         for key in found:
             self._changed(key)
-        return len(found)
+
+    def _judge(self, missed: int) -> None:
+        self._misses = self._misses + 1 if missed else 0
+        if missed:
+            log.warning("Watch missed changes", changes=missed, times_in_a_row=self._misses)
 
     def _wait_for(self, what: str) -> None:
         if what != self.waiting_for:

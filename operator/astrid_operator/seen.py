@@ -36,8 +36,8 @@ class Seen:
         self._objects: dict[Kind, dict[QueueKey, dict[str, Manifest]]] = {kind: {} for kind in Kind}
         #: Version at which an object went, by uid, the oldest first.
         self._deleted: dict[str, int] = {}
-        #: Changes that only a resync found, by kind: a watch that works misses none.
-        self.missed: dict[Kind, int] = dict.fromkeys(Kind, 0)
+        #: Versions that only a list has told so far, by uid: a watch that works tells them too, soon.
+        self._unconfirmed: dict[str, int] = {}
 
     def queues(self) -> dict[QueueKey, Manifest]:
         """Every AstridQueue."""
@@ -55,6 +55,8 @@ class Seen:
     def take(self, kind: Kind, event: Mapping[str, Any]) -> tuple[QueueKey | None, bool]:
         """Take one watch event; the AstridQueue that it is news for, and whether a person edited that."""
         manifest = event["object"]
+        if _version(manifest) >= self._unconfirmed.get(_meta(manifest, "uid"), 0):
+            self._unconfirmed.pop(_meta(manifest, "uid"), None)
         if event["type"] == "DELETED":
             return self.drop(kind, manifest), kind is Kind.ASTRID_QUEUE
         if kind is not Kind.ASTRID_QUEUE:
@@ -114,12 +116,17 @@ class Seen:
         newer than the list, and is kept.
         """
         current = {_meta(each, "uid"): each for each in listed}
-        touched = {self.put(kind, each) for each in current.values()}
+        news = [(each, key) for each in current.values() if (key := self.put(kind, each))]
         gone = [each for each in before if _meta(each, "uid") not in current and self._is_known(kind, each)]
-        touched |= {self.drop(kind, each) for each in gone}
-        keys = {key for key in touched if key is not None}
-        self.missed[kind] += len(keys)
-        return keys
+        news += [(each, key) for each in gone if (key := self.drop(kind, each))]
+        self._unconfirmed |= {_meta(each, "uid"): _version(each) for each, _ in news}
+        return {key for _, key in news}
+
+    def missed(self) -> int:
+        """Changes that lists told and no watch has told since; they are told once."""
+        count = len(self._unconfirmed)
+        self._unconfirmed.clear()
+        return count
 
     def all(self, kind: Kind) -> tuple[Manifest, ...]:
         """Every object of `kind`."""

@@ -162,7 +162,7 @@ def test_a_lease_is_given_back_at_the_end(
     env = {"REDIS_URL": redis_url}
     first = start_operator("--namespace", namespace, env=env)
     second = start_operator("--namespace", namespace, env=env)
-    assert second.answers("/readyz")
+    wait_until(lambda: second.answers("/readyz"), 30, "the second to stand by")
     assert "astrid_leader 0.0" in second.metrics()
     started = monotonic()
     first.process.stop()

@@ -11,10 +11,13 @@ import pytest
 from astrid_operator import errors
 from astrid_operator.__main__ import main
 from astrid_operator.allowance import SAVED_WRITES, Allowance, Waiting
+from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress, Brokers
 from astrid_operator.errors import BrokerNotConfigured, InvalidSpec, OperatorError
+from astrid_operator.informer import Informer
 from astrid_operator.kubernetes_answers import answer, failure
 from astrid_operator.leadership import LeaseTimes
+from astrid_operator.seen import Kind, Seen
 from astrid_operator.settings import OperatorSettings, redacted
 from astrid_operator.transitions import events_between
 
@@ -149,6 +152,62 @@ def test_the_allowance_serves_the_oldest_and_most_changed_first() -> None:
     assert allowance.grant(waiting, 2.0) == ["big"]
     assert len(allowance.grant(waiting * 5, 1e6)) == SAVED_WRITES
     assert Allowance(0.0, now=0.0).grant(waiting, 1e9) == []
+
+
+class Lists:
+    """An API server of one Deployment whose version grows with every list, or fails."""
+
+    def __init__(self, failures: list[OperatorError]) -> None:
+        self.failures = failures
+        self.version = 0
+
+    async def list_objects(self, kind: Kind, namespace: str | None) -> list[dict[str, Any]]:
+        if self.failures:
+            raise self.failures.pop(0)
+        if kind is not Kind.DEPLOYMENT:
+            return []
+        self.version += 1
+        labels = {"astrid.dev/queue": "q"}
+        metadata = {"name": "q", "namespace": namespace or "sky", "uid": "u", "labels": labels}
+        return [{"metadata": {**metadata, "resourceVersion": str(self.version)}}]
+
+
+def test_a_watch_that_never_tells_what_lists_tell_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silent death of a watch ends in a failing probe; what it missed is acted on all the same."""
+    changed: list[QueueKey] = []
+
+    async def scenario() -> bool:
+        informer = Informer(Lists([errors.ApiBusy("later")]), Seen(), (), changed.append)  # type: ignore[arg-type]
+        monkeypatch.setattr("astrid_operator.informer.RETRY_SECONDS", 0.0)
+        await informer.begin()
+        assert informer.is_trusted
+        assert informer.waiting_for == ""
+        running = asyncio.create_task(informer.run(0.01))
+        while informer.is_trusted:  # noqa: ASYNC110 - it is a probe: asked, never told
+            await asyncio.sleep(0.01)
+        running.cancel()
+        return informer.is_trusted
+
+    assert not asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert set(changed) == {QueueKey("sky", "q")}
+
+
+def test_the_first_list_is_waited_for_and_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the definition the operator says which command is missing."""
+    waits: list[str] = []
+
+    async def scenario() -> None:
+        informer = Informer(Lists([errors.ObjectGone("no matches")]), Seen(), ("sky",), lambda _: None)  # type: ignore[arg-type]
+
+        async def pause(_: float) -> None:
+            waits.append(informer.waiting_for)
+
+        monkeypatch.setattr("astrid_operator.informer.asyncio.sleep", pause)
+        await informer.begin()
+
+    asyncio.run(scenario())
+    assert len(waits) == 1
+    assert "kubectl apply -f crds/" in waits[0]
 
 
 def condition(kind: str, status: str, reason: str = "R") -> dict[str, str]:

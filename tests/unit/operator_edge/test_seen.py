@@ -82,6 +82,21 @@ def test_a_resync_finds_what_a_watch_missed_and_nothing_else() -> None:
     assert seen.resync(Kind.POD, [thing(7, name="p4", uid="d")], seen.all(Kind.POD)[2:]) == set()
 
 
+def test_what_a_list_told_first_is_no_miss_once_the_watch_tells_it_too() -> None:
+    """A list may be ahead of a watch by a moment; only what the watch never tells was missed, and is told once."""
+    seen = Seen()
+    seen.resync(Kind.POD, [thing(4, name="p1", uid="a"), thing(4, name="p2", uid="b")], ())
+    seen.take(Kind.POD, {"type": "ADDED", "object": thing(4, name="p1", uid="a")})
+
+    assert seen.missed() == 1
+    assert seen.missed() == 0
+
+    seen.resync(Kind.POD, [], seen.all(Kind.POD))
+    seen.take(Kind.POD, {"type": "DELETED", "object": thing(9, name="p1", uid="a")})
+    seen.take(Kind.POD, {"type": "DELETED", "object": thing(9, name="p2", uid="b")})
+    assert seen.missed() == 0
+
+
 def test_a_size_that_we_wrote_is_known_before_the_watch_tells() -> None:
     """Else the next tick would write it again; an older answer does not undo a newer watch event."""
     seen = Seen()
