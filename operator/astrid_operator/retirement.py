@@ -1,10 +1,16 @@
-"""Which members of a fleet leave first.
+"""Which members of a fleet leave, and by which steps.
 
-Owns the order, and nothing else: how many leave is decided elsewhere, how they leave is the fleet's. Pure.
-The same order holds wherever members can be chosen one by one.
+Owns the order and the steps, and nothing else: how many leave is decided elsewhere, and whoever has the
+members carries the steps out. Pure. The same holds wherever members can be chosen one by one.
+
+    unscheduled -> starting -> longest idle; never a busy one
+    ask (it fetches nothing more) -> it holds nothing -> mark -> a smaller size, by exactly as many
+
+Level-triggered: each step follows from what is there now, so that one that was broken off is made up for at
+the next look, and who was asked and is needed after all is told so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from astrid_operator.fleet import MemberPhase
@@ -22,6 +28,28 @@ class Candidate:
     is_busy: bool | None = None
     #: Seconds since it last had one; None: it has one, or does not say.
     idle_seconds: float | None = None
+    #: It was asked to leave.
+    is_asked: bool = False
+    #: It was asked, fetches nothing more and holds no message: it can go.
+    is_quiet: bool = False
+    #: Whoever ends members knows that this one goes first.
+    is_marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now for a smaller fleet; names of members."""
+
+    #: Size to ask for: never more than before, and lower only by those that can go.
+    replicas: int
+    #: Ask them to leave: they finish what they run, and take nothing more.
+    ask: tuple[str, ...] = ()
+    #: They were asked and stay after all.
+    release: tuple[str, ...] = ()
+    #: They can go now: whoever ends members must take these.
+    go: tuple[str, ...] = ()
+    #: They were marked and stay after all.
+    unmark: tuple[str, ...] = ()
 
 
 #: The less a member is worth, the sooner it goes.
@@ -37,12 +65,60 @@ _WORTH = {
 def leaving_order(members: Iterable[Candidate]) -> list[Candidate]:
     """Those that do no work yet, then the longest idle, then those that do not say, and the busy ones last.
 
-    Among equals an outdated one goes first; the newest name goes before an older one.
+    Who was chosen before goes before who was not, so that the choice stays; among equals an outdated one goes
+    first, and the newest name before an older one.
     """
     by_name = sorted(members, key=lambda each: each.name, reverse=True)
     return sorted(by_name, key=_reluctance)
 
 
-def _reluctance(member: Candidate) -> tuple[int, int, bool, float]:
+def next_step(members: Sequence[Candidate], desired: int, target: int, *, whoever: bool = False) -> Step:
+    """The next step from `desired` members towards `target`; where that is no fewer, only what takes back.
+
+    Members that are gone on purpose already are passed over. A busy member, or one that does not say, is
+    chosen only if `whoever` says that so many must leave whatever they do: then the busy ones finish first,
+    and who does not say is taken as it is.
+    """
+    there = [each for each in members if each.phase not in (MemberPhase.DRAINING, MemberPhase.FAILED)]
+    goal = min(target, desired)
+    willing = [each for each in there if whoever or _does_no_work(each)]
+    chosen = leaving_order(willing)[: max(0, len(there) - goal)]
+    staying = {each.name for each in there} - {each.name for each in chosen}
+    go = [each for each in chosen if can_go(each)]
+    return Step(
+        replicas=min(desired, max(goal, len(there) - len(go))),
+        ask=_names(each for each in chosen if not each.is_asked and _can_be_asked(each)),
+        release=_names(each for each in there if each.is_asked and each.name in staying),
+        go=_names(go),
+        unmark=_names(each for each in there if each.is_marked and each.name in staying),
+    )
+
+
+def can_go(member: Candidate) -> bool:
+    """It may be ended now: nobody can lose by it what could have been asked for."""
+    return member.is_quiet or not _can_be_asked(member)
+
+
+def _can_be_asked(member: Candidate) -> bool:
+    """It fetches messages, and reads what it is told."""
+    return member.phase is MemberPhase.READY and member.is_busy is not None
+
+
+def _does_no_work(member: Candidate) -> bool:
+    return member.phase is not MemberPhase.READY or member.is_busy is False
+
+
+def _names(members: Iterable[Candidate]) -> tuple[str, ...]:
+    return tuple(each.name for each in members)
+
+
+def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float]:
     busy = {False: 0, None: 1, True: 2}[member.is_busy]
-    return _WORTH[member.phase], busy, not member.is_outdated, -(member.idle_seconds or 0.0)
+    return (
+        _WORTH[member.phase],
+        not member.is_marked,
+        busy,
+        not member.is_asked,
+        not member.is_outdated,
+        -(member.idle_seconds or 0.0),
+    )
