@@ -50,7 +50,9 @@ def decide(
     """
     memory = remember(reading, fleet.current * policy.slots, memory, now)
     decision, memory = _decision(policy, reading, fleet, memory, now)
-    return decision, replace(memory, decided=decision.replicas)
+    if memory.decided != decision.replicas:
+        memory = replace(memory, decided=decision.replicas)
+    return decision, memory
 
 
 def limited(decision: ScalingDecision, granted: int, why: str) -> ScalingDecision:
@@ -116,9 +118,9 @@ def _within_pause(decision: ScalingDecision, policy: AstridQueueSpec, fleet: Fle
 
 def _auto(it: Situation) -> tuple[ScalingDecision, ScalingMemory]:
     wanted = _with_ceiling(it, _with_floor(it, wanted_by_demand(it)))
-    it = replace(it, memory=_remember_room(it))
+    it = it.remembering(_remember_room(it))
     placed = _with_room(it, wanted)
-    it = replace(it, memory=_remember_surplus(it, placed))
+    it = it.remembering(_remember_surplus(it, placed))
     decision = _stepped(it, placed)
     return replace(decision, wanted=wanted.replicas, look_again_at=_next_look(it, decision)), it.memory
 
@@ -192,10 +194,11 @@ def _remember_room(it: Situation) -> ScalingMemory:
 
 
 def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
-    if wanted.replicas >= it.fleet.desired:
-        return replace(it.memory, surplus_since=None)
     since = it.memory.surplus_since
-    return replace(it.memory, surplus_since=it.now if since is None else since)
+    is_surplus = wanted.replicas < it.fleet.desired
+    if is_surplus == (since is not None):
+        return it.memory
+    return replace(it.memory, surplus_since=it.now if is_surplus else None)
 
 
 def _next_look(it: Situation, decision: ScalingDecision) -> float | None:

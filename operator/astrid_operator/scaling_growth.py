@@ -6,7 +6,7 @@ and knows no floor, ceiling or pause (`scaling.py`).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from astrid_operator.astrid_queue import AstridQueueSpec
 from astrid_operator.fleet import FleetState
@@ -42,6 +42,10 @@ class Situation:
     fleet: FleetState
     memory: ScalingMemory
     now: float
+
+    def remembering(self, memory: ScalingMemory) -> "Situation":
+        """The same with that memory."""
+        return self if memory is self.memory else replace(self, memory=memory)
 
     @property
     def task_seconds(self) -> float | None:
@@ -126,6 +130,8 @@ def _by_delayed(it: Situation) -> Wanted | None:
     delayed = f"{messages(demand.delayed)} delayed"
     if demand.due is None:
         return Wanted(1, Reason.DELAYED, f"{delayed}, until when is not known")
+    if demand.delayed_unread and it.fleet.desired:
+        return Wanted(1, Reason.DELAYED, f"{delayed}, until when is still being read")
     if demand.next_due_seconds is None or demand.next_due_seconds > _delay_horizon(it):
         return None
     return Wanted(1, Reason.DELAYED, f"{delayed}, the next is due in {seconds(demand.next_due_seconds)}")
