@@ -28,7 +28,8 @@ def b1(rig: Rig, trials: int, rng: random.Random) -> dict[str, Any]:
     rig.wait_for_sizes(["burst"], 0)
     latencies, sizes = [], []
     for trial in range(trials):
-        time.sleep(2 + rng.random())
+        rig.wait_until_quiet()
+        time.sleep(rng.random())
         pushed = rig.push(["burst"], 1000)
         reached = rig.sizes.wait(["burst"], 100, pushed, 60)
         latencies.append(reached.get("burst", float("inf")))
@@ -62,7 +63,8 @@ def b2(rig: Rig, names: list[str], trials: int, rng: random.Random) -> dict[str,
     """Many queues at zero get 10 messages each at once; two members each."""
     first, full, stragglers = [], [], 0
     for trial in range(trials):
-        time.sleep(2 + rng.random())
+        rig.wait_until_quiet()
+        time.sleep(rng.random())
         pushed = rig.push(names, 10)
         reached = rig.sizes.wait(names, 2, pushed, 60)
         first += rig.sizes.wait(names, 1, pushed, 0).values()
@@ -82,7 +84,7 @@ def b2(rig: Rig, names: list[str], trials: int, rng: random.Random) -> dict[str,
 
 def b3(rig: Rig, names: list[str], seconds: float, rng: random.Random) -> dict[str, Any]:
     """Steady: nothing waits anywhere; then something does everywhere, and its number moves each second."""
-    time.sleep(15)
+    rig.wait_until_quiet()
     with stretch(rig) as idle:
         time.sleep(seconds)
     rig.push(names, 10)
@@ -139,6 +141,7 @@ def main() -> None:
         if "b2" in options.parts:
             few = max(3, options.trials // 4)
             result["b2_third"] = b2(rig, names[: options.queues // 3], few, rng)
+            save(options.name, result)
             result["b2_all"] = b2(rig, names, few, rng)
             save(options.name, result)
         if "b3" in options.parts:

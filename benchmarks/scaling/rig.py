@@ -47,40 +47,43 @@ _REQUESTS = re.compile(r"^apiserver_request_total\{(?P<labels>.*)\} (?P<value>\S
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _READS = frozenset({"GET", "LIST", "WATCH", "CONNECT"})
 
-#: What only the operator and the benchmark itself write; the rest are the controllers' own.
-_OPERATORS = re.compile(r"^\S+ (astridqueues|deployments/scale|deployments|poddisruptionbudgets|events)\b")
+#: What only the operator writes while the benchmark itself writes nothing. Events are counted apart: the
+#: controllers write some too.
+_OPERATORS = re.compile(r"^\S+ (astridqueues/status|deployments/scale|deployments|poddisruptionbudgets)$")
 
 
 @dataclass
 class Sizes:
-    """Every size that each Deployment of a namespace was seen with: (monotonic seconds, replicas)."""
+    """Every size that each Deployment was seen with: (monotonic seconds, replicas). One thread writes it."""
 
     seen: defaultdict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
-    changed: threading.Condition = field(default_factory=threading.Condition)
 
     def saw(self, name: str, replicas: int) -> None:
-        with self.changed:
-            history = self.seen[name]
-            if not history or history[-1][1] != replicas:
-                history.append((time.monotonic(), replicas))
-                self.changed.notify_all()
+        history = self.seen[name]
+        if not history or history[-1][1] != replicas:
+            history.append((time.monotonic(), replicas))
 
     def wait(self, names: Iterable[str], least: int, since: float, timeout_s: float) -> dict[str, float]:
-        """Seconds from `since` until each had `least` replicas; those that never had are not in it."""
+        """Seconds from `since` until each had `least` replicas; those that never had are not in it.
+
+        The times are those of the watch; looking whether all are there yet is kept rare and cheap.
+        """
         deadline = time.monotonic() + timeout_s
-        names = list(names)
-        with self.changed:
-            while True:
-                found = {name: at for name in names if (at := self._reached(name, least, since)) is not None}
-                left = deadline - time.monotonic()
-                if len(found) == len(names) or left <= 0:
-                    return found
-                self.changed.wait(left)
+        left = set(names)
+        found: dict[str, float] = {}
+        while True:
+            for name in list(left):
+                at = self._reached(name, least, since)
+                if at is not None:
+                    found[name] = at
+                    left.discard(name)
+            if not left or time.monotonic() >= deadline:
+                return found
+            time.sleep(0.1)
 
     def writes_since(self, name: str, since: float) -> list[int]:
         """Sizes in the order in which they were set."""
-        with self.changed:
-            return [replicas for at, replicas in self.seen[name] if at >= since]
+        return [replicas for at, replicas in self.seen[name] if at >= since]
 
     def _reached(self, name: str, least: int, since: float) -> float | None:
         return next(
@@ -88,8 +91,8 @@ class Sizes:
         )
 
     def now(self, name: str) -> int | None:
-        with self.changed:
-            return self.seen[name][-1][1] if self.seen[name] else None
+        history = self.seen[name]
+        return history[-1][1] if history else None
 
 
 class Rig:
@@ -215,6 +218,19 @@ class Rig:
             counted[f"{labels['verb']} {labels['resource']}{subresource}"] += int(float(match["value"]))
         return counted
 
+    def wait_until_quiet(self, seconds: float = 3.0, timeout_s: float = 180) -> None:
+        """Wait until the operator has written nothing for so long: what a trial before left is all told."""
+        written, since = -1, time.monotonic()
+        deadline = since + timeout_s
+        while time.monotonic() < deadline:
+            now = sum(count for key, count in self.requests().items() if _OPERATORS.match(key))
+            if now != written:
+                written, since = now, time.monotonic()
+            elif time.monotonic() - since >= seconds:
+                return
+            time.sleep(0.5)
+        say("the operator was not quiet before a trial")
+
     def usage(self) -> "Usage":
         """Of the operator's process until now."""
         assert self.operator is not None
@@ -240,6 +256,7 @@ class Stretch:
     writes: dict[str, int] = field(default_factory=dict)
     reads: dict[str, int] = field(default_factory=dict)
     operator_writes_per_s: float = 0.0
+    event_writes_per_s: float = 0.0
     lease_writes_per_s: float = 0.0
     operator_cores: float = 0.0
     operator_rss_mb: float = 0.0
@@ -259,10 +276,15 @@ def stretch(rig: Rig) -> Iterator[Stretch]:
     found.reads = {key: count for key, count in sorted(difference.items()) if key.split()[0] in _READS}
     mine = sum(count for key, count in found.writes.items() if _OPERATORS.match(key))
     found.operator_writes_per_s = mine / found.seconds
-    found.lease_writes_per_s = sum(n for key, n in found.writes.items() if " leases" in key) / found.seconds
+    found.event_writes_per_s = _written(found, "events")
+    found.lease_writes_per_s = _written(found, "leases")
     found.operator_cores = (later.cpu_seconds - usage.cpu_seconds) / found.seconds
     found.operator_rss_mb = later.rss_bytes / 1e6
     found.load_average = os.getloadavg()[0]
+
+
+def _written(found: Stretch, resource: str) -> float:
+    return sum(n for key, n in found.writes.items() if key.split()[1] == resource) / found.seconds
 
 
 def queue_manifest(name: str, **spec: Any) -> Object:

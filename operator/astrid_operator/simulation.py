@@ -29,7 +29,7 @@ from astrid_operator.scaling import (
 )
 from astrid_operator.scaling_memory import BURST_FACTOR
 from astrid_operator.simulated_fleet import Change, LeavingOrder, SimulatedFleet, SimulatedMember
-from astrid_operator.simulation_demand import SimulatedDemand
+from astrid_operator.simulation_demand import Arrivals, SimulatedDemand
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.simulation_timeline import Timeline
 
@@ -384,11 +384,24 @@ class _Simulation:
         oldest_at = demand.oldest_at()
         if oldest_at is not None and run.fleet.has_ready() and run.fleet.desired < scaling.max_replicas:
             times.append(max(oldest_at + scaling.max_queue_age_seconds, now + self._conditions.tick_seconds))
-        fast, leaves_at = arrivals.fast_per_s, arrivals.next_change_at()
-        if leaves_at is not None and (demand.work or fast):
-            times.append(leaves_at)
-            if run.fleet.desired and fast > BURST_FACTOR * arrivals.slow_per_s:
-                times.append(leaves_at - self._conditions.tick_seconds)
+        if run.fleet.desired:
+            times += self._changes_of_arrivals(run, arrivals, now)
+        return times
+
+    def _changes_of_arrivals(self, run: _Run, arrivals: Arrivals, now: float) -> list[float | None]:
+        """When the counted arrivals matter again: for the load, or for how long a burst lasts.
+
+        A load matters where more than one member has work; a burst lasts until the last tick that saw it.
+        """
+        fast, tick = arrivals.fast_per_s, self._conditions.tick_seconds
+        is_burst = fast > BURST_FACTOR * arrivals.slow_per_s
+        times: list[float | None] = []
+        if run.demand.work > run.fleet.slots or (fast and not is_burst):
+            times.append(arrivals.next_change_at())
+        fast_ends_at = arrivals.fast_changes_at()
+        if is_burst and fast_ends_at is not None:
+            last_tick = fast_ends_at - tick
+            times.append(last_tick if last_tick > now else fast_ends_at if arrivals.is_more_than_one else None)
         return times
 
     def _is_at_rest(self, run: _Run) -> bool:

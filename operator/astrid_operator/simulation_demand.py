@@ -44,6 +44,17 @@ class Arrivals:
     def slow_per_s(self) -> float:
         return (self.came - self._before_slow) / SLOW_SECONDS
 
+    @property
+    def is_more_than_one(self) -> bool:
+        """The fast window holds several."""
+        return self.came - self._before_fast > 1
+
+    def fast_changes_at(self) -> float | None:
+        """When a message leaves the fast window; None: it is empty."""
+        if self._before_fast == self.came:
+            return None
+        return self._load[self._before_fast].at + FAST_SECONDS
+
     def next_change_at(self) -> float | None:
         """When a message leaves a window; None: both are empty."""
         if self._before_slow == self.came:
