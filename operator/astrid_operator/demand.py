@@ -1,16 +1,17 @@
 """Reads from Redis what waits, runs, is delayed and is dead, for all queues once a second.
 
-Owns the connections to brokers, one pipeline per endpoint and tick, and the words for what goes wrong. Never
-writes, never takes what it could not read for nothing, and never lets one slow endpoint hold up another.
+Owns the connections to brokers, one pipeline per endpoint and tick (and further ones only while ETAs of
+delayed messages have to be found), and the words for what goes wrong. Never writes, never takes what it could
+not read for nothing, and never lets one slow endpoint hold up another.
 """
 
 import asyncio
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis.asyncio
@@ -22,8 +23,18 @@ from redis.backoff import NoBackoff
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
-from astrid_operator.dramatiq_keys import COUNT_QUEUE, MAX_HEAD_BYTES, DramatiqQueue
+from astrid_operator.delayed import SLICE, EtaScan, ReadEnd, WalkOn
+from astrid_operator.dramatiq_keys import (
+    COUNT_QUEUE,
+    MAX_HEAD_BYTES,
+    MAX_MEMBERS,
+    READ_DELAYED_END,
+    WALK_DELAYED,
+    DramatiqQueue,
+)
+from astrid_operator.presence import members_said
 from astrid_operator.scaling_values import Demand, DemandReading
+from astrid_operator.throughput import Counted, Estimates, Throughput, counted
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +45,16 @@ LONGEST_PAUSE_SECONDS = 5.0
 #: Seconds after which the connection to an endpoint that no AstridQueue names any more is closed.
 UNUSED_SECONDS = 60.0
 
-_COUNT_QUEUE_SHA = hashlib.sha1(COUNT_QUEUE.encode(), usedforsecurity=False).hexdigest()
+#: Slices of delayed messages looked at per tick and endpoint; each takes the server a few milliseconds.
+SLICES_PER_TICK = 20
+
+
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+_COUNT_QUEUE_SHA, _WALK_SHA, _END_SHA = _sha(COUNT_QUEUE), _sha(WALK_DELAYED), _sha(READ_DELAYED_END)
+_SCRIPTS = (COUNT_QUEUE, WALK_DELAYED, READ_DELAYED_END)
 
 #: What an error of redis-py means, the first that fits. Its own text is not shown: that may hold anything.
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
@@ -108,6 +128,31 @@ class DemandReader:
             await self._endpoints.pop(broker).close()
 
 
+@dataclass(slots=True)
+class _Pace:
+    """What is learned of one queue from reading to reading."""
+
+    throughput: Throughput = field(default_factory=Throughput)
+    etas: EtaScan = field(default_factory=EtaScan)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The answer of `COUNT_QUEUE`."""
+
+    ready: int
+    outstanding: int
+    delayed: int
+    dead: int
+    #: Since when the head waits, in ms since the epoch; negative: not known.
+    since_ms: int
+    #: Delayed messages that no worker has taken into its hands.
+    delayed_listed: int
+    #: What workers counted, and their records of presence; None: not to be had.
+    counters: Counted | None
+    presence: Mapping[bytes, bytes] | None
+
+
 class _Endpoint:
     """One Redis, read by one task at a time."""
 
@@ -121,6 +166,7 @@ class _Endpoint:
         self._client: redis.asyncio.Redis | None = None
         self._task: asyncio.Task[None] | None = None
         self._readings: dict[DramatiqQueue, DemandReading] = {}
+        self._paces: defaultdict[DramatiqQueue, _Pace] = defaultdict(_Pace)
         self._failures = 0
         self._next_try_at = float("-inf")
         self._started_at = float("-inf")
@@ -133,6 +179,7 @@ class _Endpoint:
         now = self.wanted_at = self._clock()
         for gone in self._readings.keys() - set(queues):
             del self._readings[gone]
+            self._paces.pop(gone, None)
         if self._task is not None and not self._task.done():
             return None
         if now < self._next_try_at:
@@ -164,14 +211,19 @@ class _Endpoint:
         """Read `queues` once and keep what was found; never raises but when cancelled."""
         try:
             async with asyncio.timeout(self._timeout):
-                now_ms, server, counts = await self._counts(queues)
+                now_ms, server, answers = await self._counts(queues)
+                counts = {
+                    queue: answer if isinstance(answer, Exception) else count_of(answer)
+                    for queue, answer in zip(queues, answers, strict=True)
+                }
+                await self._look_for_etas(counts, now_ms)
         except (redis_errors.RedisError, OSError, ValueError) as error:
             self._failed(trouble_of(error), queues)
             await self._drop_client()
             return
         self._succeeded()
         at = self._clock()
-        for queue, count in zip(queues, counts, strict=True):
+        for queue, count in counts.items():
             self._readings[queue] = self._reading_of(queue, count, at, now_ms, server)
 
     async def _counts(self, queues: tuple[DramatiqQueue, ...]) -> tuple[float, str | None, list[Any]]:
@@ -180,7 +232,8 @@ class _Endpoint:
             self._client = _connect(self._broker, self._timeout)
         answers = await self._pipeline(self._client, queues)
         if any(isinstance(each, redis_errors.NoScriptError) for each in answers):
-            await self._client.script_load(COUNT_QUEUE)
+            for script in _SCRIPTS:
+                await self._client.script_load(script)
             answers = await self._pipeline(self._client, queues)
         time, server, replication, *counts = answers
         failures = [each for each in (time, *counts) if isinstance(each, Exception)]
@@ -196,17 +249,59 @@ class _Endpoint:
         pipeline.info("server")
         pipeline.info("replication")
         for queue in queues:
-            pipeline.evalsha(_COUNT_QUEUE_SHA, 4, *queue.keys, MAX_HEAD_BYTES)
+            keys, said = queue.keys, (queue.counters, queue.presence)
+            pipeline.evalsha(_COUNT_QUEUE_SHA, len(keys), *keys, MAX_HEAD_BYTES, *said, MAX_MEMBERS)
         return await pipeline.execute(raise_on_error=False)
 
+    # ----------------------------------------------------------------------- delayed messages
+
+    async def _look_for_etas(self, counts: Mapping[DramatiqQueue, Count | Exception], now_ms: float) -> None:
+        """Find out when delayed messages become due, where nothing else asks for a worker; a part a tick."""
+        at = self._clock()
+        scans = {queue: self._paces[queue].etas for queue in counts}
+        for queue, count in counts.items():
+            if isinstance(count, Exception) or (count.outstanding and count.delayed):
+                scans[queue].not_counted()
+            else:
+                scans[queue].counted(count.delayed, count.delayed_listed, now_ms, at)
+        left = SLICES_PER_TICK
+        while asked := [(queue, each) for queue, scan in scans.items() if (each := scan.wanted())][:left]:
+            await self._look(scans, asked)
+            left -= len(asked)
+
+    async def _look(
+        self, scans: Mapping[DramatiqQueue, EtaScan], asked: Sequence[tuple[DramatiqQueue, WalkOn | ReadEnd]]
+    ) -> None:
+        assert self._client is not None
+        pipeline = self._client.pipeline(transaction=False)
+        for queue, what in asked:
+            if isinstance(what, WalkOn):
+                key = queue.delayed.keys[1]
+                pipeline.evalsha(_WALK_SHA, 1, key, MAX_HEAD_BYTES, what.cursor, SLICE)
+            else:
+                ids, bodies, *_ = queue.delayed.keys
+                pipeline.evalsha(_END_SHA, 2, bodies, ids, MAX_HEAD_BYTES, what.start, SLICE)
+        for (queue, what), answer in zip(asked, await pipeline.execute(raise_on_error=False), strict=True):
+            if isinstance(answer, Exception):
+                scans[queue].not_counted()
+                continue
+            cursor, not_understood, etas = answer
+            scans[queue].took(what, int(cursor), [float(eta) for eta in etas], int(not_understood))
+
+    # ------------------------------------------------------------------------------- readings
+
     def _reading_of(
-        self, queue: DramatiqQueue, count: Any, at: float, now_ms: float, server: str | None
+        self, queue: DramatiqQueue, count: Count | Exception, at: float, now_ms: float, server: str | None
     ) -> DemandReading:
-        before = self._readings.get(queue)
+        before, pace = self._readings.get(queue), self._paces[queue]
         last_read_at = before.last_read_at if before else None
         if isinstance(count, Exception):
+            pace.throughput.missed()
             return DemandReading(at, None, self._sentence(trouble_of(count)), last_read_at, server)
-        return DemandReading(at, demand_of(count, now_ms), "", at, server)
+        estimates = pace.throughput.take(at, count.outstanding, count.counters)
+        demand = demand_of(count, now_ms, estimates, pace.etas)
+        said = None if count.presence is None else members_said(count.presence, now_ms / 1000)
+        return DemandReading(at, demand, "", at, server, said)
 
     def _failed(self, trouble: str, queues: Collection[DramatiqQueue]) -> None:
         if not self.trouble:
@@ -220,6 +315,8 @@ class _Endpoint:
             before = self._readings.get(queue)
             last_read_at = before.last_read_at if before else None
             self._readings[queue] = DemandReading(at, None, self._sentence(trouble), last_read_at)
+            self._paces[queue].throughput.missed()
+            self._paces[queue].etas.not_counted()
 
     def _succeeded(self) -> None:
         if self.trouble:
@@ -238,15 +335,47 @@ class _Endpoint:
                     await client.aclose()
 
 
-def demand_of(count: list[Any], now_ms: float) -> Demand:
-    """The answer of `COUNT_QUEUE` as demand; `now_ms` is the server's time."""
-    ready, outstanding, delayed, dead, since_ms = (int(each) for each in count)
+def count_of(answer: Sequence[Any]) -> Count:
+    """The answer of `COUNT_QUEUE` in its words."""
+    line, presence = answer
+    ready, outstanding, delayed, dead, since_ms, listed, *counters = line.split()
+    return Count(
+        ready=int(ready),
+        outstanding=int(outstanding),
+        delayed=int(delayed),
+        dead=int(dead),
+        since_ms=int(since_ms),
+        delayed_listed=int(listed),
+        counters=counted(counters),
+        presence=_pairs(presence),
+    )
+
+
+def _pairs(presence: Any) -> dict[bytes, bytes] | None:
+    """A hash as scripts answer it, whatever the protocol."""
+    if presence is None or isinstance(presence, dict):
+        return presence
+    return dict(zip(presence[::2], presence[1::2], strict=True))
+
+
+def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) -> Demand:
+    """What was counted and what was learned, as demand; `now_ms` is the server's time."""
+    etas = scan.etas(now_ms) if count.delayed else None
     return Demand(
-        ready=ready,
-        running=max(0, outstanding - ready),
-        delayed=delayed,
-        dead=dead,
-        oldest_seconds=max(0.0, (now_ms - since_ms) / 1000) if since_ms >= 0 else None,
+        ready=count.ready,
+        running=max(0, count.outstanding - count.ready),
+        delayed=count.delayed,
+        dead=count.dead,
+        oldest_seconds=max(0.0, (now_ms - count.since_ms) / 1000) if count.since_ms >= 0 else None,
+        due=0 if etas is None else None if etas.is_unreadable else etas.due,
+        soon=0 if etas is None else None if etas.is_unreadable else etas.soon,
+        delayed_unread=0 if etas is None else etas.unread,
+        next_due_seconds=None if etas is None else etas.next_due_seconds,
+        service_seconds=estimates.service_seconds,
+        service_spread_seconds=estimates.service_spread_seconds,
+        arrivals_per_s_fast=estimates.arrivals_per_s_fast,
+        arrivals_per_s_slow=estimates.arrivals_per_s_slow,
+        finished=count.counters.ended if count.counters else None,
     )
 
 

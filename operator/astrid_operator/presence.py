@@ -1,18 +1,30 @@
 """What worker processes say of themselves in Redis: the other end of the workers' presence middleware.
 
-Owns the name of the key and how much of what it holds is believed. Never writes; a record that is stale or
-makes no sense is as good as none. Knowing nothing of a member is not knowing that it is idle.
+Owns the names of the keys and how much of what they hold is believed. Never connects; a record that is stale
+or makes no sense is as good as none. Knowing nothing of a member is not knowing that it is idle.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from astrid_operator.dramatiq_keys import DramatiqQueue
 
 #: Seconds without a beat after which a process counts as gone; it beats every two.
 STALE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSaid:
+    """One process of a member."""
+
+    #: What it is called where it is asked to leave.
+    name: str
+    #: What Dramatiq calls it; empty: it does not say.
+    broker_id: str
+    #: It does not fetch any more.
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +37,49 @@ class MemberSaid:
     idle_seconds: float | None
     #: One of them does not fetch any more.
     draining: bool
+    processes: tuple[ProcessSaid, ...] = field(default=(), compare=False)
+
+    @property
+    def has_stopped(self) -> bool:
+        """None of them fetches any more, and none runs a message."""
+        return not self.busy and all(each.draining for each in self.processes)
 
 
 def presence_key(queue: DramatiqQueue) -> str:
     """Hash: process → JSON of what it says of itself."""
-    return f"astrid:{queue.namespace}:presence:{queue.name}"
+    return queue.presence
+
+
+def drain_key(queue: DramatiqQueue) -> str:
+    """Set of the processes that are asked to leave: the one thing that is said to workers."""
+    return f"astrid:{queue.namespace}:drain:{queue.name}"
 
 
 def members_said(records: Mapping[bytes, bytes], now: float) -> dict[str, MemberSaid]:
     """Member (its `POD_NAME`) → what is said of it; `now` is the server's time in seconds."""
     by_member: dict[str, list[MemberSaid]] = {}
-    for text in records.values():
-        found = _record(text, now)
+    for name, text in records.items():
+        found = _record(name, text, now)
         if found is not None:
             by_member.setdefault(found[0], []).append(found[1])
     return {member: _together(said) for member, said in by_member.items()}
 
 
-def _record(text: bytes, now: float) -> tuple[str, MemberSaid] | None:
-    """One process; None for a record that is stale or no record at all."""
+def _record(name: bytes, text: bytes, now: float) -> tuple[str, MemberSaid] | None:
+    """One process; None for a record that is stale or no record at all, whatever it holds instead."""
     try:
         record: dict[str, Any] = json.loads(text)
         member, beat, busy = str(record["pod"]), float(record["beat"]), int(record["busy"])
         since = record.get("idle_since")
         idle_seconds = None if busy or since is None else max(0.0, now - float(since))
         draining = bool(record.get("draining"))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        process = ProcessSaid(name.decode(), str(record.get("broker_id") or ""), draining)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    return None if now - beat > STALE_SECONDS else (member, MemberSaid(busy, idle_seconds, draining))
+    # A beat from the future is stale too, and so is one that is no number: both comparisons are false then.
+    is_fresh = -STALE_SECONDS <= now - beat <= STALE_SECONDS
+    said = MemberSaid(max(0, busy), idle_seconds, draining, (process,))
+    return (member, said) if is_fresh else None
 
 
 def _together(said: list[MemberSaid]) -> MemberSaid:
@@ -62,4 +89,5 @@ def _together(said: list[MemberSaid]) -> MemberSaid:
         busy=sum(each.busy for each in said),
         idle_seconds=min(known) if len(known) == len(idle) else None,
         draining=any(each.draining for each in said),
+        processes=tuple(process for each in said for process in each.processes),
     )

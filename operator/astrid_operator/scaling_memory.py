@@ -20,6 +20,8 @@ BURST_SECONDS = 60.0
 
 #: A burst: the short window sees more than this many times the arrivals of the long one.
 BURST_FACTOR = 2.0
+#: Fewer messages per second than this are no burst: a single one is many times nothing.
+BURST_LEAST_PER_S = 1.0
 
 #: Task time assumed where none is known, only to tell a quick drain from a flushed queue.
 QUICK_TASK_SECONDS = 0.05
@@ -52,7 +54,7 @@ def is_idle(demand: Demand) -> bool:
 def is_burst(demand: Demand) -> bool:
     """Messages come much faster than they used to."""
     fast, slow = demand.arrivals_per_s_fast, demand.arrivals_per_s_slow
-    return fast is not None and slow is not None and fast > BURST_FACTOR * slow
+    return fast is not None and slow is not None and fast > max(BURST_LEAST_PER_S, BURST_FACTOR * slow)
 
 
 def _idle_seconds(reading: DemandReading, demand: Demand, memory: ScalingMemory) -> float:

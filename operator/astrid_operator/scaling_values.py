@@ -4,8 +4,11 @@ Owns the words for demand and the one list of reasons, which the condition, the 
 the log all use. Reads nothing and decides nothing. A field that is None was not measured.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from astrid_operator.presence import MemberSaid
 
 
 class Reason(StrEnum):
@@ -56,12 +59,19 @@ class Demand:
     dead: int = 0
     #: Age of the message that waits longest; None where none waits or the age is not known.
     oldest_seconds: float | None = None
-    #: Delayed messages whose time has come; None: their ETAs were not read.
+    #: Delayed messages whose time has come; None: their ETAs cannot be read.
     due: int | None = None
+    #: Delayed messages whose time comes within a minute; None: as for `due`.
+    soon: int | None = None
+    #: Delayed messages whose ETAs are still being read: then `due` and the next are at least what is told.
+    delayed_unread: int = 0
     #: Seconds until the next delayed message is due; None: none, or ETAs were not read (then `due` is None).
     next_due_seconds: float | None = None
-    #: Mean time of one task.
+    #: Messages held by processes that are gone, waiting or delayed; None: not looked for.
+    orphans: int | None = None
+    #: Mean time of one task, and how far tasks lie from it (standard deviation).
     service_seconds: float | None = None
+    service_spread_seconds: float | None = None
     #: Messages per second that arrive, over a short and a long window.
     arrivals_per_s_fast: float | None = None
     arrivals_per_s_slow: float | None = None
@@ -76,6 +86,11 @@ class Demand:
     def outstanding(self) -> int:
         """Ready and running."""
         return self.ready + self.running
+
+    @property
+    def later(self) -> int | None:
+        """Delayed messages that are neither due nor due soon, as far as is known."""
+        return None if self.due is None else max(0, self.delayed - self.due - (self.soon or 0))
 
     @property
     def work(self) -> int:
@@ -96,6 +111,8 @@ class DemandReading:
     last_read_at: float | None = None
     #: Identity of the server that answered (its run id); None: not asked.
     server: str | None = None
+    #: Member → what its processes say of themselves; None: nobody could be heard.
+    said: Mapping[str, MemberSaid] | None = None
 
     @property
     def unread_seconds(self) -> float | None:
