@@ -122,7 +122,10 @@ def _auto(it: Situation) -> tuple[ScalingDecision, ScalingMemory]:
     placed = _with_room(it, wanted)
     it = it.remembering(_remember_surplus(it, placed))
     decision = _stepped(it, placed)
-    return replace(decision, wanted=wanted.replicas, look_again_at=_next_look(it, decision)), it.memory
+    look_again_at = _next_look(it, decision)
+    return ScalingDecision(
+        decision.replicas, decision.reason, decision.message, look_again_at, wanted.replicas
+    ), it.memory
 
 
 def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:

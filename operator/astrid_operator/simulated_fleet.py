@@ -5,6 +5,7 @@ the same function as everywhere (`retirement.leaving_order`). Has no clock and n
 an argument, and what happens later is told to whoever asks (`simulation.py`).
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -72,6 +73,7 @@ class SimulatedFleet:
         self._order = order
         self._free: list[SimulatedMember] = []
         self._starts: deque[float] = deque(maxlen=STARTS_KEPT)
+        self._usual_start: float | None = None
         self._asked = 0
         self._ready = 0
 
@@ -95,15 +97,17 @@ class SimulatedFleet:
         idle = self._idle()
         return MembersSeen(self._ready - len(idle), tuple(now - each.idle_since for each in idle))
 
-    def next_idle_at(self, idle_seconds: float, now: float) -> float | None:
-        """When the next member will have been idle for that long; None: none is idle that is not already."""
-        ends = (each.idle_since + idle_seconds for each in self._idle())
-        return min((end for end in ends if end > now), default=None)
+    def next_idle_at(self, idle_seconds: float, now: float) -> float:
+        """When the next member will have been idle for that long; infinity: nobody is still to be."""
+        since, least = now - idle_seconds, math.inf
+        for each in self._free:
+            if not each.running and since < each.idle_since < least:
+                least = each.idle_since
+        return least + idle_seconds
 
     def usual_start_seconds(self) -> float | None:
         """Three of four recent members started within this; None: none has started yet."""
-        starts = sorted(self._starts)
-        return starts[(3 * len(starts)) // 4] if starts else None
+        return self._usual_start
 
     def has_ready(self) -> bool:
         """Somebody works, or could."""
@@ -176,6 +180,7 @@ class SimulatedFleet:
         member.phase, member.idle_since = MemberPhase.READY, now
         self._ready += 1
         self._starts.append(now - member.asked_at)
+        self._usual_start = sorted(self._starts)[(3 * len(self._starts)) // 4]
         self._is_free(member)
         return True
 

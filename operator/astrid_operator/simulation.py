@@ -29,7 +29,7 @@ from astrid_operator.scaling import (
 )
 from astrid_operator.scaling_memory import BURST_FACTOR
 from astrid_operator.simulated_fleet import Change, LeavingOrder, SimulatedFleet, SimulatedMember
-from astrid_operator.simulation_demand import Arrivals, SimulatedDemand
+from astrid_operator.simulation_demand import FAST_SECONDS, SLOW_SECONDS, SimulatedDemand
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.simulation_timeline import Timeline
 
@@ -303,9 +303,9 @@ class _Simulation:
     def _decide(self, now: float, run: _Run) -> None:
         """Ask for every queue whose turn it is at this tick, and carry it out as the budget grants."""
         self._now = now
+        run.next_look = math.inf
         runs = [run, *self._also_at(now)]
         for each in runs:
-            each.next_look = math.inf
             each.outcome.decisions += 1
             each.outcome.timeline.saw(
                 now, len(each.demand.waiting), each.demand.running, len(each.fleet.members)
@@ -339,13 +339,17 @@ class _Simulation:
         return [(self._runs[key], decision) for key, decision in self._budget(asked).items()]
 
     def _reading(self, run: _Run, now: float) -> DemandReading:
-        if self._outage_until(now) is not None:
+        if self._conditions.outages and self._is_outage(now):
             return DemandReading(now, None, "Unreachable: an outage of the simulation", run.last_read_at)
         run.last_read_at = now
         return DemandReading(now, run.demand.read(now), "", now, "simulation")
 
-    def _outage_until(self, now: float) -> float | None:
-        return next((end for begin, end in self._conditions.outages if begin <= now < end), None)
+    def _is_outage(self, now: float) -> bool:
+        return any(begin <= now < end for begin, end in self._conditions.outages)
+
+    def _outage_changes_at(self, now: float) -> float:
+        times = (time for outage in self._conditions.outages for time in outage if time > now)
+        return min(times, default=math.inf)
 
     def _resize(self, run: _Run, decision: ScalingDecision, now: float) -> None:
         was = run.fleet.desired
@@ -368,41 +372,45 @@ class _Simulation:
             if not self._is_over(run, now):
                 self._look(run, now + tick)
             return
-        times = [run.decision.look_again_at if run.decision else None, self._outage_until(now)]
-        times += [begin for begin, _ in self._conditions.outages if begin > now]
+        at = math.inf
+        if run.decision is not None and run.decision.look_again_at is not None:
+            at = run.decision.look_again_at
+        if self._conditions.outages:
+            at = min(at, self._outage_changes_at(now))
         if not self._is_at_rest(run):
-            times += self._changes_of_demand(run, now)
-        at = min((time for time in times if time is not None and time > now), default=None)
-        if at is not None:
+            at = min(at, self._demand_changes_at(run, now))
+        if at < math.inf:
             self._look(run, max(at, now + tick))
 
-    def _changes_of_demand(self, run: _Run, now: float) -> list[float | None]:
-        scaling, demand, arrivals = run.queue.spec.scaling, run.demand, run.demand.arrivals
-        times: list[float | None] = []
+    def _demand_changes_at(self, run: _Run, now: float) -> float:
+        """When members have been idle for long enough, the oldest message is too old, or arrivals matter."""
+        scaling, fleet = run.queue.spec.scaling, run.fleet
+        at = math.inf
         if self._conditions.says_who_is_busy:
-            times.append(run.fleet.next_idle_at(scaling.idle_seconds, now))
-        oldest_at = demand.oldest_at()
-        if oldest_at is not None and run.fleet.has_ready() and run.fleet.desired < scaling.max_replicas:
-            times.append(max(oldest_at + scaling.max_queue_age_seconds, now + self._conditions.tick_seconds))
-        if run.fleet.desired:
-            times += self._changes_of_arrivals(run, arrivals, now)
-        return times
+            at = fleet.next_idle_at(scaling.idle_seconds, now)
+        oldest_at = run.demand.oldest_at()
+        if oldest_at is not None and fleet.has_ready() and fleet.desired < scaling.max_replicas:
+            at = min(at, max(oldest_at + scaling.max_queue_age_seconds, now + self._conditions.tick_seconds))
+        return min(at, self._arrivals_matter_at(run, now)) if fleet.desired else at
 
-    def _changes_of_arrivals(self, run: _Run, arrivals: Arrivals, now: float) -> list[float | None]:
-        """When the counted arrivals matter again: for the load, or for how long a burst lasts.
+    def _arrivals_matter_at(self, run: _Run, now: float) -> float:
+        """When the counted arrivals change what matters: the load, or how long a burst lasts.
 
         A load matters where more than one member has work; a burst lasts until the last tick that saw it.
         """
-        fast, tick = arrivals.fast_per_s, self._conditions.tick_seconds
-        is_burst = fast > BURST_FACTOR * arrivals.slow_per_s
-        times: list[float | None] = []
+        arrivals, at = run.demand.arrivals, math.inf
+        fast = arrivals.in_fast
+        is_burst = fast / FAST_SECONDS > BURST_FACTOR * arrivals.in_slow / SLOW_SECONDS
         if run.demand.work > run.fleet.slots or (fast and not is_burst):
-            times.append(arrivals.next_change_at())
-        fast_ends_at = arrivals.fast_changes_at()
-        if is_burst and fast_ends_at is not None:
-            last_tick = fast_ends_at - tick
-            times.append(last_tick if last_tick > now else fast_ends_at if arrivals.is_more_than_one else None)
-        return times
+            at = arrivals.next_change_at()
+        if is_burst:
+            changes_at = arrivals.fast_changes_at()
+            last_tick = changes_at - self._conditions.tick_seconds
+            if last_tick > now:
+                return min(at, last_tick)
+            if fast > 1:
+                return min(at, changes_at)
+        return at
 
     def _is_at_rest(self, run: _Run) -> bool:
         return not (run.demand.work or run.fleet.desired or run.fleet.draining)

@@ -4,6 +4,7 @@ Owns what waits, what was counted, and the estimates that a decision is made fro
 short and a long window. Decides nothing.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -37,32 +38,26 @@ class Arrivals:
             self._before_slow += 1
 
     @property
-    def fast_per_s(self) -> float:
-        return (self.came - self._before_fast) / FAST_SECONDS
+    def in_fast(self) -> int:
+        """Messages of the short window."""
+        return self.came - self._before_fast
 
     @property
-    def slow_per_s(self) -> float:
-        return (self.came - self._before_slow) / SLOW_SECONDS
+    def in_slow(self) -> int:
+        """Messages of the long one."""
+        return self.came - self._before_slow
 
-    @property
-    def is_more_than_one(self) -> bool:
-        """The fast window holds several."""
-        return self.came - self._before_fast > 1
-
-    def fast_changes_at(self) -> float | None:
-        """When a message leaves the fast window; None: it is empty."""
-        if self._before_fast == self.came:
-            return None
-        return self._load[self._before_fast].at + FAST_SECONDS
-
-    def next_change_at(self) -> float | None:
-        """When a message leaves a window; None: both are empty."""
+    def next_change_at(self) -> float:
+        """When a message leaves a window; never (infinity): both are empty."""
         if self._before_slow == self.came:
-            return None
-        slow_end = self._load[self._before_slow].at + SLOW_SECONDS
+            return math.inf
+        return min(self._load[self._before_slow].at + SLOW_SECONDS, self.fast_changes_at())
+
+    def fast_changes_at(self) -> float:
+        """When a message leaves the short window; never (infinity): it is empty."""
         if self._before_fast == self.came:
-            return slow_end
-        return min(slow_end, self._load[self._before_fast].at + FAST_SECONDS)
+            return math.inf
+        return self._load[self._before_fast].at + FAST_SECONDS
 
 
 class SimulatedDemand:
@@ -105,8 +100,8 @@ class SimulatedDemand:
             oldest_seconds=None if oldest_at is None else now - oldest_at,
             due=0,
             service_seconds=self._task_seconds,
-            arrivals_per_s_fast=self.arrivals.fast_per_s,
-            arrivals_per_s_slow=self.arrivals.slow_per_s,
+            arrivals_per_s_fast=self.arrivals.in_fast / FAST_SECONDS,
+            arrivals_per_s_slow=self.arrivals.in_slow / SLOW_SECONDS,
             finished=self.finished,
             start_seconds=self._fleet.usual_start_seconds(),
             members=self._fleet.seen(now) if self._says_who_is_busy else None,
