@@ -7,9 +7,9 @@ import pytest
 
 from astrid_workers.errors import NothingToDo, SubtractionRefused
 from astrid_workers.frame import Frame
+from astrid_workers.imaging.align import align, measure_registration
 from astrid_workers.imaging.star_match import Affine, match_stars, vote_on_shift
 from astrid_workers.mask import MaskBit
-from astrid_workers.preprocessing.align import align, measure_registration
 from astrid_workers.sky import Sky, make_sky
 from astrid_workers.storage.fits import read_frame
 from support.real_frames import real_frame

@@ -126,7 +126,7 @@ def local_fleet(
     ]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--status-file", str(status_file), "--json"],
+            [*command, "--folder", str(home / "fleet"), "--status-file", str(status_file), "--json"],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -16,8 +16,8 @@ from astrid_workers.differencing.measure import sky_of
 from astrid_workers.differencing.products import Candidates, Difference, DifferenceOptions, Validation
 from astrid_workers.differencing.validate import validate_difference
 from astrid_workers.frame import Float32Image, Frame
+from astrid_workers.imaging.align import Registration, align, measure_registration, stars_of
 from astrid_workers.imaging.stars import Stars
-from astrid_workers.preprocessing.align import Registration, align, measure_registration, stars_of
 
 Progress = Callable[[str, float], None]
 Floats = NDArray[np.float64]

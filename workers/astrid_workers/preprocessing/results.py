@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from astrid_workers.imaging.align import Registration
 from astrid_workers.metering import Cost
-from astrid_workers.preprocessing.align import Registration
 from astrid_workers.preprocessing.assess_quality import Quality
 from astrid_workers.preprocessing.calibrate import Calibrated, CalibrationStep
 

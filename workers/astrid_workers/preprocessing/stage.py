@@ -15,11 +15,11 @@ from astrid_workers import broker
 from astrid_workers.errors import NothingToDo, ObservationNotThereYet, SubtractionRefused
 from astrid_workers.frame import Frame
 from astrid_workers.identity import STAGE_VERSION, derived_uuid
+from astrid_workers.imaging.align import Registration, measure_registration
 from astrid_workers.metering import Cost, metered
 from astrid_workers.names import checked_name
 from astrid_workers.pipeline import Stage
 from astrid_workers.preprocessing import results
-from astrid_workers.preprocessing.align import Registration, measure_registration
 from astrid_workers.preprocessing.assess_quality import Quality, assess_quality
 from astrid_workers.preprocessing.calibrate import Calibrated
 from astrid_workers.preprocessing.raw_files import RawFiles, StoredFile, calibrate_files, raw_files
