@@ -1,0 +1,400 @@
+"""Messages of processes that are gone come back, without luck and from zero too.
+
+Owns the one thing that the operator does to Dramatiq's keys by itself: what a dead process had fetched goes
+back to its queue, in one step on the server, a bounded number at a time. Dramatiq does the same by chance,
+when another process happens to ask; here it is looked for every few seconds. Never takes from one that may
+live:
+
+- its presence must not beat (workers that carry Astrid's middleware beat every two seconds);
+- its heartbeat must have been seen unchanged for a minute; no clock but the operator's monotonic one counts,
+  and no minute in which Redis was not read;
+- one that never said anything but heartbeats and holds delayed messages in plenty may be full and therefore
+  silent; it is given as long as its longest task may take.
+
+Where presence cannot be read, nothing is taken. Never searches the server's keys. Run by whoever leads; two at
+once would do no harm.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.brokers import BrokerAddress
+from astrid_operator.claims import BrokerQueue
+from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_operator.presence import STALE_SECONDS, drain_key
+from astrid_operator.silence import Silence
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at one server.
+LOOK_SECONDS = 4.0
+#: Seconds without a heartbeat after which a process is gone; Dramatiq's own number.
+SILENT_SECONDS = 60.0
+#: The same for one of which nothing else is known and that may be full: Dramatiq's longest task and a minute.
+FULL_SILENT_SECONDS = 660.0
+#: A process that holds fewer delayed messages than this has room, and so it would ask for more, which is a
+#: heartbeat. Fleets allow 100 per thread, Dramatiq alone 1000.
+LEAST_WINDOW = 100
+
+#: Heartbeats that are read at a time; where there are more, each look takes the next ones.
+BEATS_PER_LOOK = 5000
+#: Processes that are asked about in one step, and steps per look.
+ASKED_AT_ONCE, STEPS_PER_LOOK = 500, 200
+#: Messages that go back in one step, and steps per look.
+MOVED_AT_ONCE, MOVES_PER_LOOK = 1000, 20
+
+#: Who of some processes holds anything. Answers [broker id, messages, delayed messages, …].
+#: KEYS: none that could be named before. ARGV: prefix and suffix of the sets, broker ids.
+HOLDERS = """
+local found = {}
+for i = 3, #ARGV do
+  local acks = ARGV[1] .. ARGV[i] .. ARGV[2]
+  local held, delayed = redis.call('SCARD', acks), redis.call('SCARD', acks .. '.DQ')
+  if held + delayed > 0 then
+    found[#found + 1] = ARGV[i]
+    found[#found + 1] = held
+    found[#found + 1] = delayed
+  end
+end
+return found
+"""
+
+_PRESENCE = """
+local function presence_of(key, broker_id, stale)
+  if redis.call('HLEN', key) > 5000 then error('more records of presence than any fleet has') end
+  local records = redis.call('HGETALL', key)
+  local time = redis.call('TIME')
+  local now, state, field = time[1] + time[2] / 1e6, 'none', false
+  for i = 1, #records, 2 do
+    if string.find(records[i + 1], broker_id, 1, true) then
+      local ok, record = pcall(cjson.decode, records[i + 1])
+      if ok and type(record) == 'table' and record.broker_id == broker_id then
+        local beat = tonumber(record.beat)
+        if beat and math.abs(now - beat) <= stale then return 'beats', records[i] end
+        state, field = 'stale', records[i]
+      end
+    end
+  end
+  return state, field
+end
+"""
+
+#: What a process says on one queue: `beats`, `stale` or `none`.
+#: KEYS: hash of presence. ARGV: broker id, seconds after which a beat is stale.
+PRESENCE_OF = f"""{_PRESENCE}
+return (presence_of(KEYS[1], ARGV[1], tonumber(ARGV[2])))
+"""
+
+#: Puts messages of one process back, unless it has given a sign of life. Answers how many, or -1.
+#: KEYS: heartbeats, list of waiting ids, hash of bodies, set of what the process holds, hash of presence, set
+#: of processes asked to leave. ARGV: broker id, its heartbeat as it was seen, seconds after which a beat is
+#: stale, most messages. What has no body any more is done, and only forgotten.
+RECLAIM = f"""{_PRESENCE}
+local beat = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not beat or tonumber(beat) ~= tonumber(ARGV[2]) then return -1 end
+local state, field = presence_of(KEYS[5], ARGV[1], tonumber(ARGV[3]))
+if state == 'beats' then return -1 end
+local moved = 0
+for _, id in ipairs(redis.call('SPOP', KEYS[4], ARGV[4])) do
+  if redis.call('HEXISTS', KEYS[3], id) == 1 then
+    redis.call('RPUSH', KEYS[2], id)
+    moved = moved + 1
+  end
+end
+if field and redis.call('EXISTS', KEYS[4]) == 0 then
+  redis.pcall('HDEL', KEYS[5], field)
+  redis.pcall('SREM', KEYS[6], field)
+end
+return moved
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A silent process that holds messages of one queue."""
+
+    broker_id: str
+    held: int
+    delayed: int
+    silent_seconds: float
+    #: `beats`, `stale` or `none`: what it says of itself.
+    presence: str
+
+    @property
+    def is_gone(self) -> bool:
+        """It cannot be alive."""
+        if self.presence == "beats" or self.silent_seconds < SILENT_SECONDS:
+            return False
+        may_be_full = self.presence == "none" and self.delayed >= LEAST_WINDOW
+        return not may_be_full or self.silent_seconds >= FULL_SILENT_SECONDS
+
+    @property
+    def is_missed(self) -> bool:
+        """It said what it does, and has stopped to; or it is gone in any case."""
+        return self.presence == "stale" or self.is_gone
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What went back to one queue."""
+
+    messages: int
+    delayed: int
+    #: Processes that had them, and for how long the first of these had been silent.
+    processes: int
+    silent_seconds: float
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for an event."""
+        whose = "a process" if self.processes == 1 else f"{self.processes} processes"
+        what = f"{self.messages} waiting again, {self.delayed} delayed again"
+        return f"Took back what {whose} held, silent for {self.silent_seconds:.0f} s: {what}"
+
+
+class Recovery:
+    """Looks after all queues; `begin` is called once a tick and waits for nothing."""
+
+    def __init__(self, clock: Callable[[], float], *, timeout_seconds: float) -> None:
+        self._clock = clock
+        self._timeout = timeout_seconds
+        self._servers: dict[BrokerAddress, _Server] = {}
+
+    def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
+        """Look at the queues of `claims`, where it is time to; those are all there are to look after."""
+        by_broker: defaultdict[BrokerAddress, dict[DramatiqQueue, QueueKey]] = defaultdict(dict)
+        for key, claim in claims.items():
+            by_broker[claim.broker][claim.queue] = key
+        for broker, queues in by_broker.items():
+            if broker not in self._servers:
+                self._servers[broker] = _Server(broker, self._clock, self._timeout)
+            self._servers[broker].begin(queues)
+
+    def orphans(self, claim: BrokerQueue) -> int | None:
+        """Messages of a queue held by processes that are gone, as last seen; None: not looked for."""
+        server = self._servers.get(claim.broker)
+        return None if server is None else server.orphans.get(claim.queue)
+
+    def take(self) -> list[tuple[QueueKey, Reclaimed]]:
+        """What went back since this was asked last."""
+        found: list[tuple[QueueKey, Reclaimed]] = []
+        for server in self._servers.values():
+            found += server.reclaimed
+            server.reclaimed = []
+        return found
+
+    async def close(self) -> None:
+        """End every look and connection."""
+        for server in self._servers.values():
+            await server.close()
+        self._servers.clear()
+
+
+class _Server:
+    """One Redis, looked at by one task at a time."""
+
+    def __init__(self, broker: BrokerAddress, clock: Callable[[], float], timeout_seconds: float) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._timeout = timeout_seconds
+        self._client: redis.asyncio.Redis | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._look_at = float("-inf")
+        self._silence: defaultdict[str, Silence] = defaultdict(Silence)
+        self._next_beats: Counter[str] = Counter()
+        self._queues: dict[DramatiqQueue, QueueKey] = {}
+        self.orphans: dict[DramatiqQueue, int] = {}
+        self.reclaimed: list[tuple[QueueKey, Reclaimed]] = []
+        self._is_failing = False
+        #: Queues looked at before the steps of a look were used up.
+        self._looked_at = 0
+
+    def begin(self, queues: Mapping[DramatiqQueue, QueueKey]) -> None:
+        self._queues = dict(queues)
+        if (self._task is None or self._task.done()) and self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_SECONDS
+            self._task = asyncio.create_task(self._guarded(), name=f"look for orphans on {self._broker}")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._drop_client()
+
+    async def _guarded(self) -> None:
+        """One look; whatever fails, nothing is known afterwards, and the next one begins anew."""
+        try:
+            async with asyncio.timeout(self._timeout + LOOK_SECONDS):
+                await self._look()
+        except (redis_errors.RedisError, OSError, ValueError) as error:
+            await self._failed(type(error).__name__)
+        except Exception:
+            log.exception("Look for orphans failed", broker=str(self._broker))
+            await self._failed("bug")
+        else:
+            self._is_failing = False
+
+    async def _failed(self, trouble: str) -> None:
+        say = log.debug if self._is_failing else log.warning
+        say("Orphans not looked for", broker=str(self._broker), trouble=trouble)
+        self._is_failing = True
+        self.orphans.clear()
+        for silence in self._silence.values():
+            silence.broken()
+        await self._drop_client()
+
+    # ------------------------------------------------------------------------------------- look
+
+    async def _look(self) -> None:
+        if self._client is None:
+            self._client = _connect(self._broker, self._timeout)
+        for namespace in {queue.namespace for queue in self._queues}:
+            await self._hear(namespace)
+        self.orphans = {queue: number for queue, number in self.orphans.items() if queue in self._queues}
+        steps, queues = STEPS_PER_LOOK, list(self._queues.items())
+        first = self._looked_at % max(1, len(queues))
+        for queue, key in [*queues[first:], *queues[:first]]:
+            steps = await self._look_at_queue(queue, key, steps)
+            self._looked_at += 1
+            if not steps:
+                return
+        self._looked_at = 0
+
+    async def _look_at_queue(self, queue: DramatiqQueue, key: QueueKey, steps: int) -> int:
+        """Find and take back the orphans of one queue; the steps that are left for others."""
+        try:
+            holders, steps = await self._holders(queue, steps)
+            self.orphans[queue] = sum(each.held + each.delayed for each in holders if each.is_missed)
+            await self._reclaim(queue, key, [each for each in holders if each.is_gone])
+        except redis_errors.ResponseError as error:
+            self.orphans.pop(queue, None)
+            log.debug("Orphans of a queue not looked for", queue=str(key), trouble=str(error))
+        return steps
+
+    async def _hear(self, namespace: str) -> None:
+        """Read the next heartbeats of a namespace."""
+        first = self._next_beats[namespace]
+        last = first + BEATS_PER_LOOK - 1
+        try:
+            beats = await self._call("ZRANGE", _heartbeats(namespace), first, last, "WITHSCORES")
+        except redis_errors.ResponseError as error:
+            self._silence[namespace].broken()
+            log.debug("Heartbeats not read", namespace=namespace, trouble=str(error))
+            return
+        found = _scores(beats)
+        self._next_beats[namespace] = first + BEATS_PER_LOOK if len(found) == BEATS_PER_LOOK else 0
+        self._silence[namespace].look(found, self._clock())
+
+    async def _holders(self, queue: DramatiqQueue, steps: int) -> tuple[list[Holder], int]:
+        """Silent processes that hold something of `queue`, and the steps that are left to look for more."""
+        silence, at = self._silence[queue.namespace], self._clock()
+        quiet = list(silence.silent_for(STALE_SECONDS, queue.name, at))[: steps * ASKED_AT_ONCE]
+        holders: list[Holder] = []
+        prefix, suffix = queue.acks_of("\n")[0].split("\n")
+        for start in range(0, len(quiet), ASKED_AT_ONCE):
+            asked = quiet[start : start + ASKED_AT_ONCE]
+            answer = await self._run(HOLDERS, (), prefix, suffix, *asked)
+            held = {answer[i].decode(): (answer[i + 1], answer[i + 2]) for i in range(0, len(answer), 3)}
+            silence.holds_nothing(set(asked) - held.keys(), queue.name)
+            for broker_id, (waiting, delayed) in held.items():
+                said = await self._said(queue, broker_id)
+                seconds = silence.seconds(broker_id, at)
+                holders.append(Holder(broker_id, waiting, delayed, seconds, said))
+            steps -= 1
+        return holders, max(steps, 0)
+
+    async def _said(self, queue: DramatiqQueue, broker_id: str) -> str:
+        """What a process says of itself; one that once did and whose record is gone is not unheard of."""
+        said = str((await self._run(PRESENCE_OF, (queue.presence,), broker_id, STALE_SECONDS)).decode())
+        silence = self._silence[queue.namespace]
+        if said != "none":
+            silence.spoke(broker_id)
+        return "stale" if said == "none" and silence.has_spoken(broker_id) else said
+
+    # ---------------------------------------------------------------------------------- reclaim
+
+    async def _reclaim(self, queue: DramatiqQueue, key: QueueKey, gone: Sequence[Holder]) -> None:
+        messages = delayed = 0
+        owners: list[Holder] = []
+        for holder in gone[:MOVES_PER_LOOK]:
+            waiting = await self._take_back(queue, queue, holder, holder.held)
+            later = await self._take_back(queue, queue.delayed, holder, holder.delayed)
+            if waiting + later:
+                messages, delayed, owners = messages + waiting, delayed + later, [*owners, holder]
+        if owners:
+            found = Reclaimed(messages, delayed, len(owners), max(each.silent_seconds for each in owners))
+            self.orphans[queue] = max(0, self.orphans[queue] - messages - delayed)
+            self.reclaimed.append((key, found))
+            names = [each.broker_id for each in owners]
+            log.warning("Orphans reclaimed", queue=str(key), why=found.sentence, brokers=names[:10])
+
+    async def _take_back(self, queue: DramatiqQueue, part: DramatiqQueue, holder: Holder, held: int) -> int:
+        """Put back what `holder` has of `part`: the queue, or its delayed half."""
+        beat = self._silence[queue.namespace].beat_of(holder.broker_id)
+        ids, bodies, *_ = part.keys
+        acks = part.acks_of(holder.broker_id)[0]
+        keys = (_heartbeats(queue.namespace), ids, bodies, acks, queue.presence, drain_key(queue))
+        moved = 0
+        for _ in range(min(MOVES_PER_LOOK, -(-held // MOVED_AT_ONCE))):
+            count = await self._run(RECLAIM, keys, holder.broker_id, repr(beat), STALE_SECONDS, MOVED_AT_ONCE)
+            if count < 0:
+                break
+            moved += count
+        return moved
+
+    # ------------------------------------------------------------------------------------ calls
+
+    async def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
+        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self._call("EVALSHA", sha, len(keys), *keys, *arguments)
+        except redis_errors.NoScriptError:
+            return await self._call("EVAL", script, len(keys), *keys, *arguments)
+
+    async def _call(self, *words: Any) -> Any:
+        assert self._client is not None
+        async with asyncio.timeout(self._timeout):
+            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(redis_errors.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await client.aclose()
+
+
+def _heartbeats(namespace: str) -> str:
+    return f"{namespace}:__heartbeats__"
+
+
+def _scores(answer: Sequence[Any]) -> dict[str, float]:
+    """Members and scores of a sorted set, as either protocol answers them."""
+    pairs = answer
+    if answer and not isinstance(answer[0], list | tuple):
+        pairs = list(zip(answer[::2], answer[1::2], strict=True))
+    return {name.decode(errors="replace"): float(score) for name, score in pairs}
+
+
+def _connect(broker: BrokerAddress, timeout_seconds: float) -> "redis.asyncio.Redis":
+    return redis.asyncio.from_url(
+        broker.url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        client_name="astrid-operator-recovery",
+        decode_responses=False,
+    )
