@@ -36,8 +36,10 @@ from astrid_operator.kubernetes_fleet import (
 from astrid_operator.leadership import Leadership, LeaseTimes
 from astrid_operator.logs import set_up_logs
 from astrid_operator.loop import Loop
+from astrid_operator.member_demand import AskedMemberDemand
 from astrid_operator.metrics import CONTENT_TYPE, Metrics
 from astrid_operator.probes import Probes, Verdict
+from astrid_operator.quiesce import Conversation
 from astrid_operator.seen import Kind, Seen
 from astrid_operator.settings import OperatorSettings
 
@@ -114,12 +116,15 @@ class Operator:
         )
         requests = KubernetesApi(api, may_write=lambda: self._leadership.is_leader)
         self._demand = DemandReader(monotonic, rng, timeout_seconds=settings.redis_timeout_seconds)
+        self._conversation = Conversation()
+        defaults, retired = OperatorDefaults(settings.image), self.metrics.retired
+        fleet = KubernetesFleet(requests, self.seen, defaults, _moment, self._conversation, retired)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         self.loop = Loop(
             self.seen.queues,
-            KubernetesFleet(requests, self.seen, OperatorDefaults(settings.image), _moment),
+            fleet,
             KubernetesReporter(requests, self.seen, _moment),
-            self._demand,
+            AskedMemberDemand(self._demand, fleet, self._conversation),
             Brokers(settings.brokers_dir, redis_url),
             clock=monotonic,
             rng=rng,
@@ -148,6 +153,7 @@ class Operator:
             finally:
                 await self._leadership.release()
                 await self._demand.close()
+                await self._conversation.close()
 
     async def _serve(self, watch: Watch) -> None:
         """List, watch, and decide while leading, until cancelled."""

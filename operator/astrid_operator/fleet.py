@@ -70,6 +70,8 @@ class FleetState:
     #: Label selector of the members as one string, for `/scale`.
     selector: str = ""
     members: tuple[Member, ...] = ()
+    #: Members were asked to leave, or what is written on them is out of date: there is something to `tend`.
+    needs_care: bool = False
 
 
 class Fleet(Protocol):
@@ -89,7 +91,15 @@ class Fleet(Protocol):
         """
 
     async def scale_to(self, key: QueueKey, replicas: int) -> None:
-        """Set the size of the fleet to `replicas` in one write. The only way in which a size changes."""
+        """Set the size of the fleet to `replicas` in one write, whoever has to leave for it."""
+
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        """Take one step towards a fleet of at most `replicas` that no busy member has to leave for.
+
+        The size that was set by it, or None. Called again and again while the fleet is larger, or while it
+        needs care; whoever was asked to leave and is needed after all is told so. `whoever`: so many must
+        leave also if they are busy, and then they finish first.
+        """
 
     async def remove(self, key: QueueKey) -> None:
         """Forget the fleet of `key`, whose AstridQueue is gone, and end what nobody else ends."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -34,9 +34,15 @@ from astrid_operator.fleet_view import (
     Moment,
     fleet_state,
     is_half_created,
+    member,
     replicas_are_held,
 )
 from astrid_operator.kubernetes_answers import Response, answer
+from astrid_operator.pod_members import PodMembers
+from astrid_operator.pod_retirement import PodRetirement, Retired
+from astrid_operator.presence import MemberSaid
+from astrid_operator.quiesce import Conversation
+from astrid_operator.scaling_values import MembersSeen
 from astrid_operator.seen import QUEUE_LABEL, Kind, Seen
 
 log = structlog.get_logger(__name__)
@@ -145,6 +151,14 @@ class KubernetesApi:
         path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
         return await self._write(patch, *path, manifest, **_applied_by(FIELD_MANAGER))
 
+    async def annotate_pod(self, pod: Manifest, annotations: Mapping[str, str | None]) -> dict[str, Any]:
+        """Merge `annotations` (None removes) into those of `pod`, and of no successor of its name."""
+        patch = self._core.patch_namespaced_pod_without_preload_content
+        metadata = pod["metadata"]
+        body = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
+        options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
+        return await self._write(patch, metadata["name"], metadata["namespace"], body, **options)
+
     async def create_event(self, namespace: str, event: client.CoreV1Event) -> dict[str, Any]:
         create = self._core.create_namespaced_event_without_preload_content
         return await self._write(create, namespace, event, field_manager=FIELD_MANAGER)
@@ -203,12 +217,22 @@ class KubernetesFleet:
     """`Fleet` on a cluster: a Deployment and a PodDisruptionBudget for each AstridQueue."""
 
     def __init__(
-        self, api: KubernetesApi, seen: Seen, defaults: OperatorDefaults, now: Callable[[], Moment]
+        self,
+        api: KubernetesApi,
+        seen: Seen,
+        defaults: OperatorDefaults,
+        now: Callable[[], Moment],
+        conversation: Conversation | None = None,
+        retired: Retired = lambda _key, _as_chosen: None,
     ) -> None:
         self._api = api
         self._seen = seen
         self._defaults = defaults
         self._now = now
+        self._members = PodMembers(seen, self._monotonic)
+        self._retirement = PodRetirement(
+            api, seen, self._members, conversation or Conversation(), self._monotonic, retired
+        )
         #: What each object was like after it was last applied, and by which manifest.
         self._applied: dict[tuple[Kind, QueueKey], tuple[str, str]] = {}
         #: Generation of each Deployment after its shape was last applied.
@@ -218,7 +242,9 @@ class KubernetesFleet:
         queue, deployment = self._seen.get(Kind.ASTRID_QUEUE, key), self._seen.get(Kind.DEPLOYMENT, key)
         if deployment is not None and _controller(deployment).get("uid") not in (None, _uid(queue)):
             return FleetState()
-        return fleet_state(deployment, self._seen.pods(key), self._now(), self._shaped_at.get(key))
+        state = fleet_state(deployment, self._seen.pods(key), self._now(), self._shaped_at.get(key))
+        self._retirement.saw(key, state.members)
+        return replace(state, needs_care=self._needs_care(key, state)) if state.exists else state
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         await self._ensure_deployment(queue, replicas)
@@ -230,11 +256,48 @@ class KubernetesFleet:
             key, int(scale["spec"].get("replicas") or 0), scale["metadata"]["resourceVersion"]
         )
 
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        state = await self.observe(queue.key)
+        step = await self._retirement.look(queue, state, replicas, whoever=whoever)
+        if step.replicas >= state.desired:
+            return None
+        await self.scale_to(queue.key, step.replicas)
+        self._retirement.lowered(queue.key, step, state.members)
+        return step.replicas
+
     async def remove(self, key: QueueKey) -> None:
         """Owner references do the work."""
+        self._retirement.forget(key)
         self._shaped_at.pop(key, None)
         for kind in (Kind.DEPLOYMENT, Kind.BUDGET):
             self._applied.pop((kind, key), None)
+
+    # ------------------------------------------------------------------ what members say
+
+    def heard(self, key: QueueKey, said: Mapping[str, MemberSaid] | None) -> None:
+        """Take in what members say of themselves; None: nobody could be heard."""
+        self._members.heard(key, said)
+
+    def asks(self, key: QueueKey) -> bool:
+        """Somebody of the queue may have been asked to leave."""
+        return self._members.asks(key)
+
+    def heard_asked(self, key: QueueKey, processes: frozenset[str]) -> None:
+        """Take in which processes are asked to leave."""
+        self._members.heard_asked(key, processes)
+
+    def seen(self, key: QueueKey, running: int) -> MembersSeen | None:
+        """What the members do; None: they do not say, or cannot be asked to leave one by one."""
+        moment = self._now()
+        return self._members.seen(key, [member(pod, moment) for pod in self._seen.pods(key)], running)
+
+    def _needs_care(self, key: QueueKey, state: FleetState) -> bool:
+        return self._retirement.needs_care(key, state)
+
+    def _monotonic(self) -> float:
+        return self._now().monotonic
+
+    # ------------------------------------------------------------------ shape
 
     async def _ensure_deployment(self, queue: AstridQueue, replicas: int) -> None:
         key, manifest = queue.key, desired_deployment(queue, self._defaults)

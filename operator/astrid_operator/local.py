@@ -26,14 +26,15 @@ from astrid_operator.brokers import DEFAULT_KEY, DEFAULT_SECRET, Brokers
 from astrid_operator.claims import claims
 from astrid_operator.demand import DemandReader
 from astrid_operator.fleet import EventType, FleetState, Subject
-from astrid_operator.local_demand import LocalDemand
 from astrid_operator.local_files import LocalFiles
 from astrid_operator.local_slots import LocalSlots
 from astrid_operator.local_view import LiveTable, Row, Snapshot, View, missing_warning, view_for, write_status
 from astrid_operator.loop import Loop
 from astrid_operator.manifest_files import STDIN, FileRejected, read_queues
+from astrid_operator.member_demand import MemberDemand
 from astrid_operator.process_fleet import FolderTaken, ProcessFleet
 from astrid_operator.reconcile import Gathered
+from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import ScalingDecision
 from astrid_operator.settings import OperatorSettings
 
@@ -123,15 +124,17 @@ async def _run(options: argparse.Namespace, settings: OperatorSettings, files: L
             machine=os.environ,
             mounted=_mounted(settings.brokers_dir),
         )
-        demand = LocalDemand(_reader(settings), fleet)
-        stack.push_async_callback(demand.close)
+        reader = _reader(settings)
+        stack.push_async_callback(reader.close)
+        recovery = Recovery(time.monotonic, timeout_seconds=settings.redis_timeout_seconds)
+        stack.push_async_callback(recovery.close)
         stack.enter_context(view)
         watcher = _Watcher(files, fleet, view, options)
         local = Loop(
             files,
             _Idle(fleet) if options.dry_run else fleet,
             watcher,
-            demand,
+            MemberDemand(reader, fleet),
             _brokers(settings),
             clock=time.monotonic,
             rng=random.Random(),  # noqa: S311 (back-off, no secret)
@@ -139,6 +142,7 @@ async def _run(options: argparse.Namespace, settings: OperatorSettings, files: L
             tick_seconds=settings.tick_seconds,
             status_writes_per_second=STATUS_WRITES_PER_SECOND,
             budget=LocalSlots(options.capacity, fleet),
+            recovery=None if options.dry_run else recovery,
         )
         if options.dry_run:
             await local.tick()
@@ -236,6 +240,9 @@ class _Idle:
     async def scale_to(self, key: QueueKey, replicas: int) -> None:
         pass
 
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        pass
+
     async def remove(self, key: QueueKey) -> None:
         pass
 
@@ -268,6 +275,9 @@ class _Watcher:
 
     def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None:
         """Nothing to add: the loop logs it."""
+
+    def reclaimed(self, key: QueueKey, messages: int) -> None:
+        """Nothing to add: the event says it."""
 
     def reconciled(self, result: str, seconds: float) -> None:
         """Nothing to add: the loop logs what goes wrong."""

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -245,9 +246,10 @@ class Loop:
         key, record, started = gathered.queue.key, self._records[gathered.queue.key], self._clock()
         record.outcome = outcome = await carry_out(self._fleet, gathered.queue, todo)
         self._observer.reconciled(outcome.word, self._clock() - started)
-        if todo.scale_to is not None and todo.decision is not None and outcome.went_well:
-            self._observer.scaled(key, todo.decision, gathered.fleet.desired)
-            log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(todo.decision))
+        if outcome.size is not None and todo.decision is not None:
+            done = replace(todo.decision, replicas=outcome.size)
+            self._observer.scaled(key, done, gathered.fleet.desired)
+            log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(done))
         await self._tell(gathered, todo.decision)
         self._give_back(key, outcome)
 

@@ -57,6 +57,12 @@ class Metrics:
             (*QUEUE, "direction", "reason"),
             registry=registry,
         )
+        self._retired = Counter(
+            "astrid_queue_retired_workers_total",
+            "Pods that left after a size was lowered: those that were chosen, or others",
+            (*QUEUE, "which"),
+            registry=registry,
+        )
         self._reconciled = Counter(
             "astrid_reconcile_total",
             "Times a fleet was written to, by result",
@@ -101,6 +107,10 @@ class Metrics:
         direction = "up" if decision.replicas > was else "down"
         self._decisions.labels(*_labels(key), direction, decision.reason.value).inc()
 
+    def retired(self, key: QueueKey, as_chosen: bool) -> None:
+        """A pod left after the size of its fleet was lowered."""
+        self._retired.labels(*_labels(key), "chosen" if as_chosen else "other").inc()
+
     def reconciled(self, result: str, seconds: float) -> None:
         """A fleet was written to."""
         self._reconciled.labels(result).inc()
@@ -118,7 +128,8 @@ class Metrics:
             _remove(gauge, *labels)
         for state in STATES:
             _remove(self._depth, *labels, state)
-        self._decisions.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
+        for counter in (self._decisions, self._retired):
+            counter.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
 
     def watched(self, kind: str, at: float) -> None:
         """A watch told something; `at` is in seconds since the epoch."""

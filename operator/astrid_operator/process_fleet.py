@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -27,7 +27,7 @@ from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.local_environment import Mounted, Template, template_of
 from astrid_operator.member_process import MemberProcess, ProcessId, signal_session
 from astrid_operator.presence import MemberSaid
-from astrid_operator.retirement import Candidate, leaving_order
+from astrid_operator.retirement import Candidate, leaving_order, next_step
 from astrid_operator.scaling_values import MembersSeen
 
 log = structlog.get_logger(__name__)
@@ -199,6 +199,21 @@ class ProcessFleet:
         self._fleets[key].desired = replicas
         self._wake.set()
 
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        """Let the fleet have `replicas` members, or as many as do not leave since they are busy.
+
+        Asking and going are one here: SIGTERM lets a member finish what it runs, and nobody hurries it.
+        """
+        fleet = self._fleets[queue.key]
+        members = [_candidate(each, fleet.template) for each in fleet.members]
+        speaks = any(each.is_busy is not None for each in members)
+        quiet = [replace(each, is_quiet=whoever or each.is_busy is False) for each in members]
+        step = next_step(quiet, fleet.desired, replicas, whoever=whoever or not speaks)
+        if step.replicas >= fleet.desired:
+            return None
+        await self.scale_to(queue.key, step.replicas)
+        return step.replicas
+
     async def remove(self, key: QueueKey) -> None:
         """Let every member leave; the fleet is forgotten at once, its members when they are gone."""
         if key in self._fleets:
@@ -221,7 +236,7 @@ class ProcessFleet:
         """Slots that all members hold together."""
         return sum(self.slots_of(key) for key in self._fleets)
 
-    def seen(self, key: QueueKey) -> MembersSeen | None:
+    def seen(self, key: QueueKey, running: int = 0) -> MembersSeen | None:  # noqa: ARG002 - see `Listener`
         """What the ready members say they do; None where one of them says nothing."""
         fleet = self._fleets.get(key)
         ready = [each for each in fleet.staying if each.phase is MemberPhase.READY] if fleet else []
@@ -235,10 +250,15 @@ class ProcessFleet:
         """Variables that no member gets, since nobody here knows their value."""
         return {key: fleet.template.missing for key, fleet in self._fleets.items() if fleet.template.missing}
 
-    def heard(self, key: QueueKey, said: Mapping[str, MemberSaid]) -> None:
-        """Take in what the members of a queue say of themselves; who is not in it said nothing."""
+    def heard(self, key: QueueKey, said: Mapping[str, MemberSaid] | None) -> None:
+        """Take in what the members of a queue say of themselves; who is not in it said nothing.
+
+        None: nobody could be heard just now, so that what was said last stands.
+        """
         fleet = self._fleets.get(key)
-        for member in fleet.members if fleet is not None else ():
+        if fleet is None or said is None:
+            return
+        for member in fleet.members:
             member.said = said.get(member.name)
 
     def _template(self, queue: AstridQueue) -> Template:

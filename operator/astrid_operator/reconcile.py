@@ -12,7 +12,7 @@ from astrid_operator.astrid_queue import AstridQueue
 from astrid_operator.conditions import Trouble, desired_status
 from astrid_operator.errors import ObjectGone, PersonMustAct, TryAgain
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
-from astrid_operator.scaling import DemandReading, ScalingDecision
+from astrid_operator.scaling import DemandReading, Reason, ScalingDecision
 from astrid_operator.transitions import events_between
 
 Status = Mapping[str, Any]
@@ -43,6 +43,8 @@ class Outcome:
     retrying: str = ""
     #: Least pause before that, in seconds.
     after_seconds: float | None = None
+    #: The size that was set; None: it was left as it was.
+    size: int | None = None
 
     @property
     def went_well(self) -> bool:
@@ -57,6 +59,10 @@ class Outcome:
         return "stalled" if self.stalled else "retry"
 
 
+#: Why a fleet is smaller for which no busy member leaves: nobody but demand asks for it.
+_ONLY_THE_IDLE = (Reason.SURPLUS,)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now for one AstridQueue."""
@@ -66,19 +72,26 @@ class Plan:
     shape: bool = False
     #: Members to ask for; None: leave the size alone.
     scale_to: int | None = None
+    #: Members that may stay: look after them, and let those go that are too many; None: nobody needs care.
+    tend_to: int | None = None
 
     @property
     def is_empty(self) -> bool:
         """Nothing is to be written but, perhaps, the status."""
-        return not self.shape and self.scale_to is None
+        return not self.shape and self.scale_to is None and self.tend_to is None
 
 
 def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -> Plan:
     """What `decision` needs: nothing where the fleet has its size and nobody asked to look at its shape."""
     if gathered.is_hands_off:
         return Plan(decision)
-    differs = decision is not None and gathered.fleet.exists and decision.replicas != gathered.fleet.desired
-    return Plan(decision, shape, decision.replicas if decision is not None and differs else None)
+    if decision is None or not gathered.fleet.exists:
+        return Plan(decision, shape)
+    change = decision.replicas - gathered.fleet.desired
+    tends = change < 0 or (change == 0 and gathered.fleet.needs_care)
+    return Plan(
+        decision, shape, decision.replicas if change > 0 else None, decision.replicas if tends else None
+    )
 
 
 async def carry_out(fleet: Fleet, queue: AstridQueue, todo: Plan) -> Outcome:
@@ -86,15 +99,23 @@ async def carry_out(fleet: Fleet, queue: AstridQueue, todo: Plan) -> Outcome:
     try:
         if todo.shape:
             await fleet.ensure(queue, todo.decision.replicas if todo.decision else 0)
-        if todo.scale_to is not None and (await fleet.observe(queue.key)).desired != todo.scale_to:
-            await fleet.scale_to(queue.key, todo.scale_to)
+        return Outcome(size=await _resize(fleet, queue, todo))
     except PersonMustAct as error:
         return Outcome(stalled=Trouble(error.reason, str(error)))
     except TryAgain as error:
         return Outcome(retrying=str(error), after_seconds=error.after_seconds)
     except ObjectGone as error:
         return Outcome(retrying=f"It vanished while it was written to: {error}")
-    return Outcome()
+
+
+async def _resize(fleet: Fleet, queue: AstridQueue, todo: Plan) -> int | None:
+    """The size that was set, or None."""
+    if todo.scale_to is not None and (await fleet.observe(queue.key)).desired != todo.scale_to:
+        await fleet.scale_to(queue.key, todo.scale_to)
+        return todo.scale_to
+    if todo.tend_to is not None and todo.decision is not None:
+        return await fleet.tend(queue, todo.tend_to, whoever=todo.decision.reason not in _ONLY_THE_IDLE)
+    return None
 
 
 def status_of(gathered: Gathered, decision: ScalingDecision | None, outcome: Outcome, now_iso: str) -> Status:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.node_hints import ANNOTATIONS
 
 #: Label of everything that belongs to an AstridQueue: its name.
 QUEUE_LABEL = "astrid.dev/queue"
@@ -51,6 +52,10 @@ class Seen:
     def pods(self, key: QueueKey) -> tuple[Manifest, ...]:
         """The pods of one AstridQueue."""
         return tuple(self._objects[Kind.POD].get(key, {}).values())
+
+    def pod(self, key: QueueKey, name: str) -> Manifest | None:
+        """One pod of an AstridQueue."""
+        return self._objects[Kind.POD].get(key, {}).get(name)
 
     def take(self, kind: Kind, event: Mapping[str, Any]) -> tuple[QueueKey | None, bool]:
         """Take one watch event; the AstridQueue that it is news for, and whether a person edited that."""
@@ -185,9 +190,11 @@ def _trimmed(kind: Kind, manifest: Manifest) -> Manifest:
         return manifest
     metadata, status = manifest.get("metadata") or {}, manifest.get("status") or {}
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+    annotations = metadata.get("annotations") or {}
+    hints = {name: annotations[name] for name in ANNOTATIONS if name in annotations}
     told = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses")
     return {
-        "metadata": {field: metadata[field] for field in kept if field in metadata},
+        "metadata": {field: metadata[field] for field in kept if field in metadata} | {"annotations": hints},
         "spec": {"nodeName": (manifest.get("spec") or {}).get("nodeName")},
         "status": {field: status[field] for field in told if field in status},
     }

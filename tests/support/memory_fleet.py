@@ -38,6 +38,13 @@ class MemoryFleet:
         self.sizes[key] = replicas
         self.writes.append(("scale", key, replicas))
 
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        self._fail("tend")
+        if self.sizes[queue.key] <= replicas:
+            return None
+        await self.scale_to(queue.key, replicas)
+        return replicas
+
     async def remove(self, key: QueueKey) -> None:
         self.sizes.pop(key, None)
         self.shapes.pop(key, None)

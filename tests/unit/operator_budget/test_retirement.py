@@ -1,10 +1,12 @@
-"""Who leaves first, and how a roll-out keeps its capacity."""
+"""Who leaves first, by which steps, and how a roll-out keeps its capacity."""
+
+import random
 
 import pytest
 
 from astrid_operator.fleet import MemberPhase
 from astrid_operator.process_fleet import to_leave
-from astrid_operator.retirement import Candidate, leaving_order
+from astrid_operator.retirement import Candidate, Step, leaving_order, next_step
 
 READY, STARTING = MemberPhase.READY, MemberPhase.STARTING
 
@@ -68,3 +70,100 @@ def test_members_leave_as_the_table_says(
 ) -> None:
     """Each row is a sentence about one step of shrinking or rolling."""
     assert to_leave(members, desired, may_surge=may_surge, already_leaving=already_leaving) == expected
+
+
+def asked(name: str, *, is_quiet: bool = False, is_busy: bool = False, is_marked: bool = False) -> Candidate:
+    """A ready member that was asked to leave."""
+    idle_seconds = None if is_busy else 70.0
+    return Candidate(name, READY, False, is_busy, idle_seconds, True, is_quiet, is_marked)
+
+
+def gone(name: str) -> Candidate:
+    """A member that was ended on purpose and is not gone yet."""
+    return Candidate(name, MemberPhase.DRAINING)
+
+
+def placeless(name: str) -> Candidate:
+    """A member that has no place yet."""
+    return Candidate(name, MemberPhase.UNSCHEDULED)
+
+
+#: What is there, the size, the target, whether busy ones must leave too, and the step.
+STEPS = [
+    ("a fleet of the right size is left alone", [idle("a", 90), busy("b")], 2, 2, False, Step(2)),
+    ("the longest idle is asked first, and the size waits for its answer",
+     [idle("a", 90), idle("b", 60), busy("c")], 3, 2, False, Step(3, ask=("a",))),
+    ("who was asked and is quiet goes, and the size falls by exactly one",
+     [asked("a", is_quiet=True), idle("b", 60), busy("c")], 3, 2, False, Step(2, go=("a",))),
+    ("the size falls by those who are quiet, not by all who were asked",
+     [asked("a", is_quiet=True), asked("b"), busy("c")], 3, 1, False, Step(2, go=("a",))),
+    ("who was asked and took a task meanwhile is told to stay",
+     [asked("a", is_busy=True), busy("b")], 2, 1, False, Step(2, release=("a",))),
+    ("another one is asked in its place",
+     [asked("a", is_busy=True), idle("b", 60)], 2, 1, False, Step(2, ask=("b",), release=("a",))),
+    ("a busy member is never chosen", [busy("a"), busy("b")], 2, 0, False, Step(2)),
+    ("a member that does not say is not chosen", [silent("a"), idle("b", 60)], 2, 0, False, Step(2, ask=("b",))),
+    ("where so many must leave, the busy ones are asked too and finish first",
+     [busy("a"), idle("b", 60)], 2, 0, True, Step(2, ask=("b", "a"))),
+    ("where so many must leave, those who do not say go at once",
+     [silent("a"), busy("b")], 2, 0, True, Step(1, ask=("b",), go=("a",))),
+    ("who has no place goes before who starts, and both before who is idle",
+     [idle("a", 900), starting("b"), placeless("c")], 3, 1, False, Step(1, go=("c", "b"))),
+    ("members that were never made need not be asked", [busy("a")], 4, 1, False, Step(1)),
+    ("what was let go is not let go twice",
+     [asked("a", is_quiet=True, is_marked=True), idle("b", 60)], 1, 1, False, Step(1, go=("a",))),
+    ("who is gone already is not counted", [gone("a"), idle("b", 60)], 1, 1, False, Step(1)),
+    ("who was asked and is needed after all stays",
+     [asked("a", is_quiet=True), busy("b")], 2, 2, False, Step(2, release=("a",))),
+    ("who was marked and is needed after all is unmarked",
+     [asked("a", is_quiet=True, is_marked=True), busy("b")], 2, 2, False, Step(2, release=("a",), unmark=("a",))),
+    ("a choice is kept although another has become idle for longer",
+     [asked("a"), idle("b", 900), busy("c")], 3, 2, False, Step(3)),
+    ("a larger target changes nothing", [idle("a", 90)], 1, 5, False, Step(1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("members", "desired", "target", "whoever", "expected"),
+    [row[1:] for row in STEPS],
+    ids=[row[0] for row in STEPS],
+)
+def test_the_next_step_is_as_the_table_says(
+    members: list[Candidate], desired: int, target: int, whoever: bool, expected: Step
+) -> None:
+    """Each row is a sentence about one look at a fleet that is too large, or was."""
+    assert next_step(members, desired, target, whoever=whoever) == expected
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_no_draw_lets_a_working_member_go(seed: int) -> None:
+    """Whatever is there: nobody goes who is busy or was not heard to be quiet, and the size never falls by more."""
+    rng = random.Random(seed)
+    members = [_drawn(rng, str(number)) for number in range(rng.randint(0, 7))]
+    there = [each for each in members if each.phase not in (MemberPhase.DRAINING, MemberPhase.FAILED)]
+    desired, target, whoever = rng.randint(0, 9), rng.randint(0, 9), rng.random() < 0.3
+    step = next_step(members, desired, target, whoever=whoever)
+    by_name = {each.name: each for each in members}
+
+    assert min(desired, target) <= step.replicas <= desired
+    assert not {*step.ask, *step.go} & {*step.release, *step.unmark}
+    assert step.replicas >= min(desired, len(there) - len(step.go))
+    for name in step.go:
+        member = by_name[name]
+        works = member.phase is READY and member.is_busy is not None and not member.is_quiet
+        assert not works
+        assert whoever or member.phase is not READY or member.is_busy is False
+
+
+def _drawn(rng: random.Random, name: str) -> Candidate:
+    is_busy = rng.choice([None, True, False])
+    is_asked = is_busy is not None and rng.random() < 0.4
+    return Candidate(
+        name,
+        rng.choice(list(MemberPhase)),
+        is_busy=is_busy,
+        idle_seconds=rng.uniform(0, 99) if is_busy is False else None,
+        is_asked=is_asked,
+        is_quiet=is_asked and is_busy is False and rng.random() < 0.5,
+        is_marked=rng.random() < 0.2,
+    )

@@ -1,0 +1,193 @@
+"""The pods of each fleet as members: what they said, who was asked to leave, and what is written on them.
+
+Owns what is remembered of pods from tick to tick, and how pods and presence become candidates and hints. Asks
+nobody and writes nothing (`pod_retirement.py` does); what matters is found again after a restart: requests to
+leave in Redis, marks on the pods.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.fleet import Member, MemberPhase
+from astrid_operator.node_hints import Work, changes, hints, is_left_alone, is_marked
+from astrid_operator.presence import MemberSaid
+from astrid_operator.retirement import Candidate
+from astrid_operator.scaling_values import MembersSeen
+from astrid_operator.seen import Kind, Seen
+
+#: Seconds that a pod that is ready may need until it says something: it is still starting.
+FIRST_WORD_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Memory:
+    #: What members say of themselves, and which processes are asked to leave.
+    said: Mapping[str, MemberSaid] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
+    #: Since when each pod is busy without a break, and was asked to leave.
+    busy_since: dict[str, float] = field(default_factory=dict)
+    asked_since: dict[str, float] = field(default_factory=dict)
+
+
+class PodMembers:
+    """What is known of the members of every fleet beyond what the API server says."""
+
+    def __init__(self, seen: Seen, clock: Callable[[], float]) -> None:
+        self._seen = seen
+        self._clock = clock
+        self._memories: dict[QueueKey, _Memory] = {}
+
+    def heard(self, key: QueueKey, said: Mapping[str, MemberSaid] | None) -> None:
+        """Take in what members said; None: nobody could be heard, and nothing is known any more."""
+        if said is None:
+            self.forget(key)
+            return
+        memory = self._memories.setdefault(key, _Memory())
+        memory.said = said
+        busy = (name for name, each in said.items() if each.busy)
+        memory.busy_since = _since(memory.busy_since, busy, self._clock())
+        self.heard_asked(key, memory.asked)
+
+    def heard_asked(self, key: QueueKey, processes: frozenset[str]) -> None:
+        """Take in which processes are asked to leave."""
+        memory = self._memories.setdefault(key, _Memory())
+        memory.asked = processes
+        asked = (name for name, each in memory.said.items() if _names(each) & processes)
+        memory.asked_since = _since(memory.asked_since, asked, self._clock())
+
+    def asks(self, key: QueueKey) -> bool:
+        """Somebody of the queue may have been asked to leave."""
+        memory = self._memories.get(key)
+        if memory is None:
+            return False
+        return bool(memory.asked) or any(each.draining for each in memory.said.values())
+
+    def forget(self, key: QueueKey) -> None:
+        """Nothing is known of `key`."""
+        self._memories.pop(key, None)
+
+    def speaks(self, key: QueueKey) -> bool:
+        """A member of the queue says something of itself: members can be asked to leave."""
+        memory = self._memories.get(key)
+        return memory is not None and bool(memory.said)
+
+    def seen(self, key: QueueKey, members: Iterable[Member], running: int) -> MembersSeen | None:
+        """What the ready ones do; None where none of them speaks.
+
+        Who is silent counts as busy as long as any message is held by somebody, unless it has only begun.
+        """
+        ready = [each for each in members if each.phase is MemberPhase.READY]
+        said = {each.name: found for each in ready if (found := self._said(key, each.name)) is not None}
+        if ready and not said:
+            return None
+        now = self._clock()
+        silent = [each for each in ready if each.name not in said and now - each.since > FIRST_WORD_SECONDS]
+        idle = tuple(each.idle_seconds for each in said.values() if each.idle_seconds is not None)
+        return MembersSeen(busy=len(said) - len(idle) + (len(silent) if running else 0), idle_seconds=idle)
+
+    def candidates(self, key: QueueKey, members: Iterable[Member], quiet: Collection[str]) -> list[Candidate]:
+        """Everyone who might leave; `quiet`: those who hold nothing more."""
+        asked = self.asked(key)
+        return [
+            Candidate(
+                name=each.name,
+                phase=each.phase,
+                is_busy=None if (said := self._said(key, each.name)) is None else said.busy > 0,
+                idle_seconds=None if said is None else said.idle_seconds,
+                is_asked=each.name in asked,
+                is_quiet=each.name in quiet,
+                is_marked=is_marked(self._annotations(key, each.name)),
+            )
+            for each in members
+        ]
+
+    def asks_anyone(self, key: QueueKey) -> bool:
+        """A process of the queue is asked to leave, be it gone or not."""
+        memory = self._memories.get(key)
+        return memory is not None and bool(memory.asked)
+
+    def marked(self, key: QueueKey) -> set[str]:
+        """Pods that are to go before others."""
+        pods = self._seen.pods(key)
+        return {pod["metadata"]["name"] for pod in pods if is_marked(_annotations(pod))}
+
+    def asked(self, key: QueueKey) -> Mapping[str, float]:
+        """Members that were asked to leave, and since when that is known."""
+        memory = self._memories.get(key)
+        return {} if memory is None else memory.asked_since
+
+    def stopped(self, key: QueueKey) -> dict[str, tuple[str, ...]]:
+        """Members that were asked and say that they have stopped → their processes by Dramatiq's names."""
+        found = {}
+        for name in self.asked(key):
+            said = self._said(key, name)
+            if said is not None and said.has_stopped and all(each.broker_id for each in said.processes):
+                found[name] = tuple(each.broker_id for each in said.processes)
+        return found
+
+    def processes(self, key: QueueKey, names: Iterable[str]) -> tuple[str, ...]:
+        """What the processes of members are called where they are asked to leave."""
+        said = (self._said(key, name) for name in names)
+        return tuple(process.name for each in said if each is not None for process in each.processes)
+
+    def strays(self, key: QueueKey) -> frozenset[str]:
+        """Processes that are asked to leave and are gone."""
+        memory = self._memories.get(key)
+        if memory is None:
+            return frozenset()
+        return memory.asked.difference(*(_names(each) for each in memory.said.values()))
+
+    def hints(
+        self, key: QueueKey, members: Iterable[Member], leaving: Collection[str]
+    ) -> dict[str, dict[str, str | None]]:
+        """Pod → what to change of its annotations; only ready pods of which something changes."""
+        found = {}
+        for each in members:
+            if each.phase is MemberPhase.READY:
+                annotations = self._annotations(key, each.name)
+                wanted = hints(annotations, self._work(key, each.name), leaves=each.name in leaving)
+                found[each.name] = changes(annotations, wanted)
+        return {name: change for name, change in found.items() if change}
+
+    def left_alone(self, key: QueueKey) -> bool:
+        """Some pod carries the word that it is not to be disturbed."""
+        return any(is_left_alone(_annotations(pod)) for pod in self._seen.pods(key) if not _is_leaving(pod))
+
+    def _work(self, key: QueueKey, name: str) -> Work:
+        memory, said = self._memories.get(key), self._said(key, name)
+        if memory is None or said is None:
+            return Work()
+        since = memory.busy_since.get(name)
+        return Work(None if since is None else self._clock() - since, said.idle_seconds)
+
+    def _said(self, key: QueueKey, name: str) -> MemberSaid | None:
+        """What a member says, if all of its processes do."""
+        memory = self._memories.get(key)
+        said = memory.said.get(name) if memory is not None else None
+        return said if said is not None and len(said.processes) >= self._processes(key) else None
+
+    def _processes(self, key: QueueKey) -> int:
+        queue = self._seen.get(Kind.ASTRID_QUEUE, key) or {}
+        return int((queue.get("spec") or {}).get("processes") or 1)
+
+    def _annotations(self, key: QueueKey, name: str) -> Mapping[str, str]:
+        pod = self._seen.pod(key, name)
+        return {} if pod is None else _annotations(pod)
+
+
+def _annotations(pod: Mapping[str, Any]) -> Mapping[str, str]:
+    return (pod.get("metadata") or {}).get("annotations") or {}
+
+
+def _is_leaving(pod: Mapping[str, Any]) -> bool:
+    return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
+
+
+def _names(said: MemberSaid) -> frozenset[str]:
+    return frozenset(each.name for each in said.processes)
+
+
+def _since(before: Mapping[str, float], names: Iterable[str], now: float) -> dict[str, float]:
+    return {name: before.get(name, now) for name in names}
