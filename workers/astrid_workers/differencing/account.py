@@ -100,6 +100,7 @@ def numbers(seen: Pair, matched: Matched, score: Score, lost: BoolImage) -> dict
         "variance_ratio_science": matched.noise[0].variance_ratio,
         "variance_ratio_reference": matched.noise[1].variance_ratio,
         "model_error": score.model_error,
+        "wing_error": score.wing_error,
         "score_scatter_at_stars": score.star_scatter,
         "sky_samples": score.n_sky_samples,
         "valid_fraction": 1 - float(lost.mean()),

@@ -23,6 +23,13 @@ Floats = NDArray[np.float64]
 
 #: Sigmas of the basis Gaussians in units of the difference of seeing, and the degree of their polynomials.
 BASIS = ((0.7, 4), (1.4, 2), (2.8, 1))
+#: Sigmas of round Gaussians that match the wings, in FWHM of the broader frame, and the reach of kernel and
+#: stamp.
+WINGS_FWHM = (0.5, 1.0)
+KERNEL_HALF_FWHM, REACH_FWHM = 2.2, 2.5
+#: Share of the light that may be moved to each, and what background meshes may be wrong by, in sigma of a
+#: pixel.
+WING_PRIOR, PEDESTAL_SIGMA = 0.03, 0.05
 #: The same when sources are few: less freedom.
 SMALL_BASIS = ((0.8, 2), (2.0, 0))
 #: Sources for the full basis, and for its variation over the frame.
@@ -105,8 +112,8 @@ def fit_kernel(
     variances = variance[::-1] if backwards else variance
     broad, sharp = max(fwhm), min(fwhm)
     base = max(np.sqrt(broad**2 - sharp**2) * SIGMA_PER_FWHM, MIN_SIGMA_PX)
-    reach = int(np.ceil(max(1.8 * broad, 5)))
-    half_kernel = int(np.ceil(max(3.0 * BASIS[-1][0] * base * 0.8, 5)))
+    reach = int(np.ceil(max(REACH_FWHM * broad, 6)))
+    half_kernel = int(np.ceil(max(KERNEL_HALF_FWHM * broad, 6)))
     x, y = _whole(places, bad, reach, half_kernel)
     if len(x) < MIN_SOURCES:
         msg = (
@@ -115,11 +122,16 @@ def fit_kernel(
         )
         raise SubtractionRefused(msg, sources=len(x), needed=MIN_SOURCES)
     order = max((o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(x) >= n and o <= max_order), default=0)
-    basis = kernel_basis(base, half_kernel, BASIS if len(x) >= MIN_SOURCES_FULL else SMALL_BASIS)
+    parts = BASIS if len(x) >= MIN_SOURCES_FULL else SMALL_BASIS
+    wings = tuple(factor * broad for factor in WINGS_FWHM)
+    basis = kernel_basis(base, half_kernel, parts, wings)
     target, design, weight = _stamps(images, variances, x, y, basis, reach)
+    pedestal = PEDESTAL_SIGMA * float(np.sqrt(sum(np.median(v[::7, ::7][~bad[::7, ::7]]) for v in variances)))
     frame_shape = (science.shape[0], science.shape[1])
     where = polynomial(x, y, frame_shape, order)
-    coefficients, kept, chi2 = _solve(target, design, weight, where)
+    held = np.zeros(len(basis))
+    held[-len(wings) :] = 1 / (WING_PRIOR * _gain(target, design)) ** 2
+    coefficients, kept, chi2 = _solve(target, design, weight, where, held, pedestal)
     terms = np.tensordot(coefficients, basis, axes=1)
     return AlardLupton(
         terms,
@@ -132,7 +144,9 @@ def fit_kernel(
     )
 
 
-def kernel_basis(base_sigma: float, half: int, parts: tuple[tuple[float, int], ...]) -> Floats:
+def kernel_basis(
+    base_sigma: float, half: int, parts: tuple[tuple[float, int], ...], wings: tuple[float, ...] = ()
+) -> Floats:
     """Basis kernels `(n, size, size)`: the first a delta of sum 1, the others Gaussians × polynomials of
     sum 0.
     """
@@ -140,8 +154,8 @@ def kernel_basis(base_sigma: float, half: int, parts: tuple[tuple[float, int], .
     delta = np.zeros((2 * half + 1, 2 * half + 1))
     delta[half, half] = 1.0
     kernels = [delta]
-    for factor, degree in parts:
-        sigma = max(factor * base_sigma, 0.5)
+    shapes = [(max(factor * base_sigma, 0.5), degree) for factor, degree in parts]
+    for sigma, degree in [*shapes, *((sigma, 0) for sigma in wings)]:
         gauss = np.exp(-0.5 * (axis / sigma) ** 2)
         for i in range(degree + 1):
             for j in range(degree + 1 - i):
@@ -193,15 +207,20 @@ def _stamps(
         convolved = fft.irfft2(sharp_hat * stamp_hat(kernel, (padded, padded)), s=(padded, padded))
         design[:, k] = convolved[:, :size, :size][:, inner]
     target = broad[rows, columns].astype(np.float64)[:, inner]
-    middle = design[:, 0]
-    gain = float(np.median(target.sum(axis=1) / np.where(middle.sum(axis=1) > 0, middle.sum(axis=1), np.inf)))
+    gain = _gain(target, design)
     noise = variances[0][rows, columns][:, inner] + gain**2 * variances[1][rows, columns][:, inner]
     weight = 1 / (noise + (MODEL_ERROR * target) ** 2)
     return target, design, weight
 
 
+def _gain(target: Floats, design: Floats) -> float:
+    """Median ratio of the light within reach: what the priors are scaled by, no more."""
+    light = design[:, 0].sum(axis=1)
+    return max(float(np.median(target.sum(axis=1) / np.where(light > 0, light, np.inf))), 1e-12)
+
+
 def _solve(
-    target: Floats, design: Floats, weight: Floats, where: Floats
+    target: Floats, design: Floats, weight: Floats, where: Floats, held: Floats, pedestal_sigma: float
 ) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Coefficients `(n_terms, n_basis)`, which sources agree, and the reduced chi² of each."""
     n, n_basis = design.shape[:2]
@@ -210,6 +229,7 @@ def _solve(
     for i in range(n):
         columns = np.vstack([design[i], np.ones(design.shape[2])])
         full = (columns * weight[i]) @ columns.T
+        full[-1, -1] += 1 / pedestal_sigma**2
         side = (columns * weight[i]) @ target[i]
         normal[i] = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
         right[i] = side[:-1] - full[:-1, -1] * side[-1] / full[-1, -1]
@@ -222,6 +242,7 @@ def _solve(
         )
         side = np.einsum("np,ni->pi", where[kept], right[kept]).ravel()
         big[np.diag_indices(len(big))] *= 1 + 1e-8
+        big[np.diag_indices(len(big))] += np.tile(held, terms)
         big[np.diag_indices(len(big))] += 1e-9 * float(np.mean(np.diag(big)))
         coefficients = np.linalg.solve(big, side).reshape(terms, n_basis)
         chi2 = _misfit(target, design, weight, where @ coefficients)

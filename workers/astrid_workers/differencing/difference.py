@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.account import assumptions, joint_mask, numbers
-from astrid_workers.differencing.match_frames import Matched, Pair, match_frames
+from astrid_workers.differencing.match_frames import Matched, Pair, match_frames, match_places
 from astrid_workers.differencing.measure import Sky, measure_frame
 from astrid_workers.differencing.products import Difference, DifferenceOptions
 from astrid_workers.differencing.score import Score, make_score
@@ -70,6 +70,7 @@ def difference(
         pair.sky & _inside(science.shape, _broader(seen)),
         astrometric_noise_px=matched.match.astrometric_noise_px,
         stars=(matched.match.x, matched.match.y),
+        bright=match_places(seen),
         bad=matched.bad | hidden,
         fwhm_px=_broader(seen),
     )

@@ -34,7 +34,7 @@ SHARP_RATIO = 1.5
 #: …if it is so by this many sigma.
 SHARP_SIGMA = 3.5
 #: Width over the PSF's from which a candidate is extended, and the S/N at which widths mean anything.
-EXTENDED_RATIO, EXTENDED_SNR = 2.0, 8.0
+EXTENDED_RATIO, EXTENDED_SNR = 2.0, 6.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,7 +62,7 @@ def measure_frame(
         background, stars = sky.background, sky.stars
     if stars is None:
         stars = find_stars(frame.science, background, frame.mask)
-    level = background.level + np.float32(_left_over(frame.science, background, unusable))
+    level = background.level + np.float32(left_over_sky(frame.science, background, unusable))
     image = np.where(unusable, np.float32(0), frame.science - level)
     floor = np.float32(VARIANCE_FLOOR * background.rms_median**2)
     variance = np.maximum(np.where(unusable, background.rms**2, frame.variance), floor).astype(np.float32)
@@ -80,7 +80,7 @@ def calm(measured: Measured) -> BoolImage:
     return ~grow(measured.unusable, 2)
 
 
-def _left_over(image: Float32Image, background: Background, unusable: BoolImage) -> float:
+def left_over_sky(image: Float32Image, background: Background, unusable: BoolImage) -> float:
     """Clipped mean of what the mesh leaves on sky well away from sources.
 
     A mode is below the mean of photon noise, and a sky without its highest pixels is too low: 0.02 sigma

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.model_error import measure_model_error, spread_light
+from astrid_workers.differencing.ring_error import measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
 
@@ -38,6 +39,8 @@ class Score:
     noise_scale: float
     #: Relative error of the models at bright stars that the score takes into account.
     model_error: float
+    #: Largest residual in rings around bright sources, relative to their light, that it takes into account.
+    wing_error: float
     #: Scatter of the score at stars before that; None with too few stars.
     star_scatter: float | None
     n_sky_samples: int
@@ -49,14 +52,16 @@ def make_score(
     *,
     astrometric_noise_px: tuple[float, float],
     stars: tuple[Floats, Floats],
+    bright: tuple[Floats, Floats],
     bad: BoolImage,
     fwhm_px: float,
 ) -> Score:
     """Divide the statistic by its noise.
 
-    `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' error is
-    read off; `bad` pixels are no evidence. The photons of both frames, the registration's residual and the
-    models' error add in quadrature.
+    `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' errors
+    are read off; `bright` are all sources that may be bright enough for those errors to matter; `bad` pixels
+    are no evidence. The photons of both frames, the registration's residual and the models' error add in
+    quadrature.
     """
     level = _local_median(parts, sky)
     statistic = parts.statistic - level
@@ -67,6 +72,8 @@ def make_score(
     )
     noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
+    rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
+    photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
     light = spread_light(parts.subtracted, fwhm_px)
     error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px)
     sigma = np.sqrt(photons + (error.at(light / np.sqrt(photons)) * light) ** 2)
@@ -77,9 +84,17 @@ def make_score(
         (level / parts.response * _flux_per_level(parts)).astype(np.float32),
         noise_scale,
         error.typical,
+        float(rings.error.max()),
         error.scatter_before,
         n_samples,
     )
+
+
+def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
+    """Values at the nearest pixels, float64."""
+    columns = np.clip(np.rint(places[0]).astype(int), 0, image.shape[1] - 1)
+    rows = np.clip(np.rint(places[1]).astype(int), 0, image.shape[0] - 1)
+    return np.asarray(image[rows, columns], float)
 
 
 def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:

@@ -35,8 +35,18 @@ BANDWIDTHS = (0.8, 1.2, 2.0, 3.5)
 WORTHWHILE = 0.9
 #: Steps of the linearised fit, with the sources that disagree left out of the next one.
 ITERATIONS = 3
-#: Columns of the local fit: gain, shift x and y, second moments xx, xy, yy.
-N_LOCAL = 6
+#: Columns of the local fit that vary over the frame: gain, shift x and y, second moments xx, xy, yy…
+N_VARYING = 6
+#: …and those that do not: light moved from the centre to Gaussians of these sigmas (FWHM), which mends the
+#: wings.
+WING_SIGMAS_FWHM = (0.75, 1.5)
+N_LOCAL = N_VARYING + len(WING_SIGMAS_FWHM)
+#: Share of the light that may be moved to each.
+WING_PRIOR = 0.03
+#: What background meshes may be wrong by, in sigma of a pixel.
+PEDESTAL_SIGMA = 0.05
+#: Pixels within this radius count, FWHM: wings are matched too.
+REACH_FWHM = 2.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +55,11 @@ class PhotometricMatch:
     smoothly.
     """
 
-    #: float64 `(n_terms, 6)`: polynomial coefficients of gain, shift x, shift y (px), moments xx, xy, yy
-    #: (px²).
+    #: float64 `(n_terms, 9)`: polynomial coefficients of gain, shift x, shift y (px), moments xx, xy, yy
+    #: (px²), and of shares of light in the wings, which are constant.
     coefficients: Floats
+    #: Sigmas of the wings' Gaussians.
+    wing_sigmas_px: Floats
     order: int
     frame_shape: tuple[int, int]
     #: science = flux_scale × reference, at the frame's centre.
@@ -69,7 +81,7 @@ class PhotometricMatch:
     residual: "ResidualMap"
 
     def at(self, x: float, y: float) -> Floats:
-        """Gain, shift x, shift y, xx, xy, yy at a position: float64 `(6,)`."""
+        """Gain, shift x, shift y, xx, xy, yy and shares of wings at a position: float64 `(9,)`."""
         terms = polynomial(np.array([x]), np.array([y]), self.frame_shape, self.order)[0]
         local = np.asarray(terms @ self.coefficients)
         beyond = self.residual.at(np.array([x]), np.array([y]))[0]
@@ -79,21 +91,30 @@ class PhotometricMatch:
 
     def transfer(self, x: float, y: float, size: tuple[int, int]) -> NDArray[np.complexfloating]:
         """κ at a position as rfft2 coefficients of a `(ny, nx)` grid, complex64."""
-        return transfer_function(self.at(x, y), size)
+        return transfer_function(self.at(x, y), self.wing_sigmas_px, size)
 
 
-def transfer_function(local: Floats, size: tuple[int, int]) -> NDArray[np.complexfloating]:
-    """Gain, shift and Gaussian-like change of second moments as rfft2 coefficients, complex64 `(ny, nx // 2 +
-    1)`.
+def transfer_function(
+    local: Floats, wing_sigmas_px: Floats, size: tuple[int, int]
+) -> NDArray[np.complexfloating]:
+    """Gain, shift, change of second moments and wings as rfft2 coefficients, complex64 `(ny, nx // 2 + 1)`.
 
     A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
     """
     omega_y = 2 * np.pi * fft.fftfreq(size[0])[:, None]
     omega_x = 2 * np.pi * fft.rfftfreq(size[1])[None, :]
-    gain, shift_x, shift_y, xx, xy, yy = local
+    gain, shift_x, shift_y, xx, xy, yy = local[:N_VARYING]
     moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
     phase = -(omega_x * shift_x + omega_y * shift_y)
-    return np.asarray(gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase), np.complex64)
+    core = gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase)
+    wings = 1 + np.tensordot(local[N_VARYING:], _wing_shapes(omega_x, omega_y, wing_sigmas_px), axes=1)
+    return np.asarray(core * wings, np.complex64)
+
+
+def _wing_shapes(omega_x: Floats, omega_y: Floats, sigmas_px: Floats) -> Floats:
+    """Transforms of Gaussians less a delta: light moved from the centre outwards, `(n, ny, nx // 2 + 1)`."""
+    square = omega_x**2 + omega_y**2
+    return np.exp(-0.5 * np.asarray(sigmas_px)[:, None, None] ** 2 * square) - 1
 
 
 def measure_match(
@@ -180,6 +201,9 @@ class _Stamps:
     #: By how much errors of gain, shift x and shift y exceed those of white noise: the matching correlates
     #: pixels.
     error_factors: Floats
+    wing_sigmas_px: Floats
+    #: What is known of a stamp's pedestal: the background meshes are that good.
+    pedestal_sigma: float
 
 
 def _cut(
@@ -191,7 +215,7 @@ def _cut(
     places: tuple[Floats, Floats],
 ) -> _Stamps:
     fwhm = max(psfs[0].fwhm_px, psfs[1].fwhm_px)
-    reach = int(np.ceil(max(1.8 * fwhm, 4)))
+    reach = int(np.ceil(max(REACH_FWHM * fwhm, 5)))
     half = reach + int(np.ceil(max(2.0 * fwhm, 4)))
     x, y = _usable(places, bad, reach, half)
     size = 2 * half + 1
@@ -211,7 +235,9 @@ def _cut(
     axis = np.arange(-half, half + 1.0)
     inner = np.hypot(axis[:, None], axis[None, :]) <= reach
     factors = _error_factors(psfs, variance, bad, padded)
-    return _Stamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, factors)
+    wing_sigmas = np.array(WING_SIGMAS_FWHM) * fwhm
+    pedestal = PEDESTAL_SIGMA * float(np.sqrt(np.median(vn) + np.median(vr))) if len(x) else 1.0
+    return _Stamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, factors, wing_sigmas, pedestal)
 
 
 def _error_factors(
@@ -279,8 +305,10 @@ def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> Photometr
     basis = polynomial(stamps.x, stamps.y, frame_shape, order)
     coefficients = np.zeros((basis.shape[1], N_LOCAL))
     coefficients[0, 0] = _first_gain(stamps)
-    kept = np.ones(n, bool)
     normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
+    steps, errors = _solve_each(normal, right, basis @ coefficients)
+    alike = _agreeing(steps, errors * stamps.error_factors, basis @ coefficients, misfit)
+    kept = alike if np.count_nonzero(alike) >= max(MIN_SOURCES, n / 2) else np.ones(n, bool)
     for _ in range(ITERATIONS):
         coefficients = coefficients + _solve_global(normal[kept], right[kept], basis[kept], coefficients)
         local = basis @ coefficients
@@ -306,26 +334,24 @@ def _first_gain(stamps: _Stamps) -> float:
 
 
 def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, Floats]:
-    """Per source: normal matrix `(n, 6, 6)`, right side `(n, 6)` and reduced chi², pedestal projected out."""
+    """Per source: normal matrix `(n, 9, 9)`, right side `(n, 9)` and reduced chi², pedestal projected out."""
     size = stamps.matched_science.shape[1]
     padded = stamps.matched_reference_hat.shape[1]
     omega_y = (2 * np.pi * fft.fftfreq(padded)[:, None]).astype(np.float32)
     omega_x = (2 * np.pi * fft.rfftfreq(padded)[None, :]).astype(np.float32)
     normal, right = np.zeros((len(local), N_LOCAL, N_LOCAL)), np.zeros((len(local), N_LOCAL))
     chi2 = np.zeros(len(local))
-    factors = np.stack(
-        np.broadcast_arrays(
-            np.ones_like(omega_x + 0 * omega_y, dtype=np.complex64),
-            -1j * omega_x,
-            -1j * omega_y,
-            -(omega_x**2),
-            -omega_x * omega_y,
-            -(omega_y**2),
-        )
-    )
+    wings = _wing_shapes(omega_x, omega_y, stamps.wing_sigmas_px)
+    factors = np.empty((N_LOCAL, padded, padded // 2 + 1), np.complex64)
+    core = (1.0, -1j * omega_x, -1j * omega_y, -(omega_x**2), -omega_x * omega_y, -(omega_y**2))
+    for factor, shape in zip(factors, core, strict=False):
+        factor[:] = shape
+    factors[N_VARYING:] = wings / (1 + np.tensordot(local[0, N_VARYING:], wings, axes=1))
     inner = stamps.inner.ravel()
     for i, row in enumerate(local):
-        kernel = transfer_function(row, (padded, padded)) * stamps.matched_reference_hat[i]
+        kernel = (
+            transfer_function(row, stamps.wing_sigmas_px, (padded, padded)) * stamps.matched_reference_hat[i]
+        )
         shapes = fft.irfft2(factors * kernel, s=(padded, padded))[:, :size, :size]
         design = shapes.reshape(N_LOCAL, -1)[:, inner].astype(np.float64)
         model = design[0].copy()
@@ -335,6 +361,7 @@ def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, F
         residual = stamps.matched_science[i].ravel()[inner] - model
         columns = np.vstack([design, np.ones(design.shape[1])])
         full = (columns * weight) @ columns.T
+        full[-1, -1] += 1 / stamps.pedestal_sigma**2
         side = (columns * weight) @ residual
         normal[i] = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
         right[i] = side[:-1] - full[:-1, -1] * side[-1] / full[-1, -1]
@@ -342,21 +369,22 @@ def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, F
     return normal, right, chi2
 
 
-def _prior(local_or_mean: Floats, n: int) -> Floats:
-    """Diagonal prior precision of the six unknowns: only widths are held, others are free to the data."""
-    gain = max(abs(float(np.ravel(local_or_mean)[0])), 1e-12)
-    return np.array([1e-6 / gain**2, 1e-4, 1e-4, *([1 / WIDTH_PRIOR_PX2**2] * 3)]) * n
-
-
 def _solve_global(normal: Floats, right: Floats, basis: Floats, coefficients: Floats) -> Floats:
-    """The step of the polynomial coefficients `(n_terms, 6)`."""
+    """The step of the polynomial coefficients `(n_terms, 9)`; wings have a constant term only."""
     terms = basis.shape[1]
     big = np.einsum("np,nq,nij->piqj", basis, basis, normal).reshape(terms * N_LOCAL, -1)
-    side = np.einsum("np,ni->pi", basis, right)
-    prior = np.tile(_prior(coefficients, 1), terms)
-    side = side.ravel() - prior * coefficients.ravel() * np.tile([0, 0, 0, 1, 1, 1], terms)
-    big[np.diag_indices(len(big))] += prior
-    return np.linalg.solve(big, side).reshape(terms, N_LOCAL)
+    side = np.einsum("np,ni->pi", basis, right).ravel()
+    gain = max(abs(float(coefficients[0, 0])), 1e-12)
+    held = np.array([0.0] * 3 + [1 / WIDTH_PRIOR_PX2**2] * 3 + [1 / WING_PRIOR**2] * len(WING_SIGMAS_FWHM))
+    free = np.array([1e-6 / gain**2, 1e-4, 1e-4] + [0.0] * (N_LOCAL - 3))
+    side -= np.tile(held, terms) * coefficients.ravel()
+    big[np.diag_indices(len(big))] += np.tile(held + free, terms)
+    unknown = np.ones((terms, N_LOCAL), bool)
+    unknown[1:, N_VARYING:] = False
+    index = np.flatnonzero(unknown)
+    step = np.zeros(terms * N_LOCAL)
+    step[index] = np.linalg.solve(big[np.ix_(index, index)], side[index])
+    return step.reshape(terms, N_LOCAL)
 
 
 def _solve_each(normal: Floats, right: Floats, local: Floats) -> tuple[Floats, Floats]:
@@ -423,6 +451,7 @@ def _measured(
     moves = local[used, 1:3] + residual.at(x, y)[:, 1:]
     return PhotometricMatch(
         coefficients,
+        stamps.wing_sigmas_px,
         order,
         frame_shape,
         float(coefficients[0, 0]),

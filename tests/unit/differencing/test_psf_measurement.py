@@ -1,0 +1,144 @@
+"""The PSF: its width the right way up, its wings, its normalisation, its variation, its fallback."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from astrid_workers.differencing.measure import Measured, measure_frame
+from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.errors import SubtractionRefused
+from astrid_workers.imaging.psf import (
+    allowed_order,
+    given_psf,
+    measure_fwhm,
+    measure_psf,
+    moffat_psf,
+    moffat_stamp,
+    polynomial,
+)
+from astrid_workers.sky import Sky, make_sky
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A sky and what was measured of its science frame."""
+
+    sky: Sky
+    measured: Measured
+
+
+@lru_cache(maxsize=8)
+def seen(fwhm: float = 3.4, n_stars: int = 120, gradient: float = 0.0, beta: float = 3.0) -> Seen:
+    """A star field of 512 × 512."""
+    sky = make_sky(
+        seed=5, shape=(512, 512), n_stars=n_stars, n_transients=0, fwhm_science_px=fwhm, psf_gradient=gradient,
+        moffat_beta=beta,
+    )  # fmt: skip
+    return Seen(sky, measure_frame(sky.science, DifferenceOptions()))
+
+
+def truth(sky: Sky, x: float, size: int) -> np.ndarray:
+    """The true PSF at a column, of unit light over all the sky, cut to a stamp."""
+    wide = 301
+    model = sky.psf_science
+    parts = zip(model.weights(np.array(float(x))), model.basis(), strict=True)
+    whole = sum(float(w) * part.stamp(wide) for w, part in parts)
+    margin = (wide - size) // 2
+    return np.asarray(whole)[margin:-margin, margin:-margin]
+
+
+@pytest.mark.parametrize("fwhm", [2.2, 3.4, 5.0])
+def test_width_is_that_of_the_stars_not_its_inverse(fwhm: float) -> None:
+    """A wider PSF measures wider, within 3 %: an earlier system had the estimate upside down."""
+    assert seen(fwhm).measured.psf.fwhm_px == pytest.approx(fwhm, rel=0.03)
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.0, 4.5])
+def test_light_within_one_width_is_right_whatever_the_wings(beta: float) -> None:
+    """Fluxes lean on the share of light in the core: within 2 % for shallow and steep wings."""
+    case = seen(beta=beta)
+    stamp = case.measured.psf.stamp
+    true = truth(case.sky, 256, stamp.shape[0])
+    core = np.hypot(*np.indices(stamp.shape) - stamp.shape[0] // 2) < 3.4
+    assert stamp[core].sum() == pytest.approx(true[core].sum(), rel=0.02)
+
+
+def test_stamp_reaches_four_widths_and_sums_to_one() -> None:
+    """Wing flux that a stamp misses comes back as a ring around every star."""
+    psf = seen().measured.psf
+    assert psf.size_px >= 2 * 4 * 3.4
+    assert psf.size_px % 2 == 1
+    assert psf.stamp.sum() == pytest.approx(1.0, abs=1e-4)
+    assert psf.stamp.dtype == np.float32
+
+
+def test_psf_follows_its_variation_over_the_frame() -> None:
+    """Evaluated left and right, a PSF that widens by 20 % does so."""
+    psf = seen(n_stars=200, gradient=0.2).measured.psf
+    left, right = measure_fwhm(psf.at(60, 256)), measure_fwhm(psf.at(450, 256))
+    assert psf.order >= 1
+    assert right / left == pytest.approx(1.15, abs=0.05)
+
+
+def test_few_stars_give_a_declared_fallback() -> None:
+    """Fewer than eight clean stars are no stack: a Moffat of the measured width, and the sentence says so."""
+    psf = seen(n_stars=5).measured.psf
+    assert psf.model == "moffat"
+    assert psf.fwhm_px == pytest.approx(3.4, rel=0.1)
+    assert "8 needed" in psf.why
+
+
+def test_no_star_at_all_is_refused_with_numbers() -> None:
+    """Without a width nothing can be assumed."""
+    case = seen()
+    none = case.measured.stars.only(np.zeros(len(case.measured.stars.x), bool))
+    with pytest.raises(SubtractionRefused, match="0 detections"):
+        measure_psf(case.measured.image, case.measured.variance, case.measured.unusable, none)
+
+
+def test_neighbours_and_bad_pixels_do_not_enter_the_stack() -> None:
+    """Bad pixels beside every star change nothing visible."""
+    case = seen()
+    bad = case.measured.unusable.copy()
+    image = case.measured.image.copy()
+    columns = np.clip(np.rint(case.measured.stars.x).astype(int) + 4, 0, 511)
+    rows = np.clip(np.rint(case.measured.stars.y).astype(int), 0, 511)
+    bad[rows[::2], columns[::2]], image[rows[::2], columns[::2]] = True, 60_000
+    spoilt = measure_psf(image, case.measured.variance, bad, case.measured.stars)
+    assert np.abs(spoilt.stamp - case.measured.psf.stamp).max() < 0.03 * case.measured.psf.stamp.max()
+
+
+@pytest.mark.parametrize("fwhm", [1.6, 2.5, 4.0, 7.0])
+def test_width_of_a_known_stamp(fwhm: float) -> None:
+    """The half-maximum area of a Moffat integrated over pixels is its width, with the pixel's own in it."""
+    assert measure_fwhm(moffat_stamp(fwhm, 61)) == pytest.approx(np.hypot(fwhm, 0.75), rel=0.06)
+
+
+def test_orders_need_stars() -> None:
+    """A variation is fitted only when stars can carry it."""
+    assert [allowed_order(n, 2) for n in (10, 24, 25, 59, 60, 500)] == [0, 0, 1, 1, 2, 2]
+    assert allowed_order(500, 0) == 0
+
+
+def test_polynomials_have_their_origin_in_the_middle() -> None:
+    """At the frame's centre only the constant counts, so the first term is the PSF there."""
+    terms = polynomial(np.array([49.5, 99.5]), np.array([24.5, 24.5]), (50, 100), 2)
+    assert terms[0] == pytest.approx([1, 0, 0, 0, 0, 0])
+    assert terms[1] == pytest.approx([1, 1, 0, 1, 0, 0])
+
+
+def test_given_psf_is_normalised_and_constant() -> None:
+    """A library PSF is used as it is, but for its sum."""
+    psf = given_psf(5 * moffat_stamp(3.0, 31), (100, 100))
+    assert psf.at(0, 0).sum() == pytest.approx(1.0, abs=1e-5)
+    assert psf.model == "given"
+
+
+def test_fallback_keeps_the_frame_it_was_made_for() -> None:
+    """The Moffat stands for every place of the frame."""
+    psf = moffat_psf(3.0, (40, 60), 2)
+    assert psf.frame_shape == (40, 60)
+    assert np.array_equal(psf.at(0, 0), psf.at(59, 39))
+    assert replace(psf, n_stars=3).order == 0

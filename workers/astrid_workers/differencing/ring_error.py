@@ -1,0 +1,101 @@
+"""How wrong the wings of PSFs and kernels are around bright sources, read off the difference in rings.
+
+Owns one measured profile, the residual at a distance over the light at the centre, and the noise that it means around
+every bright source; the cores are the business of `model_error.py`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.frame import Float32Image
+
+Floats = NDArray[np.float64]
+BoolImage = NDArray[np.bool_]
+
+#: Radii of the rings in FWHM; beyond the last one wings are below what is seen.
+RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25)
+#: Places per ring.
+RING = 12
+#: Significance from which a source says something of its wings, and how many must.
+MIN_SIGNIFICANCE, MIN_STARS = 60.0, 8
+#: Percentile of |residual| at which noise and wing error are told apart, and its value for a Gaussian.
+PERCENTILE, GAUSSIAN = 85.0, 1.4395
+#: How far a ring of n stars may exceed that by chance, times 1 / sqrt(n).
+CHANCE = 0.8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RingError:
+    """Residual at a radius over the light at the centre of the source."""
+
+    radii_px: Floats
+    error: Floats
+
+    def around(self, shape: tuple[int, int], stars: tuple[Floats, Floats], light: Floats) -> Float32Image:
+        """Variance that sources of this `light` (statistic at their centres) add around themselves."""
+        total = np.zeros(shape, np.float32)
+        if not self.error.any():
+            return total
+        reach = int(np.ceil(self.radii_px[-1]))
+        axis = np.arange(-reach, reach + 1.0)
+        radius = np.hypot(axis[:, None], axis[None, :])
+        stamp = (np.interp(radius, self.radii_px, self.error, left=0.0, right=0.0) ** 2).astype(np.float32)
+        for x, y, strength in zip(*stars, light, strict=True):
+            _add(total, stamp, round(float(x)), round(float(y)), np.float32(strength**2))
+        return total
+
+
+def measure_ring_error(
+    statistic: Float32Image,
+    variance: Float32Image,
+    stars: tuple[Floats, Floats],
+    light: Floats,
+    bad: BoolImage,
+    fwhm_px: float,
+) -> RingError:
+    """The profile at which residuals in rings around `stars` are what noise alone would make.
+
+    `light` is the statistic of what was subtracted at each star's centre; `bad` pixels are no evidence.
+    """
+    radii = np.array(RADII_FWHM) * fwhm_px
+    x, y = stars
+    angles = np.arange(RING) * 2 * np.pi / RING
+    errors = np.zeros(len(radii))
+    for k, radius in enumerate(radii):
+        columns = np.clip(np.rint(x[:, None] + radius * np.cos(angles)).astype(int), 0, bad.shape[1] - 1)
+        rows = np.clip(np.rint(y[:, None] + radius * np.sin(angles)).astype(int), 0, bad.shape[0] - 1)
+        sigma = np.sqrt(variance[rows, columns].astype(float))
+        pulls = np.abs(statistic[rows, columns]) / sigma
+        significance = light[:, None] / sigma
+        told = ~bad[rows, columns] & (significance > MIN_SIGNIFICANCE)
+        if np.count_nonzero(told.any(axis=1)) >= MIN_STARS:
+            errors[k] = _explaining(pulls[told], significance[told], int(np.count_nonzero(told.any(axis=1))))
+    return RingError(radii, errors)
+
+
+def _explaining(pulls: Floats, significance: Floats, n_stars: int) -> float:
+    """The smallest relative error that brings the percentile down to a Gaussian's."""
+    limit = GAUSSIAN * (1 + CHANCE / np.sqrt(n_stars))
+
+    def excess(error: float) -> bool:
+        return bool(np.percentile(pulls / np.hypot(1.0, error * significance), PERCENTILE) > limit)
+
+    if not excess(0.0):
+        return 0.0
+    low, high = 0.0, 0.2
+    for _ in range(25):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) else (low, middle)
+    return high
+
+
+def _add(total: Float32Image, stamp: Float32Image, x: int, y: int, factor: np.float32) -> None:
+    """Add a centred stamp, as far as it lies in the frame."""
+    half = stamp.shape[0] // 2
+    top, left = max(y - half, 0), max(x - half, 0)
+    bottom, right = min(y + half + 1, total.shape[0]), min(x + half + 1, total.shape[1])
+    if top < bottom and left < right:
+        part = stamp[top - y + half : bottom - y + half, left - x + half : right - x + half]
+        total[top:bottom, left:right] += factor * part
