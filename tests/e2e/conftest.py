@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.node import Cluster, open_cluster, say
 
+from e2e.node import Cluster, open_cluster, say
 from support.required import required
 
 ROOT = Path(__file__).resolve().parents[2]

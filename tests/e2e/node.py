@@ -114,8 +114,10 @@ def _with_node_tool(tool: str) -> Cluster:
         say(f"building {image.name}")
         target = ["--target", image.target] if image.target else []
         _run(
-            [tool, "build-image", "-f", str(image.dockerfile), "-t", f"localhost/{image.name}", *target]
-            + ["--build-arg", f"BASE_IMAGE=localhost/astrid-base/{image.base}", str(image.context)]
+            [
+                *(tool, "build-image", "-f", str(image.dockerfile), "-t", f"localhost/{image.name}", *target),
+                *("--build-arg", f"BASE_IMAGE=localhost/astrid-base/{image.base}", str(image.context)),
+            ]
         )
         _run([tool, "load", f"localhost/{image.name}", "--name", f"docker.io/library/{image.name}"])
     _run([tool, "load", "localhost/astrid-base/redis:7", "--name", "docker.io/library/redis:7"])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.node import Cluster, say
 
+from e2e.node import Cluster, say
 from support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
 """The astronomer's command line, `astrid`.
 
-Owns the list of verbs and their order in `--help`; each verb lives in `cli/` and is imported only when it is used,
-so that `astrid --help` answers at once.
+Owns the list of verbs and their order in `--help`; each verb lives in `cli/` and is imported only when it is
+used, so that `astrid --help` answers at once.
 """
 
 import argparse

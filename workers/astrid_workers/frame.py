@@ -63,7 +63,8 @@ class Frame:
     def __post_init__(self) -> None:
         shape = self.science.shape
         if self.science.ndim != 2 or self.variance.shape != shape or self.mask.shape != shape:
-            msg = f"a frame's arrays must share one 2-D shape, got {shape}, {self.variance.shape}, {self.mask.shape}"
+            shapes = f"{shape}, {self.variance.shape}, {self.mask.shape}"
+            msg = f"a frame's arrays must share one 2-D shape, got {shapes}"
             raise ValueError(msg)
         for array, dtype in ((self.science, np.float32), (self.variance, np.float32), (self.mask, np.uint32)):
             if array.dtype != dtype:

@@ -10,7 +10,12 @@ from astrid_workers.sky import TRUTH_DTYPE
 def _truth(*rows: tuple[float, float, int, float]) -> np.ndarray:
     truth = np.zeros(len(rows), TRUTH_DTYPE)
     for index, (x, y, sign, snr) in enumerate(rows):
-        truth[index]["x"], truth[index]["y"], truth[index]["sign"], truth[index]["snr_local"] = x, y, sign, snr
+        truth[index]["x"], truth[index]["y"], truth[index]["sign"], truth[index]["snr_local"] = (
+            x,
+            y,
+            sign,
+            snr,
+        )
     return truth
 
 
@@ -35,7 +40,9 @@ def test_a_candidate_serves_one_transient_of_its_sign(
 
 def test_summary_divides_by_what_there_was() -> None:
     """Fractions come from the transients above S/N 10, false candidates from the area."""
-    one = match(_truth((10, 10, 1, 12), (50, 50, -1, 6)), [Found(10, 10, True, 9)], radius_px=3, area_mpix=0.5)
+    one = match(
+        _truth((10, 10, 1, 12), (50, 50, -1, 6)), [Found(10, 10, True, 9)], radius_px=3, area_mpix=0.5
+    )
     two = match(_truth((10, 10, 1, 30)), [Found(90, 90, True, 9)], radius_px=3, area_mpix=0.5)
 
     summary = summarise([one, two])

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, default=Path("out/demo"), help="folder for everything (default out/demo)")
     add("--seed", type=int, default=1, help="seed of the simulated night (default 1)")
-    add("--capacity", type=int, default=None, help="most worker processes at a time (default: 6 + 1 per core)")
+    add("--capacity", type=int, default=None, help="most worker processes (default: 6 + 1 per core)")
     add("--redis-url", default=None, help="redis://host:port of a server to use instead of starting one")
     add("--timeout-seconds", type=float, default=600.0, help="give up after so long (default 600)")
 

@@ -142,8 +142,8 @@ def _image_sections(outcome: Outcome) -> list[Section]:
                 Picture(
                     frames,
                     f"Science, reference, difference and score of {name}, {len(marks)} candidates circled.",
-                    "Science and reference from the sky up; difference and score about zero: red is brighter, "
-                    "blue fainter.",
+                    "Science and reference from the sky up; difference and score about zero: "
+                    "red is brighter, blue fainter.",
                 )
             ],
         )

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 #: IPv6 networks that carry an IPv4 address in their last 32 bits, which then decides (RFC 6052, RFC 4291).
 _CARRYING_IPV4 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
-#: Set aside by IETF for protocols (RFC 6890); some clouds put their metadata service there. Not every Python's
-#: `is_global` leaves all of it out.
+#: Set aside by IETF for protocols (RFC 6890); some clouds put their metadata service there. Not every
+#: Python's `is_global` leaves all of it out.
 _PROTOCOLS = IPv4Network("192.0.0.0/24")
 
 
