@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.imaging.background import estimate_background
 from astrid_workers.imaging.moments import adaptive_moments
-from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode
+from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode, measure_fwhm_px
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import make_sky
 
@@ -21,6 +21,15 @@ def test_the_width_is_the_full_width_at_half_maximum(fwhm: float, beta: float) -
     """Within 4 % for narrow and wide profiles with weak and strong wings; never upside down."""
     sky = make_sky(seed=1, shape=(384, 384), n_stars=80, fwhm_science_px=fwhm, moffat_beta=beta)
     assert frame_fwhm_px(stars_of(sky.science)) == pytest.approx(fwhm, rel=0.04)
+
+
+@pytest.mark.parametrize(("n_stars", "flux"), [(80, (2e3, 2e5)), (12, (2e3, 8e3)), (0, (2e3, 8e3))])
+def test_the_quick_width_agrees_with_the_full_one(n_stars: int, flux: tuple[float, float]) -> None:
+    """From bright stars where there are enough, from all of them otherwise, and NaN where there are none."""
+    frame = make_sky(seed=1, shape=(320, 320), n_stars=n_stars, star_flux_e=flux, n_transients=0).science
+    sky = estimate_background(frame.science)
+    quick, full = measure_fwhm_px(frame.science, sky), frame_fwhm_px(find_stars(frame.science, sky))
+    assert quick == pytest.approx(full, rel=0.03, nan_ok=True)
 
 
 def test_the_wider_frame_measures_wider() -> None:

@@ -221,8 +221,9 @@ def _variance(
             given: Float32Image = np.square(sigma * scale)
         return given
     if seen.sky is None:
-        return _variance_without_sky(science, unit, seen.facts)
+        return np.maximum(_variance_without_sky(science, unit, seen.facts), _least_variance(seen, scale))
     variance: Float32Image = np.square(seen.sky.rms * scale)
+    np.maximum(variance, _least_variance(seen, scale), out=variance)
     if unit == "electron":
         variance += _source_photons(science - seen.sky.level * scale, seen.sky.rms * scale)
     else:
@@ -233,13 +234,19 @@ def _variance(
 
 
 def _variance_without_sky(science: Float32Image, unit: str, facts: HeaderFacts) -> Float32Image:
-    """Too small or too masked for a mesh: photons and read-out noise in electrons, else one robust
-    scatter.
-    """
+    """Too small or too masked for a mesh: photons and read-out noise, else one robust scatter."""
     if unit == "electron":
         return np.maximum(science, np.float32(1)) + np.float32((facts.read_noise_e or 0.0) ** 2)
     _, scatter = robust_median_and_scatter(science)
     return np.full(science.shape, scatter**2 if scatter > 0 else 1.0, np.float32)
+
+
+def _least_variance(seen: _Seen, scale: np.float32) -> np.float32:
+    """What representing the pixels costs: rounding to integers (1/12), or to float32. Never 0."""
+    if seen.is_integer:
+        return np.float32(scale**2 / 12)
+    typical = float(np.median(np.abs(seen.science[::4, ::4]))) * float(scale)
+    return np.float32(max(float(np.finfo(np.float32).eps * typical) ** 2, 1e-30))
 
 
 def _source_photons(residual: Float32Image, rms: Float32Image) -> Float32Image:

@@ -26,6 +26,8 @@ MOST_SOURCES = 2000
 PIXEL_STACK = 4_000_000
 #: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
 NARROWEST_PX = 1.2
+#: Threshold and number of sources from which a width alone is measured, and clean stars that suffice for it.
+BRIGHT_SIGMA, MOST_BRIGHT, ENOUGH_BRIGHT = 14.0, 500, 10
 #: S/N from which a source's width may vote on what a star looks like.
 VOTING_SNR = 20.0
 
@@ -100,6 +102,14 @@ def frame_fwhm_px(stars: Stars) -> float:
     """Median FWHM of the clean stars, in pixels; NaN when there are none."""
     widths = stars.fwhm_px[stars.clean]
     return float(np.median(widths)) if widths.size else float("nan")
+
+
+def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Image | None = None) -> float:
+    """FWHM of the frame's stars, from its bright ones where they suffice; NaN without clean stars."""
+    bright = find_stars(image, background, mask, threshold_sigma=BRIGHT_SIGMA, most=MOST_BRIGHT)
+    if np.count_nonzero(bright.clean) >= ENOUGH_BRIGHT:
+        return frame_fwhm_px(bright)
+    return frame_fwhm_px(find_stars(image, background, mask))
 
 
 def _extracted(
@@ -225,7 +235,7 @@ def _like_a_star(
     voters = candidate & (snr > VOTING_SNR) & np.isfinite(fwhm)
     if np.count_nonzero(voters) < 3:
         return voters
-    width = half_sample_mode(fwhm[voters])
+    width = half_sample_mode(_narrowest_crowd(fwhm[voters]))
     near = voters & (np.abs(fwhm - width) < 0.15 * width)
     if np.count_nonzero(near) < 3:
         return voters
@@ -234,6 +244,25 @@ def _like_a_star(
     shape = float(np.median(ellipticity[near]))
     alike: BoolArray = voters & (np.abs(fwhm - width) < tolerance) & (ellipticity < shape + 0.15)
     return alike
+
+
+def _narrowest_crowd(widths: Float64Array) -> Float64Array:
+    """The narrowest widths that many share: where stars are few, galaxies crowd at larger ones.
+
+    Every width counts those within 8 % of it; the first local crowd with at least 5 members and 40 % of the
+    largest crowd's wins. All widths when there is no crowd.
+    """
+    ordered = np.sort(widths)
+    low, high = (np.searchsorted(ordered, ordered * factor) for factor in (0.92, 1.08))
+    crowd = high - low
+    enough = crowd >= max(5, 0.4 * crowd.max())
+    if not enough.any():
+        return ordered
+    first = ordered[enough][0]
+    near: BoolArray = (ordered >= first * 0.92) & (ordered <= first * 1.25)
+    top = ordered[near][np.argmax(crowd[near])]
+    crowded: Float64Array = ordered[(ordered > top * 0.92) & (ordered < top * 1.08)]
+    return crowded
 
 
 def half_sample_mode(values: Float64Array) -> float:

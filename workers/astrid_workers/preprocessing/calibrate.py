@@ -16,7 +16,7 @@ from astrid_workers.imaging.background import FEWEST_PIXELS, estimate_background
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
 from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated, variance_was_given
 from astrid_workers.imaging.noise import robust_median_and_scatter
-from astrid_workers.imaging.stars import find_stars, frame_fwhm_px
+from astrid_workers.imaging.stars import measure_fwhm_px
 from astrid_workers.mask import UNUSABLE, MaskBit
 
 #: Relative response below which a flat's pixel is dead.
@@ -274,7 +274,7 @@ def _rays_masked(frame: Frame) -> tuple[Frame, int | None, float | None]:
     if np.count_nonzero(usable) < FEWEST_PIXELS or min(frame.shape) < 16:
         return frame, None, None
     sky = estimate_background(frame.science, ~usable)
-    fwhm = frame_fwhm_px(find_stars(frame.science, sky, frame.mask))
+    fwhm = measure_fwhm_px(frame.science, sky, frame.mask)
     if not np.isfinite(fwhm):
         return (
             frame.with_assumption("no clean stars: cosmic rays could not be told from them, none masked"),

@@ -5,7 +5,6 @@ Everything that can be checked is checked before a pixel is touched. Never fetch
 may come from, and never lets NaN past itself: what was not measured becomes mask.
 """
 
-import io
 import math
 import warnings
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from astrid_workers.storage.fits_artifacts import frame_from_fits, frame_to_fits
 from astrid_workers.storage.fits_bytes import CappedBytes
 from astrid_workers.storage.fits_facts import ALIASES, Facts, read_facts
 from astrid_workers.storage.fits_structure import CARD_BYTES, FitsLimits, Hdu, read_structure
+from astrid_workers.storage.fits_tiles import unpacked
 from astrid_workers.storage.fits_wcs import celestial_wcs, pixel_scale_arcsec
 
 __all__ = [
@@ -164,22 +164,13 @@ class _Opened:
         return _scaled(raw, header, self.hdu, self.name)
 
     def _unpacked(self) -> tuple[Float32Image, float | None]:
-        """A tile-compressed image, through astropy: only this unit's bytes are shown to it."""
+        """A tile-compressed image: only this unit's bytes are shown to the decoder."""
         end = self.hdu.data_start + self.hdu.data_bytes
         unit = bytes(self.source.view(self.hdu.header_start, end))
-        padding = b"\0" * (-len(unit) % 2880)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with fits.open(io.BytesIO(_EMPTY_PRIMARY + unit + padding), memmap=False) as units:
-                    data = units[1].data
-        except _DECODING_ERRORS as error:
-            msg = f"{self.name}: the compressed tiles of {self.hdu.label} are damaged ({_first_line(error)})"
-            raise FrameRejected(msg, hdu=self.hdu.index) from None
-        if data is None or data.size != math.prod(self.hdu.shape):
-            msg = f"{self.name}: {self.hdu.label} unpacks to another size than ZNAXIS says"
-            raise FrameRejected(msg, hdu=self.hdu.index)
-        ceiling = float(np.iinfo(data.dtype).max) if data.dtype.kind in "iu" and self.hdu.bitpix > 0 else None
+        data = unpacked(unit, self.hdu, _header_of(self.source, self.hdu), self.name)
+        ceiling = (
+            float(np.iinfo(data.dtype).max) if data.dtype.kind in "iu" and self.hdu.bitpix <= 16 else None
+        )
         return _cleaned(data.reshape(self.hdu.plane)), ceiling
 
 
@@ -205,8 +196,6 @@ _DECODING_ERRORS = (
     ZeroDivisionError,
     fits.VerifyError,
 )
-
-_EMPTY_PRIMARY = fits.PrimaryHDU().header.tostring().encode("ascii")
 
 
 def _opened(data: bytes | Path, name: str | None, limits: FitsLimits, extension: str | int | None) -> _Opened:

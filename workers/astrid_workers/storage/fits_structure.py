@@ -203,7 +203,8 @@ def _unit(raw: memoryview, start: int, index: int, name: str, limits: FitsLimits
         bitpix = _bitpix(cards, "ZBITPIX", name, where)
         axes = _axes(cards, "ZNAXIS", name, where)
         _refuse_pixels(axes, "ZNAXIS", name, where, limits)
-        tile = [cards.whole(f"ZTILE{i + 1}", default=1, least=1) for i in range(len(axes))]
+        sides = [n if i == 0 else 1 for i, n in enumerate(axes)]
+        tile = [cards.whole(f"ZTILE{i + 1}", default=n, least=1) for i, n in enumerate(sides)]
         _refuse_pixels(tile, "ZTILE", name, where, limits)
     kind = "packed" if packed else "image" if is_image and not groups else "other"
     shape = tuple(reversed(axes)) if kind != "other" else ()
