@@ -40,6 +40,7 @@ from astrid_operator.member_demand import AskedMemberDemand
 from astrid_operator.metrics import CONTENT_TYPE, Metrics
 from astrid_operator.probes import Probes, Verdict
 from astrid_operator.quiesce import Conversation
+from astrid_operator.recovery import Recovery
 from astrid_operator.seen import Kind, Seen
 from astrid_operator.settings import OperatorSettings
 
@@ -117,6 +118,7 @@ class Operator:
         requests = KubernetesApi(api, may_write=lambda: self._leadership.is_leader)
         self._demand = DemandReader(monotonic, rng, timeout_seconds=settings.redis_timeout_seconds)
         self._conversation = Conversation()
+        self._recovery = Recovery(monotonic, timeout_seconds=settings.redis_timeout_seconds)
         defaults, retired = OperatorDefaults(settings.image), self.metrics.retired
         fleet = KubernetesFleet(requests, self.seen, defaults, _moment, self._conversation, retired)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -131,6 +133,7 @@ class Operator:
             observer=self.metrics,
             tick_seconds=settings.tick_seconds,
             status_writes_per_second=settings.status_writes_per_second,
+            recovery=self._recovery,
         )
         self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
         self._is_deciding = False
@@ -152,6 +155,7 @@ class Operator:
                 await _first_of(self.stop.wait(), self._serve(watch))
             finally:
                 await self._leadership.release()
+                await self._recovery.close()
                 await self._demand.close()
                 await self._conversation.close()
 

@@ -6,7 +6,7 @@ test differ only in the Fleet, the Reporter and where the manifests come from.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from astrid_operator.errors import (
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
 from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
 from astrid_operator.records import Manifest, Record, Records
+from astrid_operator.recovery import Reclaimed
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
 from astrid_operator.workqueue import WorkQueue
 
@@ -50,12 +51,24 @@ class DemandSource(Protocol):
     async def read(self, wanted: Mapping[QueueKey, BrokerQueue]) -> Mapping[QueueKey, DemandReading]: ...
 
 
+class Recoverer(Protocol):
+    """Who gives back what processes that are gone had fetched; `recovery.Recovery` is one."""
+
+    def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
+
+    def orphans(self, claim: BrokerQueue) -> int | None: ...
+
+    def take(self) -> Sequence[tuple[QueueKey, Reclaimed]]: ...
+
+
 class Observer(Protocol):
     """Who counts what the loop does; `metrics.Metrics` is one."""
 
     def saw(self, gathered: Gathered, decision: ScalingDecision | None) -> None: ...
 
     def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None: ...
+
+    def reclaimed(self, key: QueueKey, messages: int) -> None: ...
 
     def reconciled(self, result: str, seconds: float) -> None: ...
 
@@ -93,6 +106,7 @@ class Loop:
         tick_seconds: float = 1.0,
         status_writes_per_second: float = 0.2,
         budget: Budget = unlimited,
+        recovery: Recoverer | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._manifests = manifests
@@ -105,12 +119,14 @@ class Loop:
         self._wall = wall
         self._observer = observer
         self._budget = budget
+        self._recovery = recovery
         self._tick_seconds = tick_seconds
         self._allowance = Allowance(status_writes_per_second, clock())
         self._records = Records(clock)
         self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
         self._drifted: set[QueueKey] = set()
-        self._removals: set[asyncio.Task[None]] = set()
+        #: What is under way beside the writes of records: removals, and events of their own.
+        self._beside: set[asyncio.Task[None]] = set()
         self._lost: LeadershipLost | None = None
         #: When the last tick ended; before the first, when the loop was made.
         self.ticked_at = clock()
@@ -147,6 +163,7 @@ class Loop:
         for key in due - gathered.keys():
             self._work.done(key)
         self._tell_invalid()
+        self._tell_reclaimed()
         for key in self._allowance.grant([each for each in waiting if each], self._clock()):
             self._start(key, partial(self._tell, gathered[key], decisions.get(key)))
         self.ticked_at = self._clock()
@@ -154,7 +171,7 @@ class Loop:
 
     async def settled(self) -> None:
         """Return when no write is under way."""
-        while tasks := [*self._records.tasks(), *self._removals]:
+        while tasks := [*self._records.tasks(), *self._beside]:
             await asyncio.wait(tasks)
 
     # -------------------------------------------------------------------------------------- gather
@@ -173,10 +190,30 @@ class Loop:
     async def _gather(self) -> dict[QueueKey, Gathered]:
         queues = self._records.valid()
         granted, refused = claims(queues, self._brokers)
-        readings = await self._demand.read(granted)
+        readings = self._with_orphans(granted, await self._demand.read(granted))
         return {
             key: await self._gathered(queue, readings.get(key), refused.get(key))
             for key, queue in queues.items()
+        }
+
+    def _with_orphans(
+        self, granted: Mapping[QueueKey, BrokerQueue], readings: Mapping[QueueKey, DemandReading]
+    ) -> Mapping[QueueKey, DemandReading]:
+        """`readings` with what is known of orphans; begins to look for them where any message is held."""
+        if self._recovery is None:
+            return readings
+        held = {
+            key: claim
+            for key, claim in granted.items()
+            if (demand := readings[key].demand) is not None and (demand.running or demand.delayed)
+        }
+        self._recovery.begin(held)
+        known = {key: self._recovery.orphans(claim) for key, claim in held.items()}
+        return {
+            key: reading
+            if reading.demand is None
+            else replace(reading, demand=replace(reading.demand, orphans=known.get(key, 0)))
+            for key, reading in readings.items()
         }
 
     async def _gathered(
@@ -187,6 +224,8 @@ class Loop:
         if reading is None:
             reading = DemandReading(self._clock(), None, trouble.message if trouble else "not read yet")
         record, is_hands_off = self._records[queue.key], isinstance(refused, QueueTaken)
+        record.starts.saw(fleet.members)
+        reading = _with_start_time(reading, record.starts.usual_seconds())
         if record.is_hands_off and not is_hands_off:
             self._work.changed(queue.key)
         record.is_hands_off = is_hands_off
@@ -278,6 +317,23 @@ class Loop:
                 write = partial(self._write_status, record, record.subject, record.previous, new)
                 self._start(key, write)
 
+    def _tell_reclaimed(self) -> None:
+        """Count what came back, and tell whoever looks at the AstridQueue."""
+        for key, found in self._recovery.take() if self._recovery is not None else ():
+            if key in self._records:
+                self._observer.reclaimed(key, found.messages + found.delayed)
+                subject = self._records[key].subject
+                self._start_beside(self._event(subject, "OrphansReclaimed", found.sentence), f"tell {key}")
+
+    async def _event(self, subject: Subject, reason: str, message: str) -> None:
+        """Tell of something that is in no status; where that fails, the log has it."""
+        try:
+            await self._reporter.event(subject, "Warning", reason, message)
+        except LeadershipLost as error:
+            self._lost = error
+        except OperatorError as error:
+            log.warning("Event not written", queue=str(subject.key), reason=reason, error=str(error))
+
     async def _write_status(
         self, record: Record, subject: Subject, previous: Status | None, new: Status
     ) -> None:
@@ -315,12 +371,15 @@ class Loop:
         self._observer.forgot(key)
         if record.task is not None:
             record.task.cancel()
-        removal = asyncio.create_task(self._fleet.remove(key), name=f"remove {key}")
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+        self._start_beside(self._fleet.remove(key), f"remove {key}")
+
+    def _start_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def _end_tasks(self) -> None:
-        for task in (tasks := [*self._records.tasks(), *self._removals]):
+        for task in (tasks := [*self._records.tasks(), *self._beside]):
             task.cancel()
         for task in tasks:
             with suppress(asyncio.CancelledError):
@@ -328,6 +387,12 @@ class Loop:
 
     def _now_iso(self) -> str:
         return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _with_start_time(reading: DemandReading, usual: float | None) -> DemandReading:
+    if reading.demand is None or usual is None or reading.demand.start_seconds is not None:
+        return reading
+    return replace(reading, demand=replace(reading.demand, start_seconds=usual))
 
 
 def _facts(decision: ScalingDecision) -> dict[str, Any]:

@@ -63,6 +63,13 @@ class Metrics:
             (*QUEUE, "which"),
             registry=registry,
         )
+        self._orphans = gauge("astrid_queue_orphans", "Messages held by processes that are gone", QUEUE)
+        self._reclaimed = Counter(
+            "astrid_orphans_reclaimed_total",
+            "Messages that went back to a queue from processes that are gone",
+            QUEUE,
+            registry=registry,
+        )
         self._reconciled = Counter(
             "astrid_reconcile_total",
             "Times a fleet was written to, by result",
@@ -111,6 +118,10 @@ class Metrics:
         """A pod left after the size of its fleet was lowered."""
         self._retired.labels(*_labels(key), "chosen" if as_chosen else "other").inc()
 
+    def reclaimed(self, key: QueueKey, messages: int) -> None:
+        """Messages of processes that are gone went back."""
+        self._reclaimed.labels(*_labels(key)).inc(messages)
+
     def reconciled(self, result: str, seconds: float) -> None:
         """A fleet was written to."""
         self._reconciled.labels(result).inc()
@@ -124,11 +135,11 @@ class Metrics:
     def forgot(self, key: QueueKey) -> None:
         """An AstridQueue is gone, and all that was said of it."""
         labels = _labels(key)
-        for gauge in (self._oldest, self._desired, self._current, self._ready):
+        for gauge in (self._oldest, self._orphans, self._desired, self._current, self._ready):
             _remove(gauge, *labels)
         for state in STATES:
             _remove(self._depth, *labels, state)
-        for counter in (self._decisions, self._retired):
+        for counter in (self._decisions, self._retired, self._reclaimed):
             counter.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
 
     def watched(self, kind: str, at: float) -> None:
@@ -153,6 +164,10 @@ class Metrics:
             depths = (demand.ready, demand.running, demand.delayed, demand.dead)
             for state, depth in zip(STATES, depths, strict=True):
                 self._depth.labels(*labels, state).set(depth)
+        if demand is None or demand.orphans is None:
+            _remove(self._orphans, *labels)
+        else:
+            self._orphans.labels(*labels).set(demand.orphans)
         if demand is None or demand.oldest_seconds is None:
             _remove(self._oldest, *labels)
         else:

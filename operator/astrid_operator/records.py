@@ -17,6 +17,7 @@ from astrid_operator.errors import InvalidSpec
 from astrid_operator.fleet import Subject
 from astrid_operator.reconcile import Outcome, Status
 from astrid_operator.scaling import ScalingMemory
+from astrid_operator.start_times import StartTimes
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Record:
     status_retry_at: float = float("-inf")
     status_failures: int = 0
     task: asyncio.Task[None] | None = None
+    starts: StartTimes = field(default_factory=StartTimes)
 
     @property
     def is_busy(self) -> bool:

@@ -11,8 +11,8 @@ live:
 - one that never said anything but heartbeats and holds delayed messages in plenty may be full and therefore
   silent; it is given as long as its longest task may take.
 
-Where presence cannot be read, nothing is taken. Never searches the server's keys. Run by whoever leads; two at
-once would do no harm.
+Where presence cannot be read, nothing is taken. Never searches the server's keys. Run by whoever leads; two
+at once would do no harm.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ MOST_PROCESSES = 100_000
 
 @dataclass(slots=True)
 class _Heard:
-    """One process: its newest heartbeat, since when that is the newest, and where it was seen to hold nothing."""
+    """One process: its newest heartbeat, since when that is the newest, and where it holds nothing."""
 
     beat: float
     since: float
