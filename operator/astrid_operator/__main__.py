@@ -13,6 +13,7 @@ VERBS = {
     "local": "run the fleets of AstridQueue files on this machine",
     "simulate": "replay a load against AstridQueue files, and say what their fleets would do",
     "render": "print what the operator would create for AstridQueue files",
+    "dead": "look at dead letters, send them again, delete them",
 }
 
 
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         render.configure(chosen[verb])
         return render.main(parser.parse_args(given))
+    if verb == "dead":
+        from astrid_operator import dead
+
+        dead.configure(chosen[verb])
+        return dead.main(parser.parse_args(given))
     parser.parse_args(given)
     return 2
 
