@@ -64,15 +64,23 @@ def desired_deployment(queue: AstridQueue, defaults: OperatorDefaults) -> dict[s
     }
 
 
-def desired_pdb(queue: AstridQueue) -> dict[str, Json]:
-    """The PodDisruptionBudget: evictions take a quarter of the fleet at a time, broken pods always."""
+def max_unavailable(queue: AstridQueue, *, works: bool) -> Json:
+    """Pods that evictions may take at a time: none of a GPU's while one of them has worked for long."""
+    return 0 if works and queue.spec.gpu.count else "25%"
+
+
+def desired_pdb(queue: AstridQueue, *, works: bool = False) -> dict[str, Json]:
+    """The PodDisruptionBudget: evictions take a quarter of the fleet at a time, broken pods always.
+
+    `works`: some pod of the fleet has worked for a while without a break.
+    """
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": _metadata(queue),
         "spec": {
             "selector": {"matchLabels": selector_labels(queue.key)},
-            "maxUnavailable": "25%",
+            "maxUnavailable": max_unavailable(queue, works=works),
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

@@ -18,7 +18,7 @@ import structlog
 from kubernetes.aio import client, config
 
 from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND, PLURAL, VERSION, AstridQueue, QueueKey
-from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb
+from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb, max_unavailable
 from astrid_operator.errors import (
     LeadershipLost,
     NameTaken,
@@ -237,6 +237,8 @@ class KubernetesFleet:
         self._applied: dict[tuple[Kind, QueueKey], tuple[str, str]] = {}
         #: Generation of each Deployment after its shape was last applied.
         self._shaped_at: dict[QueueKey, int] = {}
+        #: What each fleet was last asked to be.
+        self._shaped: dict[QueueKey, AstridQueue] = {}
 
     async def observe(self, key: QueueKey) -> FleetState:
         queue, deployment = self._seen.get(Kind.ASTRID_QUEUE, key), self._seen.get(Kind.DEPLOYMENT, key)
@@ -247,6 +249,7 @@ class KubernetesFleet:
         return replace(state, needs_care=self._needs_care(key, state)) if state.exists else state
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
+        self._shaped[queue.key] = queue
         await self._ensure_deployment(queue, replicas)
         await self._ensure_budget(queue)
 
@@ -259,16 +262,18 @@ class KubernetesFleet:
     async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
         state = await self.observe(queue.key)
         step = await self._retirement.look(queue, state, replicas, whoever=whoever)
-        if step.replicas >= state.desired:
-            return None
-        await self.scale_to(queue.key, step.replicas)
-        self._retirement.lowered(queue.key, step, state.members)
-        return step.replicas
+        if step.replicas < state.desired:
+            await self.scale_to(queue.key, step.replicas)
+            self._retirement.lowered(queue.key, step, state.members)
+        if self._budget_is_old(queue.key):
+            await self._ensure_budget(queue)
+        return step.replicas if step.replicas < state.desired else None
 
     async def remove(self, key: QueueKey) -> None:
         """Owner references do the work."""
         self._retirement.forget(key)
         self._shaped_at.pop(key, None)
+        self._shaped.pop(key, None)
         for kind in (Kind.DEPLOYMENT, Kind.BUDGET):
             self._applied.pop((kind, key), None)
 
@@ -292,7 +297,15 @@ class KubernetesFleet:
         return self._members.seen(key, [member(pod, moment) for pod in self._seen.pods(key)], running)
 
     def _needs_care(self, key: QueueKey, state: FleetState) -> bool:
-        return self._retirement.needs_care(key, state)
+        return self._retirement.needs_care(key, state) or self._budget_is_old(key)
+
+    def _budget_is_old(self, key: QueueKey) -> bool:
+        """What evictions may take is not what it should be by what the pods do now."""
+        live, shaped = self._seen.get(Kind.BUDGET, key), self._shaped.get(key)
+        if live is None or shaped is None:
+            return False
+        wanted = max_unavailable(shaped, works=self._members.left_alone(key))
+        return bool((live.get("spec") or {}).get("maxUnavailable") != wanted)
 
     def _monotonic(self) -> float:
         return self._now().monotonic
@@ -316,7 +329,8 @@ class KubernetesFleet:
             self._shaped_at[key] = int(applied["metadata"]["generation"])
 
     async def _ensure_budget(self, queue: AstridQueue) -> None:
-        key, manifest = queue.key, desired_pdb(queue)
+        key = queue.key
+        manifest = desired_pdb(queue, works=self._members.left_alone(key))
         live = self._seen.get(Kind.BUDGET, key) or await _if_there(self._api.read_budget(key))
         if live is not None:
             _refuse_foreign(live, queue)

@@ -302,3 +302,12 @@ def test_disruption_budget_leaves_most_of_the_fleet() -> None:
 
     assert spec["maxUnavailable"] == "25%"
     assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_disruption_budget_shields_a_gpu_that_works() -> None:
+    """No eviction takes a GPU's pod while one of the fleet works for long; without GPUs nothing changes."""
+    with_gpu, without = queue(gpu={"count": 1}), queue()
+
+    assert desired_pdb(with_gpu, works=True)["spec"]["maxUnavailable"] == 0
+    assert desired_pdb(with_gpu)["spec"]["maxUnavailable"] == "25%"
+    assert desired_pdb(without, works=True) == desired_pdb(without)
