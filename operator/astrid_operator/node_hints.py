@@ -19,6 +19,8 @@ ANNOTATIONS = (DELETION_COST, SAFE_TO_EVICT, DO_NOT_DISRUPT)
 #: Seconds of work without a break, and of none, after which it is worth a write to say so.
 BUSY_SECONDS = 30.0
 IDLE_SECONDS = 30.0
+#: The same for work while members are replaced: whoever is busy then goes last.
+BUSY_SECONDS_IN_A_ROLL = 2.0
 
 LEAVES: Mapping[str, str] = {DELETION_COST: "-1000"}
 BUSY: Mapping[str, str] = {DELETION_COST: "1000", SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
@@ -43,12 +45,18 @@ def is_marked(annotations: Mapping[str, str]) -> bool:
     return annotations.get(DELETION_COST) == LEAVES[DELETION_COST]
 
 
-def hints(annotations: Mapping[str, str], work: Work, *, leaves: bool) -> Mapping[str, str]:
-    """What the pod should carry of `ANNOTATIONS`; the rest of `annotations` is not looked at."""
+def hints(
+    annotations: Mapping[str, str], work: Work, *, leaves: bool, rolls: bool = False
+) -> Mapping[str, str]:
+    """What the pod should carry of `ANNOTATIONS`; the rest of `annotations` is not looked at.
+
+    `leaves`: it was let go. `rolls`: members of its fleet are being replaced.
+    """
     if leaves:
         return LEAVES
     if work.busy_seconds is not None:
-        return BUSY if is_left_alone(annotations) or work.busy_seconds >= BUSY_SECONDS else NOTHING
+        enough = BUSY_SECONDS_IN_A_ROLL if rolls else BUSY_SECONDS
+        return BUSY if is_left_alone(annotations) or work.busy_seconds >= enough else NOTHING
     is_rested = work.idle_seconds is not None and work.idle_seconds >= IDLE_SECONDS
     return BUSY if is_left_alone(annotations) and not is_rested else NOTHING
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.fleet import Member, MemberPhase
+from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.node_hints import Work, changes, hints, is_left_alone, is_marked
 from astrid_operator.presence import MemberSaid
 from astrid_operator.retirement import Candidate
@@ -140,14 +140,14 @@ class PodMembers:
         return memory.asked.difference(*(_names(each) for each in memory.said.values()))
 
     def hints(
-        self, key: QueueKey, members: Iterable[Member], leaving: Collection[str]
+        self, key: QueueKey, state: FleetState, leaving: Collection[str]
     ) -> dict[str, dict[str, str | None]]:
         """Pod → what to change of its annotations; only ready pods of which something changes."""
         found = {}
-        for each in members:
+        for each in state.members:
             if each.phase is MemberPhase.READY:
-                annotations = self._annotations(key, each.name)
-                wanted = hints(annotations, self._work(key, each.name), leaves=each.name in leaving)
+                annotations, work = self._annotations(key, each.name), self._work(key, each.name)
+                wanted = hints(annotations, work, leaves=each.name in leaving, rolls=not state.settled)
                 found[each.name] = changes(annotations, wanted)
         return {name: change for name, change in found.items() if change}
 

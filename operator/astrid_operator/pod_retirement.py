@@ -68,7 +68,7 @@ class PodRetirement:
         """Somebody is asked to leave, or a pod carries what it should not."""
         if self._members.asks_anyone(key):
             return True
-        return bool(self._members.hints(key, state.members, _pending(state, self._members.marked(key))))
+        return bool(self._members.hints(key, state, _pending(state, self._members.marked(key))))
 
     async def look(self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool) -> Step:
         """One step towards `replicas`: all of it but the smaller size, which may be written now."""
@@ -84,7 +84,7 @@ class PodRetirement:
             whoever=whoever or not self._members.speaks(key),
         )
         await self._tell(key, step)
-        await self._write_hints(key, state.members, step.go if replicas else ())
+        await self._write_hints(key, state, step.go if replicas else ())
         return step
 
     def lowered(self, key: QueueKey, step: Step, members: Collection[Member]) -> None:
@@ -137,10 +137,8 @@ class PodRetirement:
         if step.ask or step.release or step.go:
             log.info("Members asked to leave", queue=str(key), asked=step.ask, stay=step.release, go=step.go)
 
-    async def _write_hints(
-        self, key: QueueKey, members: Collection[Member], leaving: Collection[str]
-    ) -> None:
-        hints = self._members.hints(key, members, leaving)
+    async def _write_hints(self, key: QueueKey, state: FleetState, leaving: Collection[str]) -> None:
+        hints = self._members.hints(key, state, leaving)
         await asyncio.gather(*(self._annotate(key, name, change) for name, change in hints.items()))
 
     async def _annotate(self, key: QueueKey, name: str, change: Mapping[str, str | None]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.api_client import Api, Object
 from cluster.astrid_objects import Fleet, make_fleet
-from cluster.conftest import StartOperator
+from cluster.conftest import StartOperator, new_process_pods
+from cluster.control_plane import ControlPlane
 from cluster.diary import DIARY_APP, Diary, let_pods_know
 from cluster.operator_process import OperatorProcess
 from cluster.process_pods import ProcessPods
@@ -202,3 +203,52 @@ def test_a_roll_breaks_off_no_task(
         lambda: {run.name for run in process_pods.alive(namespace)} == live(fleet), 60, "the old to end"
     )
     assert not any(run.was_killed for run in process_pods.of(namespace))
+
+
+BUSY_HINTS = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+    "controller.kubernetes.io/pod-deletion-cost": "1000",
+}
+
+
+@pytest.mark.usefixtures("crd")
+def test_a_pod_that_works_for_long_is_shielded_until_it_rests(
+    start_operator: StartOperator,
+    api: Api,
+    namespace: str,
+    redis_server: RedisServer,
+    control_plane: ControlPlane,
+    make_diary: MakeDiary,
+) -> None:
+    """Node autoscalers, ReplicaSets and evictions are told once that a GPU's pod works, and once that it rests."""
+    start_operator("--namespace", namespace, env={"REDIS_URL": redis_server.url()})
+    with new_process_pods(control_plane, capacity={"nvidia.com/gpu": "1"}) as pods:
+        spec = DIARY_APP | {"gpu": {"count": 1}, "scaling": {"mode": "Manual"}, "replicas": 1}
+        fleet = make_fleet(api, namespace, "shielded", **spec)
+        diary = make_diary("shielded")
+        diary.send(45, "long")
+        name = diary.pod_of("long")
+
+        def hints() -> dict[str, str]:
+            return api.get("pods", name, namespace)["metadata"].get("annotations", {})
+
+        def most() -> Any:
+            return api.get("poddisruptionbudgets", fleet.name, namespace)["spec"]["maxUnavailable"]
+
+        assert most() == "25%"
+        assert not BUSY_HINTS.items() & hints().items()
+        wait_until(
+            lambda: BUSY_HINTS.items() <= hints().items() and most() == 0, 45, "the pod to be shielded"
+        )
+        assert diary.marks("end") == []
+        versions = set()
+        while not diary.marks("end"):
+            versions.add(api.get("pods", name, namespace)["metadata"]["resourceVersion"])
+        assert len(versions) == 1, "written more than once"
+
+        wait_until(
+            lambda: not BUSY_HINTS.keys() & hints().keys() and most() == "25%", 60, "the shield to fall"
+        )
+        assert live(fleet) == {name}
+        assert [run.name for run in pods.alive(namespace)] == [name]

@@ -36,6 +36,12 @@ def test_a_pod_carries_what_the_table_says(before, work, leaves, after) -> None:
     assert hints(before, work, leaves=leaves) == after
 
 
+def test_in_a_roll_a_busy_pod_goes_last_at_once() -> None:
+    """The Deployment ends old pods by itself then, the cheapest first."""
+    assert hints(NOTHING, Work(busy_seconds=3), leaves=False, rolls=True) == BUSY
+    assert hints(NOTHING, Work(idle_seconds=3), leaves=False, rolls=True) == NOTHING
+
+
 def test_nothing_is_written_where_nothing_changes() -> None:
     """Steady work is steady silence, and annotations of others are no business of ours."""
     assert changes({**BUSY, "example.com/theirs": "kept"}, BUSY) == {}
