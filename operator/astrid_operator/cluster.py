@@ -64,8 +64,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NS",
         help="serve this namespace only; may be repeated (default: all)",
     )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--log-format", choices=("json", "console"))
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        help="least that is logged (default: info)",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("json", "console"),
+        help="a line of JSON per event, or lines for people (default: json)",
+    )
+    parser.epilog = (
+        "Talks to the cluster of KUBECONFIG, or to its own; a flag wins over its variable ASTRID_OPERATOR_…. "
+        "REDIS_URL is the Redis of every AstridQueue that names none. Exit status: 0 stopped, 1 cannot go on."
+    )
 
 
 def main(options: argparse.Namespace, watch: Watch) -> int:

@@ -66,7 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="milliseconds that a stopping process may take; default: its longest time limit and some slack",
     )
-    parser.add_argument("--log-level", choices=LOG_LEVELS, default=os.environ.get("WORKER_LOG_LEVEL", "INFO"))
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default=os.environ.get("WORKER_LOG_LEVEL", "INFO"),
+        help="least that is logged (WORKER_LOG_LEVEL); default: INFO",
+    )
     parser.add_argument(
         "--setup-only", action="store_true", help="check settings, load the actors, print both, and exit"
     )
