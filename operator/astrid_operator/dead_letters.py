@@ -18,7 +18,7 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 #: Dead letters that are read or moved in one call.
 AT_ONCE = 200
 
-#: What a message that is sent again must not remember: what became of its former life, when it was due.
+#: What a message that is sent again must not remember: its former life, and when it was due.
 FORGOTTEN = ("retries", "traceback", "eta", "dead_sentence", "dead_at", "requeue_timestamp")
 
 #: Sends one dead letter again if it is still what it was. Answers 1, or 0 where it is not.
