@@ -18,6 +18,7 @@ import structlog
 from kubernetes.aio import client, config
 
 from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND, PLURAL, VERSION, AstridQueue, QueueKey
+from astrid_operator.deletion import finalizers, is_held, is_leaving, should_hold
 from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb, max_unavailable
 from astrid_operator.errors import (
     LeadershipLost,
@@ -146,6 +147,15 @@ class KubernetesApi:
         options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
         return await self._write(patch, key.name, key.namespace, body, **options)
 
+    async def patch_finalizers(self, key: QueueKey, live: Manifest, names: list[str]) -> dict[str, Any]:
+        """Set the finalizers of an AstridQueue that is still as `live` says; raises Conflict."""
+        patch = self._custom.patch_namespaced_custom_object_without_preload_content
+        path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
+        version = live["metadata"]["resourceVersion"]
+        body = {"metadata": {"finalizers": names, "resourceVersion": version}}
+        options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
+        return await self._write(patch, *path, body, **options)
+
     async def apply_status(self, key: QueueKey, manifest: Manifest) -> dict[str, Any]:
         patch = self._custom.patch_namespaced_custom_object_status_without_preload_content
         path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
@@ -249,6 +259,9 @@ class KubernetesFleet:
         return replace(state, needs_care=self._needs_care(key, state)) if state.exists else state
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
+        await self._hold(queue)
+        if queue.deletion_requested_at is not None:
+            return
         self._shaped[queue.key] = queue
         await self._ensure_deployment(queue, replicas)
         await self._ensure_budget(queue)
@@ -270,7 +283,13 @@ class KubernetesFleet:
         return step.replicas if step.replicas < state.desired else None
 
     async def remove(self, key: QueueKey) -> None:
-        """Owner references do the work."""
+        """Owner references do the work; an AstridQueue that nobody understands is let go."""
+        live = self._seen.get(Kind.ASTRID_QUEUE, key)
+        if live is not None and is_leaving(live) and is_held(live):
+            try:
+                await self._write_finalizers(key, live, hold=False)
+            except OperatorError as error:
+                log.warning("AstridQueue not let go", queue=str(key), error=str(error))
         self._retirement.forget(key)
         self._shaped_at.pop(key, None)
         self._shaped.pop(key, None)
@@ -311,6 +330,26 @@ class KubernetesFleet:
         return self._now().monotonic
 
     # ------------------------------------------------------------------ shape
+
+    async def _hold(self, queue: AstridQueue) -> None:
+        """Let the AstridQueue not vanish before its tasks have ended, or let go of it."""
+        live = self._seen.get(Kind.ASTRID_QUEUE, queue.key)
+        if live is None:
+            return
+        asked_at = live["metadata"].get("deletionTimestamp")
+        moment, fleet = self._now(), await self.observe(queue.key)
+        leaving_seconds = moment.monotonic - moment.monotonic_of(asked_at) if asked_at else None
+        hold = should_hold(queue, fleet, leaving_seconds)
+        if hold != is_held(live) and not (hold and asked_at):
+            await self._write_finalizers(queue.key, live, hold=hold)
+
+    async def _write_finalizers(self, key: QueueKey, live: Manifest, *, hold: bool) -> None:
+        try:
+            found = await self._api.patch_finalizers(key, live, finalizers(live, hold=hold))
+        except ObjectGone:
+            self._seen.forget(Kind.ASTRID_QUEUE, key)
+        else:
+            self._seen.put(Kind.ASTRID_QUEUE, found)
 
     async def _ensure_deployment(self, queue: AstridQueue, replicas: int) -> None:
         key, manifest = queue.key, desired_deployment(queue, self._defaults)

@@ -83,8 +83,9 @@ class Plan:
 
 def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -> Plan:
     """What `decision` needs: nothing where the fleet has its size and nobody asked to look at its shape."""
+    shape = shape or gathered.queue.deletion_requested_at is not None
     if gathered.is_hands_off:
-        return Plan(decision)
+        return Plan(decision, shape and gathered.queue.deletion_requested_at is not None)
     if decision is None or not gathered.fleet.exists:
         return Plan(decision, shape)
     change = decision.replicas - gathered.fleet.desired

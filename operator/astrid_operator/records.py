@@ -7,12 +7,13 @@ and writes nothing.
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
+from astrid_operator.deletion import is_held, is_leaving
 from astrid_operator.errors import InvalidSpec
 from astrid_operator.fleet import Subject
 from astrid_operator.reconcile import Outcome, Status
@@ -89,7 +90,7 @@ class Record:
 
 
 class Records:
-    """Every AstridQueue that is there and not being deleted."""
+    """Every AstridQueue that is there, and of those being deleted the ones that are held to be drained."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -118,10 +119,12 @@ class Records:
 
     def update(self, manifests: Mapping[QueueKey, Manifest]) -> tuple[set[QueueKey], dict[QueueKey, Record]]:
         """Take over `manifests`; the keys whose spec changed, and the records of those that went."""
-        there = {key: each for key, each in manifests.items() if not _is_leaving(each)}
+        there = {key: each for key, each in manifests.items() if not is_leaving(each) or is_held(each)}
         gone = {key: self._records.pop(key) for key in self._records.keys() - there.keys()}
         changed = {key for key, manifest in there.items() if self._update_one(key, manifest)}
-        return changed, gone
+        hopeless = {key for key in there if is_leaving(there[key]) and self._records[key].queue is None}
+        gone |= {key: self._records.pop(key) for key in hopeless}
+        return changed - hopeless, gone
 
     def _update_one(self, key: QueueKey, manifest: Manifest) -> bool:
         """Whether the spec is another than before."""
@@ -146,7 +149,11 @@ def _parse(record: Record) -> None:
     try:
         record.queue, record.invalid = parse_astrid_queue(record.manifest), None
         record.subject = record.queue
+        if is_leaving(record.manifest):
+            record.queue = _disabled(record.queue)
     except InvalidSpec as error:
+        if record.queue is not None and is_leaving(record.manifest):
+            record.queue = _disabled(record.queue)
         record.invalid = error
         log.warning("AstridQueue invalid", queue=str(record.subject.key), path=error.path, error=str(error))
 
@@ -161,5 +168,7 @@ def _is_same(subject: Subject, identity: Identity) -> bool:
     return bool(identity.generation) and subject.generation == identity.generation
 
 
-def _is_leaving(manifest: Manifest) -> bool:
-    return bool(manifest["metadata"].get("deletionTimestamp"))
+def _disabled(queue: AstridQueue) -> AstridQueue:
+    """`queue` as it is while it is being deleted: nobody is wanted any more, whatever waits."""
+    at = queue.deletion_requested_at or ""
+    return replace(queue, deletion_requested_at=at, spec=replace(queue.spec, enabled=False))

@@ -252,3 +252,51 @@ def test_a_pod_that_works_for_long_is_shielded_until_it_rests(
         )
         assert live(fleet) == {name}
         assert [run.name for run in pods.alive(namespace)] == [name]
+
+
+@pytest.mark.usefixtures("crd")
+def test_a_queue_that_is_deleted_by_drain_goes_when_its_tasks_have_ended(
+    start_operator: StartOperator,
+    api: Api,
+    namespace: str,
+    redis_server: RedisServer,
+    process_pods: ProcessPods,
+    make_diary: MakeDiary,
+) -> None:
+    """The object stays as long as a task runs, takes no new one, and leaves nothing behind."""
+    start_operator("--namespace", namespace, env={"REDIS_URL": redis_server.url()})
+    manual = {"scaling": {"mode": "Manual"}, "replicas": 1}
+    fleet = make_fleet(api, namespace, "drains", **DIARY_APP, **manual, deletionPolicy="Drain")
+    wait_until(lambda: fleet.queue["metadata"].get("finalizers") == ["astrid.dev/drain"], 20, "the finalizer")
+    diary = make_diary("drains")
+    diary.send(15, "running")
+    diary.pod_of("running")
+    diary.send(0.1, "waiting")
+    api.delete("astridqueues", "drains", namespace)
+
+    def is_gone() -> bool:
+        return api.find("astridqueues", "drains", namespace) is None
+
+    wait_until(lambda: is_gone() or diary.marks("end"), 60, "the task to end")
+    assert diary.marks("end") == ["running"]
+    wait_until(is_gone, 60, "the AstridQueue to go")
+    wait_until(lambda: api.find("deployments", "drains", namespace) is None, 60, "the Deployment to go")
+    assert diary.marks("begin") == diary.marks("end") == ["running"]
+    assert not any(run.was_killed for run in process_pods.of(namespace))
+
+
+@pytest.mark.usefixtures("crd")
+def test_a_policy_that_is_taken_back_leaves_no_finalizer(
+    start_operator: StartOperator, api: Api, namespace: str, redis_url: str
+) -> None:
+    """What the operator set it takes away; another's finalizer stays."""
+    start_operator("--namespace", namespace, env={"REDIS_URL": redis_url})
+    fleet = make_fleet(api, namespace, "changes", deletionPolicy="Drain")
+    wait_until(lambda: fleet.queue["metadata"].get("finalizers"), 20, "the finalizer")
+    both = {"metadata": {"finalizers": ["example.com/theirs", "astrid.dev/drain"]}}
+    api.patch("astridqueues", "changes", namespace, both)
+    fleet.edit(deletionPolicy="Delete")
+    wait_until(
+        lambda: fleet.queue["metadata"]["finalizers"] == ["example.com/theirs"], 20, "it to be taken away"
+    )
+    api.patch("astridqueues", "changes", namespace, {"metadata": {"finalizers": None}})
