@@ -149,7 +149,7 @@ def _described(letter: DeadLetter) -> str:
         "retries": "-" if letter.retries is None else str(letter.retries),
         "traceback": "\n" + letter.traceback if letter.traceback else "-",
     }
-    return "".join(f"{name + ':':<11} {value}\n" for name, value in facts.items())
+    return "".join(f"{name + ':':<11} {_printable(value)}\n" for name, value in facts.items())
 
 
 # --------------------------------------------------------------------------------------- requeue, purge
@@ -226,7 +226,7 @@ def _write_table(names: Sequence[str], rows: Sequence[Sequence[str]], output: Te
         else:
             table = Table(*names, box=None, header_style="bold")
             for row in rows:
-                table.add_row(*(Text(cell) for cell in row))
+                table.add_row(*(Text(_printable(cell)) for cell in row))
             Console(file=output).print(table)
             return
     cut = [[_cut(cell) for cell in row] for row in rows]
@@ -236,9 +236,14 @@ def _write_table(names: Sequence[str], rows: Sequence[Sequence[str]], output: Te
         output.write(line.rstrip() + "\n")
 
 
+def _printable(text: str) -> str:
+    """`text` without what would steer a terminal: what a message holds may be anything."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
 def _cut(text: str) -> str:
-    """One line of `text`, fit for a terminal: what a message holds may be anything."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    """One short line of `text`."""
+    line = _printable(text).replace("\n", " ")
     return line if len(line) <= SENTENCE_WIDTH else f"{line[: SENTENCE_WIDTH - 1]}…"
 
 
