@@ -18,12 +18,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from astrid_workers.differencing.pair import PairResult, run_pair
+from astrid_workers.cli.run_work import Asked, Done, difference_and_measure
+from astrid_workers.differencing.injection import InjectionOptions
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
 from astrid_workers.metering import Cost, metered
+from astrid_workers.positions import Positions, read_positions
 from astrid_workers.preprocessing.calibrate import calibrate
 from astrid_workers.report.candidate_table import candidates_ecsv
+from astrid_workers.report.completeness_figure import completeness_section
+from astrid_workers.report.forced_table import forced_ecsv
 from astrid_workers.report.pair_page import pair_numbers, pair_page
 from astrid_workers.storage.fits import image_to_fits, read_frame
 
@@ -33,6 +37,8 @@ Cards = dict[str, str | int | float | bool | None]
 DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
 #: Least and greatest threshold that makes sense, sigma.
 THRESHOLDS = (2.0, 1000.0)
+#: Most sources that are injected.
+MOST_INJECTIONS = 100_000
 ALGORITHMS = ("auto", "zogy", "classic", "none")
 #: What is null in the report of a run that did not get that far.
 MEASURED_LATER = (
@@ -51,7 +57,10 @@ examples:
   astrid run raw.fits reference.fits --bias bias.fits --flat flat.fits --out found/ --threshold 6
   astrid run sci.fits ref.fits --noise sci.noise.fits --reference-noise ref.noise.fits --out found/ --json
 
-writes to DIR: candidates.ecsv, difference.fits, score.fits, report.json, report.html
+  astrid run night.fits reference.fits --out found/ --inject 200      (how deep is my frame?)
+  astrid run night.fits reference.fits --out found/ --forced positions.csv
+
+writes to DIR: candidates.ecsv, difference.fits, score.fits, report.json, report.html (and forced.ecsv)
 exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
 """
 
@@ -83,6 +92,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--algorithm", choices=ALGORITHMS, help="how to subtract (default auto: chosen by what is measured)")
     add(
+        "--inject",
+        type=int,
+        metavar="N",
+        help="put N sources of known flux into the science frame and report how many come back, how deep",
+    )
+    add("--inject-seed", type=int, default=1, metavar="SEED", help="seed of the injections (default 1)")
+    add(
+        "--forced",
+        type=Path,
+        metavar="FILE.csv",
+        help="measure at these positions (heading x,y or ra_deg,dec_deg; x, y from 0) into forced.ecsv",
+    )
+    add(
         "--config",
         type=Path,
         metavar="FILE",
@@ -95,22 +117,23 @@ def main(options: argparse.Namespace) -> int:
     """Run; 0 done, 1 failed, 2 input it cannot use, 3 nothing to do. One sentence on standard error says
     why.
     """
-    reason, status, pair, cost = "", DONE, None, Cost()
+    reason, status, done, cost = "", DONE, None, Cost()
     chosen = DifferenceOptions()
     try:
         chosen = chosen_options(options)
+        asked = Asked(chosen, _chosen_injection(options), _read_positions(options.forced))
         options.out.mkdir(parents=True, exist_ok=True)
         with metered() as cost, _progress() as tell:
-            pair = _difference(options, chosen, tell)
+            done = _difference(options, asked, tell)
     except (FrameRejected, SettingRejected, OSError) as error:
         reason, status = _sentence(error), UNUSABLE_INPUT
     except NothingToDo as nothing:
         reason, status = str(nothing), NOTHING_TO_DO
     except AstridError as error:
         reason, status = str(error), FAILED
-    report = build_report(options, chosen, pair, cost, status, reason)
+    report = build_report(options, chosen, done, cost, status, reason)
     try:
-        write_results(options.out, pair, report)
+        write_results(options.out, done, report)
     except OSError as error:
         reason, status = reason or _sentence(error), status or UNUSABLE_INPUT
     _say(options, report, reason, status)
@@ -167,7 +190,29 @@ def _typed(file: str, name: str, value: object, default: object) -> object:
     raise SettingRejected(msg)
 
 
-def _difference(options: argparse.Namespace, chosen: DifferenceOptions, tell: Tell) -> PairResult:
+def _chosen_injection(options: argparse.Namespace) -> InjectionOptions | None:
+    if options.inject is None:
+        return None
+    if not 1 <= options.inject <= MOST_INJECTIONS:
+        msg = f"--inject must be 1 to {MOST_INJECTIONS} sources, got {options.inject}"
+        raise SettingRejected(msg)
+    if options.inject_seed < 0:
+        msg = f"--inject-seed must not be negative, got {options.inject_seed}"
+        raise SettingRejected(msg)
+    return InjectionOptions(options.inject, options.inject_seed)
+
+
+def _read_positions(path: Path | None) -> Positions | None:
+    if path is None:
+        return None
+    try:
+        return read_positions(path.read_text(encoding="utf-8-sig"), path.name)
+    except UnicodeDecodeError as error:
+        msg = f"{path.name}: not UTF-8 text: {error.reason} at byte {error.start}"
+        raise SettingRejected(msg) from None
+
+
+def _difference(options: argparse.Namespace, asked: Asked, tell: Tell) -> Done:
     tell("read the frames", 0.0)
     science = read_frame(options.science, mask=options.mask, noise=options.noise)
     reference = read_frame(options.reference, noise=options.reference_noise)
@@ -178,19 +223,21 @@ def _difference(options: argparse.Namespace, chosen: DifferenceOptions, tell: Te
     calibrated = calibrate(science, bias=bias, dark=dark, flat=flat).frame
     tell("calibrate the reference", 0.1)
     ready = calibrate(reference).frame
-    return run_pair(calibrated, ready, chosen, lambda step, share: tell(step, 0.15 + 0.85 * share))
+    return difference_and_measure(
+        calibrated, ready, asked, lambda step, share: tell(step, 0.15 + 0.85 * share)
+    )
 
 
 def build_report(
     options: argparse.Namespace,
     chosen: DifferenceOptions,
-    pair: PairResult | None,
+    done: Done | None,
     cost: Cost,
     status: int,
     reason: str,
 ) -> dict[str, Any]:
     """The content of report.json; null: not measured."""
-    measured = pair_numbers(pair) if pair is not None else dict.fromkeys(MEASURED_LATER)
+    measured = pair_numbers(done.pair) if done is not None else dict.fromkeys(MEASURED_LATER)
     return {
         "ending": {DONE: "done", NOTHING_TO_DO: "nothing_to_do"}.get(status, "failed"),
         "reason": reason or None,
@@ -200,21 +247,23 @@ def build_report(
         "peak_rss_mb": cost.peak_rss_mb,
         "threshold": chosen.threshold_sigma,
         **measured,
+        "injections": None if done is None else done.injections,
         "version": version("astrid"),
     }
 
 
-def write_results(folder: Path, pair: PairResult | None, report: dict[str, Any]) -> None:
+def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> None:
     """Write the files; without a pair only report.json, and no results of an earlier run are left beside
     it.
     """
-    names = ("candidates.ecsv", "difference.fits", "score.fits", "report.html")
-    if pair is None:
+    names = ("candidates.ecsv", "difference.fits", "score.fits", "report.html", "forced.ecsv")
+    if done is None:
         if not folder.is_dir():
             return
         for name in names:
             (folder / name).unlink(missing_ok=True)
     else:
+        pair = done.pair
         made = pair.difference
         _write(folder / "candidates.ecsv", candidates_ecsv(pair.candidates.items, made.unit).encode())
         cards: Cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
@@ -222,8 +271,18 @@ def write_results(folder: Path, pair: PairResult | None, report: dict[str, Any])
         score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}
         _write(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
         title = f"{report['science']} − {report['reference']}"
-        _write(folder / "report.html", pair_page(pair, report, title).encode())
+        more = [] if done.injections is None else [completeness_section(done.injections)]
+        _write(folder / "report.html", pair_page(pair, report, title, more).encode())
+        _write_forced(folder / "forced.ecsv", done)
     _write(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _write_forced(path: Path, done: Done) -> None:
+    """The table, or none that an earlier run left."""
+    if done.forced is None or done.positions is None:
+        path.unlink(missing_ok=True)
+        return
+    _write(path, forced_ecsv(done.positions, done.forced, done.pair.difference.unit).encode())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -52,18 +52,18 @@ def frames_figure(panels: Sequence[Panel], marks: Sequence[Mark] = ()) -> bytes:
     rows = -(-len(panels) // 2)
     ny, nx = panels[0].image.shape
     width = 9.6
-    figure = _figure(width, rows * (width / 2 * ny / nx + 0.45))
+    figure = empty_figure(width, rows * (width / 2 * ny / nx + 0.45))
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, 2, number)
         _show(axes, panel)
         if panel.stretch == "signed":
             _mark(axes, marks, nx)
-    return _png(figure)
+    return png_of(figure)
 
 
 def psf_figure(stamps: Sequence[tuple[str, Image]]) -> bytes:
     """PSFs beside each other on a logarithmic scale over four decades, with their radial profiles below."""
-    figure = _figure(9.6, 4.6)
+    figure = empty_figure(9.6, 4.6)
     for number, (title, stamp) in enumerate(stamps, start=1):
         axes = figure.add_subplot(2, len(stamps), number)
         peak = float(np.max(stamp))
@@ -80,12 +80,12 @@ def psf_figure(stamps: Sequence[tuple[str, Image]]) -> bytes:
     axes.set_ylim(1e-5, 1.5)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-    return _png(figure)
+    return png_of(figure)
 
 
 def noise_figure(values: NDArray[np.floating]) -> bytes:
     """Histogram of the score on empty sky against a standard Gaussian, counts on a logarithmic scale."""
-    figure = _figure(9.6, 3.6)
+    figure = empty_figure(9.6, 3.6)
     axes = figure.add_subplot(1, 1, 1)
     edges = np.linspace(-6, 6, 97)
     middle, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
@@ -99,20 +99,20 @@ def noise_figure(values: NDArray[np.floating]) -> bytes:
     axes.set_ylabel("pixels")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-    return _png(figure)
+    return png_of(figure)
 
 
 def triplets_figure(rows: Sequence[tuple[str, Sequence[Panel]]]) -> bytes:
     """One row per candidate: its label and its cutouts."""
     columns = max(len(panels) for _, panels in rows)
-    figure = _figure(9.6, 1.75 * len(rows) + 0.3)
+    figure = empty_figure(9.6, 1.75 * len(rows) + 0.3)
     for row, (label, panels) in enumerate(rows):
         for column, panel in enumerate(panels):
             axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
             _show(axes, panel if row == 0 else Panel(panel.image, "", panel.stretch, panel.limit))
             if column == 0:
                 axes.set_ylabel(label, fontsize=8.5, rotation=0, ha="right", va="center", labelpad=8)
-    return _png(figure)
+    return png_of(figure)
 
 
 def radial_profile(stamp: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -149,7 +149,8 @@ def sky_limits(image: Image) -> tuple[float, float]:
     return median - 2 * scatter, top if top > median - 2 * scatter else median + 1.0
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     figure = Figure(figsize=(width, max(height, 1.0)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -188,7 +189,8 @@ def _mark(axes: Axes, marks: Sequence[Mark], nx: int) -> None:
         axes.add_patch(Circle((mark.x, mark.y), radius, fill=False, color=colour, lw=1.1, ls=style))
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """The figure as it is seen."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

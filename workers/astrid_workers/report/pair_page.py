@@ -3,7 +3,7 @@
 Owns what is shown of a pair and in which order; never measures, never writes a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,11 @@ def pair_numbers(pair: PairResult) -> dict[str, Any]:
     }
 
 
-def pair_page(pair: PairResult, report: Mapping[str, Any], title: str) -> str:
-    """The page for a pair and its report (the numbers, with what the run adds to them)."""
+def pair_page(pair: PairResult, report: Mapping[str, Any], title: str, more: Sequence[Section] = ()) -> str:
+    """The page for a pair and its report (the numbers, with what the run adds to them).
+
+    Sections in `more` stand before the numbers.
+    """
     found = len(pair.candidates)
     clean = sum(not c.flags for c in pair.candidates.items)
     checked = "passed its checks" if pair.validation.passed else "did not pass its checks"
@@ -90,6 +93,7 @@ def pair_page(pair: PairResult, report: Mapping[str, Any], title: str) -> str:
         _candidates(pair),
         _trust(pair),
         _psfs(pair),
+        *more,
         _numbers(pair, report),
     ]
     return render_page(title, lead, _facts(report), sections, f"Astrid {report.get('version', '')}".strip())
@@ -231,7 +235,7 @@ def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in report.items():
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}: ")
-        elif name not in ("assumed", "why", "reasons"):
+        elif name not in ("assumed", "why", "reasons", "curve_snr", "curve_mag"):
             rows.append((prefix + name, value))
     return rows
 
