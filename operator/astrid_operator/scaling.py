@@ -14,8 +14,8 @@ from dataclasses import replace
 from astrid_operator.astrid_queue import AstridQueueSpec, Paused, ScalingMode
 from astrid_operator.fleet import FleetState
 from astrid_operator.scaling_growth import Situation, Wanted, seconds, wanted_by_demand
-from astrid_operator.scaling_holds import shrunk
-from astrid_operator.scaling_memory import remember
+from astrid_operator.scaling_holds import shrunk, surplus_seconds
+from astrid_operator.scaling_memory import remember, with_peak
 from astrid_operator.scaling_values import (
     Demand,
     DemandReading,
@@ -78,7 +78,7 @@ def _decision(
     else:
         decision, memory = _auto(Situation(policy, reading.demand, fleet, memory, now))
         return _within_pause(decision, policy, there), memory
-    return decision, replace(memory, surplus_since=None)
+    return decision, replace(memory, surplus_since=None, watched_since=None, peaks=())
 
 
 def _disabled(policy: AstridQueueSpec) -> ScalingDecision:
@@ -197,11 +197,14 @@ def _remember_room(it: Situation) -> ScalingMemory:
 
 
 def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
-    since = it.memory.surplus_since
-    is_surplus = wanted.replicas < it.fleet.desired
-    if is_surplus == (since is not None):
-        return it.memory
-    return replace(it.memory, surplus_since=it.now if is_surplus else None)
+    memory = it.memory
+    since = memory.surplus_since if memory.surplus_since is not None else it.now
+    return replace(
+        memory,
+        surplus_since=since if wanted.replicas < it.fleet.desired else None,
+        watched_since=it.now if memory.watched_since is None else memory.watched_since,
+        peaks=with_peak(memory.peaks, wanted.replicas, it.now, surplus_seconds(it)),
+    )
 
 
 def _next_look(it: Situation, decision: ScalingDecision) -> float | None:

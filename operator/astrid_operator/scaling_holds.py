@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from astrid_operator.scaling_growth import Situation, Wanted, messages, seconds
-from astrid_operator.scaling_memory import is_idle
+from astrid_operator.scaling_memory import BURST_SECONDS, is_idle
 from astrid_operator.scaling_values import Reason, ScalingDecision
 
 #: Seconds after its start for which an operator only grows: it has not seen yet how long fleets are idle.
@@ -15,6 +15,9 @@ GROW_ONLY_SECONDS = 30.0
 
 #: Seconds for which fewer members must have been enough before idle ones leave a queue that has work.
 SURPLUS_SECONDS = 30.0
+
+#: Part of a fleet that may be surplus without being worth a change: arrivals are never even.
+DEAD_BAND = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +35,13 @@ def shrunk(it: Situation, wanted: Wanted) -> ScalingDecision:
         hold = row(it, wanted)
         if hold is not None:
             return _kept(it, wanted, hold)
-    replicas = (
-        wanted.replicas if is_idle(it.demand) else max(wanted.replicas, it.fleet.desired - _removable(it))
-    )
-    if is_idle(it.demand):
-        why = f"idle for {seconds(it.memory.idle_seconds)}; {wanted.why}"
+    if _is_rested(it):
+        replicas, why = wanted.replicas, f"idle for {seconds(it.memory.idle_seconds)}; {wanted.why}"
     else:
-        why = f"{_removable(it)} idle for {it.policy.scaling.idle_seconds} s and more; {wanted.message}"
+        replicas = max(wanted.replicas, 1, it.fleet.desired - _removable(it))
+        why = f"{_why_removable(it)}; {wanted.message}"
     reason = Reason.IDLE if replicas == 0 else Reason.SURPLUS
-    return ScalingDecision(replicas, reason, f"{replicas} wanted: {why}")
+    return ScalingDecision(replicas, reason, f"{replicas} wanted: {why}", _peak_leaves_at(it))
 
 
 def _kept(it: Situation, wanted: Wanted, hold: Hold) -> ScalingDecision:
@@ -63,7 +64,8 @@ def _untrusted(it: Situation, _: Wanted) -> Hold | None:
 
 
 def _in_burst(it: Situation, _: Wanted) -> Hold | None:
-    until = it.memory.burst_until
+    """A burst keeps members no longer than idleness would."""
+    until = it.memory.burst_until - max(0.0, BURST_SECONDS - it.policy.scaling.idle_seconds)
     return Hold(Reason.BURST, "messages have begun to come faster", until) if it.now < until else None
 
 
@@ -78,26 +80,26 @@ def _members_unknown(it: Situation, _: Wanted) -> Hold | None:
 
 def _not_idle_for_long(it: Situation, _: Wanted) -> Hold | None:
     limit = it.policy.scaling.idle_seconds
-    if not is_idle(it.demand) or it.memory.idle_seconds >= limit:
+    if not is_idle(it.demand) or _is_rested(it) or (it.fleet.desired > 1 and _surplus(it)):
         return None
-    left = limit - it.memory.idle_seconds
-    return Hold(
-        Reason.COOLING_DOWN, f"idle for {seconds(it.memory.idle_seconds)} of {limit} s", it.now + left
-    )
+    until = _sooner(it.now + limit - it.memory.idle_seconds, _peak_leaves_at(it))
+    return Hold(Reason.COOLING_DOWN, f"idle for {seconds(it.memory.idle_seconds)} of {limit} s", until)
 
 
 def _all_busy(it: Situation, _: Wanted) -> Hold | None:
     if is_idle(it.demand) or _removable(it) > 0:
         return None
-    return Hold(Reason.STILL_BUSY, f"no member has been idle for {it.policy.scaling.idle_seconds} s")
+    limit = it.policy.scaling.idle_seconds
+    return Hold(Reason.STILL_BUSY, f"no member has been idle for {limit} s", _peak_leaves_at(it))
 
 
 def _surplus_is_young(it: Situation, _: Wanted) -> Hold | None:
     """While there is work, fewer members must have been enough without a break."""
     since = it.memory.surplus_since if it.memory.surplus_since is not None else it.now
     until = since + max(SURPLUS_SECONDS, 2 * it.start_seconds)
-    if is_idle(it.demand) or it.now >= until:
+    if is_idle(it.demand) or it.now >= until or _surplus(it):
         return None
+    until = _sooner(until, _peak_leaves_at(it))
     return Hold(Reason.COOLING_DOWN, f"fewer have been enough for {seconds(it.now - since)} only", until)
 
 
@@ -112,11 +114,66 @@ HOLDS: tuple[Callable[[Situation, Wanted], Hold | None], ...] = (
 )
 
 
+def surplus_seconds(it: Situation) -> float:
+    """For how long fewer members must have been enough before what is beyond them may leave."""
+    return max(SURPLUS_SECONDS, 2 * it.start_seconds, it.policy.scaling.idle_seconds)
+
+
+def _is_rested(it: Situation) -> bool:
+    """Nothing has been there to do for as long as members may be kept for."""
+    return is_idle(it.demand) and it.memory.idle_seconds >= it.policy.scaling.idle_seconds
+
+
 def _removable(it: Situation) -> int:
-    """Members idle for long enough, less those that are leaving; 0 while some are still to come."""
-    members, limit, desired = it.demand.members, it.policy.scaling.idle_seconds, it.fleet.desired
+    """Members that may leave although there is, or was lately, work; 0 while some are still to come."""
+    return max(_long_idle(it), _surplus(it))
+
+
+def _long_idle(it: Situation) -> int:
+    """Members idle for long enough, less those that are leaving."""
+    members, limit = it.demand.members, it.policy.scaling.idle_seconds
+    return 0 if members is None else _free(it, sum(each >= limit for each in members.idle_seconds))
+
+
+def _surplus(it: Situation) -> int:
+    """Idle members beyond what was wanted at any time of the last `surplus_seconds`.
+
+    Messages go to any member, so in a fleet that is a little too large each is idle for a while and none for
+    long: what has been idle then is not a certain member but capacity. A tenth of the fleet is let pass.
+    """
+    members, since, peaks = it.demand.members, it.memory.watched_since, it.memory.peaks
+    if members is None or since is None or not peaks or it.now < since + surplus_seconds(it):
+        return 0
+    surplus = it.fleet.desired - peaks[0][1]
+    if surplus <= DEAD_BAND * it.fleet.desired:
+        return 0
+    return min(surplus, _free(it, len(members.idle_seconds)))
+
+
+def _peak_leaves_at(it: Situation) -> float | None:
+    """When what was wanted lately is not lately any more; None: it is what is wanted now."""
+    since, peaks, length = it.memory.watched_since, it.memory.peaks, surplus_seconds(it)
+    if it.demand.members is None or since is None or not peaks:
+        return None
+    if it.now < since + length:
+        return since + length
+    return peaks[0][0] + length if len(peaks) > 1 else None
+
+
+def _why_removable(it: Situation) -> str:
+    if (surplus := _surplus(it)) > _long_idle(it):
+        return f"{surplus} more than were needed at any time of {seconds(surplus_seconds(it))}"
+    return f"{_long_idle(it)} idle for {it.policy.scaling.idle_seconds} s and more"
+
+
+def _sooner(one: float, other: float | None) -> float:
+    return one if other is None else min(one, other)
+
+
+def _free(it: Situation, idle: int) -> int:
+    """`idle` members less those that are leaving already; 0 while some are still to come."""
+    members, desired = it.demand.members, it.fleet.desired
     if members is None:
         return 0
     there = max(it.fleet.current, members.busy + len(members.idle_seconds))
-    idle = sum(each >= limit for each in members.idle_seconds)
     return max(0, idle - (there - desired)) if there >= desired else 0

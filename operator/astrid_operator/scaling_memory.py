@@ -4,6 +4,7 @@ Owns when an empty queue is believed, what counts as idle time and what is a bur
 (`scaling.py` does), and has no clock: `now` is an argument.
 """
 
+import math
 from dataclasses import replace
 
 from astrid_operator.scaling_values import Demand, DemandReading, ScalingMemory
@@ -23,6 +24,9 @@ BURST_FACTOR = 2.0
 #: Fewer messages per second than this are no burst: a single one is many times nothing.
 BURST_LEAST_PER_S = 1.0
 
+#: What was wanted lately is noted for stretches of so many seconds, so that a fleet shrinks in few steps.
+PEAK_SECONDS = 5.0
+
 #: Task time assumed where none is known, only to tell a quick drain from a flushed queue.
 QUICK_TASK_SECONDS = 0.05
 
@@ -31,7 +35,9 @@ def remember(reading: DemandReading, slots: int, memory: ScalingMemory, now: flo
     """`memory` after `reading`; `slots` is how many tasks the fleet can run at a time."""
     demand = reading.demand
     if demand is None:
-        return replace(memory, at=reading.at, was_known=False, surplus_since=None)
+        return replace(
+            memory, at=reading.at, was_known=False, surplus_since=None, watched_since=None, peaks=()
+        )
     why = _why_not_to_trust(reading, demand, slots, memory)
     return replace(
         memory,
@@ -44,6 +50,15 @@ def remember(reading: DemandReading, slots: int, memory: ScalingMemory, now: flo
         untrusted_why=why or memory.untrusted_why,
         burst_until=now + BURST_SECONDS if is_burst(demand) else memory.burst_until,
     )
+
+
+def with_peak(
+    peaks: tuple[tuple[float, int], ...], wanted: int, now: float, seconds: float
+) -> tuple[tuple[float, int], ...]:
+    """`peaks` of the last `seconds` after `wanted` was found at `now`; what was found last held until now."""
+    until = math.ceil(now / PEAK_SECONDS) * PEAK_SECONDS
+    held = (*peaks[:-1], (until, peaks[-1][1])) if peaks else ()
+    return (*(each for each in held if each[1] > wanted and each[0] > now - seconds), (until, wanted))
 
 
 def is_idle(demand: Demand) -> bool:

@@ -141,6 +141,10 @@ class ScalingMemory:
     untrusted_why: str = ""
     #: Since when a smaller fleet would do, without a break; None: it would not.
     surplus_since: float | None = None
+    #: Since when demand has been known without a break; None: it is not.
+    watched_since: float | None = None
+    #: The most that was wanted lately: (until when, size), times rising and sizes falling.
+    peaks: tuple[tuple[float, int], ...] = ()
     #: Until when a burst forbids to shrink.
     burst_until: float = float("-inf")
     #: Until when members that fitted nowhere are not asked for again.

@@ -39,9 +39,6 @@ RUNNING_SINCE_SECONDS = 3600.0
 #: Asked at every tick, a fleet is watched for so long after its last message.
 SETTLED_SECONDS = 600.0
 
-#: Within this many seconds of a tick is on it: times are sums of floats.
-_ON_THE_TICK_SECONDS = 1e-6
-
 
 class Decider(Protocol):
     """Says how many members one fleet shall have. May remember; is asked with times that do not go back."""
@@ -289,13 +286,13 @@ class _Simulation:
     # ---------------------------------------------------------------------------- deciding
 
     def _changed(self, run: _Run, now: float) -> None:
-        if run.next_look - now > self._conditions.tick_seconds:
+        if run.next_look - now >= self._conditions.tick_seconds:
             self._look(run, now)
 
     def _look(self, run: _Run, at: float) -> None:
         """Decide for `run` at the first tick from `at` on, unless that is to be done sooner."""
         tick = self._conditions.tick_seconds
-        at = math.ceil((at - _ON_THE_TICK_SECONDS) / tick) * tick
+        at = math.ceil(at / tick) * tick
         if at < run.next_look:
             run.next_look = at
             self._push(at, _Kind.LOOK, run)

@@ -1,0 +1,223 @@
+"""What holds of the policy whatever happens: checked on fleets that live through drawn loads and outages."""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astrid_operator.astrid_queue import AstridQueueSpec, QueueKey
+from astrid_operator.fleet import FleetState
+from astrid_operator.retirement import Candidate, leaving_order
+from astrid_operator.scaling import DemandReading, ScalingDecision
+from astrid_operator.simulation import Conditions, Conduct, PolicyDecider, QueueOutcome, simulate
+from astrid_operator.simulation_budget import at_most
+from astrid_operator.simulation_load import Arrival
+from support.queue_documents import queue
+
+WITHOUT_A_DEADLINE = settings(deadline=None, max_examples=60)
+
+TASK_SECONDS = st.floats(0.05, 90.0)
+ARRIVAL = st.builds(Arrival, at=st.floats(0.0, 240.0), seconds=TASK_SECONDS)
+#: Clusters of messages at one moment, as exposures make them, beside single ones.
+LOAD = st.lists(
+    st.one_of(
+        ARRIVAL.map(lambda one: [one]),
+        st.builds(lambda one, count: [one] * count, ARRIVAL, st.integers(2, 25)),
+    ),
+    min_size=1,
+    max_size=8,
+).map(lambda groups: sorted(one for group in groups for one in group))
+SCALING = st.fixed_dictionaries(
+    {
+        "maxReplicas": st.integers(1, 12),
+        "targetDrainSeconds": st.integers(1, 120),
+        "maxQueueAgeSeconds": st.integers(1, 120),
+        "idleSeconds": st.integers(0, 90),
+    },
+    optional={"expectedTaskSeconds": st.floats(0.1, 100.0)},
+)
+SPEC = st.fixed_dictionaries(
+    {"concurrency": st.integers(1, 4), "scaling": SCALING, "timeoutSeconds": st.just(600)}
+)
+OUTAGES = st.lists(
+    st.tuples(st.floats(0.0, 240.0), st.floats(1.0, 90.0)).map(lambda pair: (pair[0], sum(pair))), max_size=2
+).map(tuple)
+CONDITIONS = st.builds(
+    Conditions,
+    start_seconds=st.tuples(st.floats(0.0, 20.0), st.floats(0.0, 40.0)).map(
+        lambda pair: (pair[0], sum(pair))
+    ),
+    seed=st.integers(0, 99),
+    outages=OUTAGES,
+    says_who_is_busy=st.booleans(),
+)
+
+
+@dataclass
+class Watched:
+    """The operator's own policy, and every decision that it made here."""
+
+    spec: AstridQueueSpec
+    asked: list[tuple[DemandReading, FleetState, ScalingDecision]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._policy = PolicyDecider(self.spec)
+
+    def decide(self, reading: DemandReading, fleet: FleetState, now: float) -> ScalingDecision:
+        decision = self._policy.decide(reading, fleet, now)
+        self.asked.append((reading, fleet, decision))
+        return decision
+
+
+def night(
+    load: Sequence[Arrival], spec: Mapping[str, Any], conditions: Conditions, **more: Any
+) -> tuple[QueueOutcome, Watched]:
+    """One queue's outcome, and who decided."""
+    one, watched = queue(**spec), []
+
+    def decider(spec: AstridQueueSpec) -> Watched:
+        watched.append(Watched(spec))
+        return watched[0]
+
+    (outcome,) = simulate({one.key: load}, [one], conditions, decider=decider, **more)
+    return outcome, watched[0]
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
+def test_every_message_finishes_once_and_none_is_interrupted(
+    load: list[Arrival], spec: dict[str, Any], conditions: Conditions
+) -> None:
+    """Whatever comes, in whatever order, through outages: all is done, once, and nobody is cut off."""
+    outcome, _ = night(load, spec, conditions)
+
+    assert (outcome.finished, outcome.interrupted) == (len(load), 0)
+    assert outcome.busy_seconds == sum_of(each.seconds for each in load)
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
+def test_no_busy_member_is_ever_asked_to_leave(
+    load: list[Arrival], spec: dict[str, Any], conditions: Conditions
+) -> None:
+    """A fleet never becomes smaller than what works: those who leave are idle at that very moment."""
+
+    def order(members: Iterable[Candidate]) -> list[Candidate]:
+        members = list(members)
+        busy = sum(each.is_busy is True for each in members)
+        asked = leaving_order(members)
+        assert all(each.is_busy for each in asked[len(asked) - busy :])
+        return asked
+
+    outcome, watched = night(load, spec, conditions, conduct=Conduct(order=order))
+
+    for reading, fleet, decision in watched.asked:
+        if decision.replicas < fleet.desired and reading.demand is not None:
+            busy = reading.demand.members.busy if reading.demand.members else reading.demand.running
+            assert decision.replicas >= busy
+    assert outcome.interrupted == 0
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
+def test_nothing_changes_while_demand_is_unknown(
+    load: list[Arrival], spec: dict[str, Any], conditions: Conditions
+) -> None:
+    """A broker that cannot be read freezes the fleet, and after it has come back nothing shrinks for a minute."""
+    outcome, watched = night(load, spec, conditions)
+
+    for reading, fleet, decision in watched.asked:
+        if reading.demand is None:
+            assert decision.replicas == fleet.desired
+    for begin, end in conditions.outages:
+        seen = any(begin <= reading.at < end for reading, _, _ in watched.asked)
+        for resize in outcome.resizes:
+            if seen and begin <= resize.at < end + 60:
+                assert resize.to > resize.was
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
+def test_work_has_a_member(load: list[Arrival], spec: dict[str, Any], conditions: Conditions) -> None:
+    """Where something waits or runs and is known, at least one member is asked for, and never more than allowed."""
+    _, watched = night(load, spec, conditions)
+
+    for reading, _, decision in watched.asked:
+        assert decision.replicas <= watched.spec.scaling.max_replicas
+        assert decision.message
+        if reading.demand is not None and reading.demand.work:
+            assert decision.replicas >= 1
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
+def test_deciding_at_changes_is_deciding_every_second(
+    load: list[Arrival], spec: dict[str, Any], conditions: Conditions
+) -> None:
+    """The short cut of the simulation (decide where an input changed) gives the very sizes of the real loop."""
+    every_tick = Conditions(
+        conditions.start_seconds,
+        seed=conditions.seed,
+        outages=conditions.outages,
+        says_who_is_busy=conditions.says_who_is_busy,
+        every_tick=True,
+    )
+    quick, _ = night(load, spec, conditions)
+    slow, _ = night(load, spec, every_tick)
+
+    assert quick.resizes == slow.resizes
+    assert list(quick.waits) == list(slow.waits)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.tuples(LOAD, SPEC, st.integers(1, 3), st.integers(0, 3)), min_size=1, max_size=4),
+    st.integers(1, 6),
+    st.integers(3, 6),
+    st.integers(0, 9),
+)
+def test_a_budget_is_never_exceeded(
+    queues: list[tuple[list[Arrival], dict[str, Any], int, int]], slots: int, gpus: int, seed: int
+) -> None:
+    """Members of all queues together, those that are leaving too, never hold more than there is."""
+    made = [
+        queue(f"queue-{number}", **spec, app="sky.tasks", priority=priority, gpu={"count": count})
+        for number, (_, spec, priority, count) in enumerate(queues)
+    ]
+    loads = {each.key: load for each, (load, _, _, _) in zip(made, queues, strict=True)}
+    held: dict[QueueKey, tuple[int, int]] = {}
+    limit = at_most(slots, gpus)
+    assert limit is not None
+
+    def checked(asked: Any) -> Any:
+        for key, (each, fleet, _) in asked.items():
+            members = fleet.current + fleet.draining
+            held[key] = (members, members * each.spec.gpu.count)
+        assert sum(members for members, _ in held.values()) <= slots
+        assert sum(devices for _, devices in held.values()) <= gpus
+        return limit(asked)
+
+    outcomes = simulate(loads, made, Conditions((5, 20), seed=seed), budget=checked)
+
+    assert all((each.finished, each.interrupted) == (each.messages, 0) for each in outcomes)
+
+
+def sum_of(numbers: Iterable[float]) -> Any:
+    """Their sum, nearly: floats are added in another order."""
+    return pytest.approx(sum(numbers))
+
+
+def test_the_same_seed_gives_the_same_night() -> None:
+    """A simulation can be repeated to the last digit."""
+    load = sorted(Arrival(random.Random(number).uniform(0, 600), 5.0) for number in range(80))
+    spec = {"concurrency": 2, "scaling": {"maxReplicas": 5}}
+    first, _ = night(load, spec, Conditions((5, 30), seed=3))
+    again, _ = night(load, spec, Conditions((5, 30), seed=3))
+    other, _ = night(load, spec, Conditions((5, 30), seed=4))
+
+    assert list(first.waits) == list(again.waits)
+    assert list(first.waits) != list(other.waits)
