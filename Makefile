@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BASE_IMAGE ?= python:3.11-slim
-IMAGE_TAG ?= dev
+IMAGE_TAG ?= 0.1.0
 DEMO_OBSERVATIONS ?= 12
 PYTEST := nice $(BIN)/python -m pytest
 
@@ -70,7 +70,7 @@ bench-science: install ## false candidates, depth, flux and cost of the subtract
 	$(BIN)/python benchmarks/science/false_positives.py
 
 .PHONY: images
-images: ## build both images with docker: BASE_IMAGE, IMAGE_TAG
+images: ## build the operator's and the lean worker's image with docker: BASE_IMAGE, IMAGE_TAG
 	docker build -f Dockerfile.operator --build-arg BASE_IMAGE=$(BASE_IMAGE) -t astrid-operator:$(IMAGE_TAG) .
 	docker build -f Dockerfile.worker --target lean --build-arg BASE_IMAGE=$(BASE_IMAGE) -t astrid-worker:$(IMAGE_TAG) .
 

@@ -108,7 +108,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="TOML file with any of these options; the command line wins",
+        help="TOML file with threshold, algorithm or other options of the subtraction; the command line wins",
     )
     add("--json", action="store_true", help="print report.json's content on standard output")
 
