@@ -22,7 +22,7 @@ AT_ONCE = 200
 FORGOTTEN = ("retries", "traceback", "eta", "dead_sentence", "dead_at", "requeue_timestamp")
 
 #: Sends one dead letter again if it is still what it was. Answers 1, or 0 where it is not.
-#: KEYS: sorted set of dead letters, hash of their bodies, list of waiting ids, hash of bodies, hash of starts.
+#: KEYS: sorted set of dead letters, hash of their bodies, list of waiting ids, hash of bodies, starts.
 #: ARGV: id, its body as it was seen, its new body, id by which starts are counted.
 SEND_AGAIN = """
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
