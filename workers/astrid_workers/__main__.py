@@ -22,7 +22,10 @@ VERBS: dict[str, tuple[str, str]] = {
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; with `only`, that verb's arguments are filled in and the others stand as names."""
     parser = argparse.ArgumentParser(
-        prog="astrid", description="From nightly images to reviewed transient discoveries."
+        prog="astrid",
+        description="From nightly images to reviewed transient discoveries.",
+        epilog="`astrid VERB --help` says more. Messages go to REDIS_URL (localhost); rows and files to "
+        "ASTRID_DATABASE_URL and ASTRID_ARTIFACTS_URL (below out/astrid of the working folder).",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (module, line) in VERBS.items():

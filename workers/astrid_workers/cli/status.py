@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -116,11 +117,15 @@ def as_json(reading: FleetReading) -> dict[str, Any]:
 def as_table(reading: FleetReading) -> Table:
     """The same for people; what is zero is dim, dead letters stand out."""
     table = Table(
-        title=f"{datetime.fromtimestamp(reading.at, UTC):%Y-%m-%d %H:%M:%S} UTC", title_justify="left"
+        title=f"{datetime.fromtimestamp(reading.at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+        title_justify="left",
+        box=box.SIMPLE,  # the longest queue name fits into 80 columns
+        padding=0,
+        collapse_padding=True,
     )
-    table.add_column("queue")
+    table.add_column("queue", no_wrap=True)
     for column in COLUMNS:
-        table.add_column(column, justify="right")
+        table.add_column(f" {column}", justify="right")
     for queue, numbers in rows(reading):
         table.add_row(
             queue, *(Text(str(numbers[column]), style=_style(column, numbers[column])) for column in COLUMNS)
