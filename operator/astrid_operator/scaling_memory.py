@@ -101,8 +101,9 @@ def _vanished(demand: Demand, slots: int, memory: ScalingMemory, at: float) -> b
     before = memory.demand
     if before is None or memory.at is None or demand.outstanding or not before.outstanding:
         return False
-    if demand.finished is not None and before.finished is not None:
-        return demand.finished - before.finished < before.outstanding / 2
+    if before.finished is not None:
+        # Counts that are gone as well were not worked off either.
+        return (demand.finished or 0) - before.finished < before.outstanding / 2
     task_seconds = demand.service_seconds or before.service_seconds or QUICK_TASK_SECONDS
     could_finish = slots * ((at - memory.at) / task_seconds + 1)
     return before.outstanding > 2 * could_finish

@@ -1,0 +1,98 @@
+"""Task times and arrivals, learned from counts that only ever grow."""
+
+import pytest
+
+from astrid_operator.throughput import Counted, Throughput, counted
+
+
+def counts(ended: int, each_s: float = 2.0) -> Counted:
+    return Counted(ended, ended * each_s, ended * each_s**2)
+
+
+def test_it_learns_from_the_first_end_and_from_what_was_counted_before() -> None:
+    """An operator that has just started knows at once what workers counted for days."""
+    assert Throughput().take(0, 5, counts(0)).service_seconds is None
+    assert Throughput().take(0, 5, counts(1)).service_seconds == 2.0
+    assert Throughput().take(0, 5, counts(1000, 7.0)).service_seconds == pytest.approx(7.0)
+
+
+def test_the_newest_tasks_count_most() -> None:
+    """After a hundred tasks of another kind the old kind is forgotten; after one it is not."""
+    pace = Throughput()
+    pace.take(0, 0, Counted(100, 200.0, 400.0))
+    assert pace.take(1, 0, Counted(101, 220.0, 800.0)).service_seconds == pytest.approx(2 + 0.05 * 18)
+    last = pace.take(2, 0, Counted(301, 220.0 + 200 * 20, 800.0 + 200 * 400))
+    assert last.service_seconds == pytest.approx(20, rel=0.01)
+
+
+def test_an_acknowledgement_that_comes_after_its_count_is_no_arrival() -> None:
+    """Ends are counted a moment before messages leave: the sum wavers, the rate over a window does not grow."""
+    pace = Throughput()
+    for second in range(0, 60, 2):
+        pace.take(second, 10, counts(second))
+        last = pace.take(second + 1, 10 - 2, counts(second + 2))
+    assert last.arrivals_per_s_fast == pytest.approx(1.0, abs=0.2)
+    assert last.arrivals_per_s_slow == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_burst_shows_in_the_short_window_first() -> None:
+    """A minute of one per second, then a hundred at once."""
+    pace = Throughput()
+    for second in range(61):
+        pace.take(second, second, counts(0))
+    last = pace.take(61, 161, counts(0))
+    assert last.arrivals_per_s_fast == pytest.approx(11.0, rel=0.1)
+    assert last.arrivals_per_s_slow == pytest.approx(2.7, rel=0.1)
+
+
+def test_a_purge_is_no_negative_rate() -> None:
+    """Messages that are deleted did not un-arrive."""
+    pace = Throughput()
+    for second in range(20):
+        pace.take(second, 1000, counts(0))
+    assert pace.take(20, 0, counts(0)).arrivals_per_s_fast == 0.0
+
+
+def test_counts_that_shrink_begin_anew() -> None:
+    """A flushed server, or another one: neither the old mean nor a huge rate survives."""
+    pace = Throughput()
+    for second in range(20):
+        pace.take(second, 0, counts(100 * second))
+    after = pace.take(20, 5, counts(1, 9.0))
+    assert after.service_seconds == 9.0
+    assert after.arrivals_per_s_fast is None
+
+
+def test_a_missed_reading_leaves_no_rate_behind() -> None:
+    """What came in an outage did not come in the second after it."""
+    pace = Throughput()
+    for second in range(20):
+        pace.take(second, 0, counts(0))
+    pace.missed()
+    assert pace.take(200, 10_000, counts(0)).arrivals_per_s_fast is None
+    assert pace.take(206, 10_000, counts(0)).arrivals_per_s_fast == 0.0
+
+
+@pytest.mark.parametrize("ended", [Counted(2, 1e300, 1.0), Counted(2, -5.0, 1.0), Counted(2, 5.0, -1e9)])
+def test_what_no_task_can_take_is_not_believed(ended: Counted) -> None:
+    """A worker that lies about its seconds changes nothing."""
+    pace = Throughput()
+    pace.take(0, 0, Counted(1, 4.0, 16.0))
+    assert pace.take(1, 0, ended).service_seconds == 4.0
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([b"-"] * 5, None),
+        ([b"3", b"-", b"-", b"-", b"-"], Counted(0, 0.0, 0.0)),
+        ([b"5", b"3", b"1", b"8.5", b"20"], Counted(4, 8.5, 20.0)),
+        ([b"5", b"x", b"1", b"8.5", b"20"], None),
+        ([b"5", b"nan", b"1", b"8.5", b"20"], None),
+        ([b"5", b"1e999", b"1", b"8.5", b"20"], None),
+        ([b"5", b"-3", b"1", b"8.5", b"20"], None),
+    ],
+)
+def test_counters_are_numbers_or_nothing(values: list[bytes], found: Counted | None) -> None:
+    """Text, NaN, infinity and less than nothing are not counts."""
+    assert counted(values) == found
