@@ -6,14 +6,20 @@ that are still held, by leaving members too, are handed on when they have been g
 
     held fast -> floors -> what demand wants -> what is kept idle
 
-each class by class (priority 1 first), and within a class by weighted max-min.
+each class by class (priority 1 first), and within a class by weighted max-min. Who waits too long gains
+weight, and then class. A slot is moved only for whoever has waited longer than the move costs: from an idle
+member, and from one that works (it finishes first) only for whoever has waited for several times that.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from astrid_operator.astrid_queue import QueueKey
+
+#: Set-ups that a queue must have waited for before members that work are asked to leave for it.
+PATIENCE_SET_UPS = 3.0
 
 Targets = dict[QueueKey, int]
 Limit = Callable[["Claim"], int]
@@ -42,6 +48,31 @@ class Claim:
     slots_each: int = 1
     #: The size must not be touched now (paused, or demand is not known).
     is_held_fast: bool = False
+    #: Of `current`, those that have had nothing to do for long enough; None: not known, any may be taken.
+    idle: int | None = None
+    #: Of `current`, those that work, and have been there for long enough to leave when they are done.
+    busy: int = 0
+    #: Seconds for which it has had fewer than it could use.
+    short_seconds: float = math.inf
+    #: Seconds that moving a slot to it costs.
+    set_up_seconds: float = 0.0
+    #: Seconds after which its waiting counts for more.
+    patience_seconds: float = math.inf
+
+    @property
+    def lateness(self) -> float:
+        """How many times longer than it should it has waited."""
+        return 0.0 if math.isinf(self.short_seconds) else self.short_seconds / self.patience_seconds
+
+    @property
+    def rank(self) -> int:
+        """Its class; each time that it has waited for too long once more, it is served one class earlier."""
+        return max(1, self.priority - max(0, int(self.lateness) - 1))
+
+    @property
+    def share(self) -> float:
+        """Its weight, which grows while it waits too long."""
+        return self.weight * max(1.0, self.lateness)
 
     @property
     def held(self) -> int:
@@ -66,7 +97,7 @@ def grants(claims: Sequence[Claim], capacity: int, slot: str = "slot") -> dict[Q
     """
     claims = [replace(claim, slots_each=max(1, min(claim.slots_each, capacity))) for claim in claims]
     targets = _targets(claims, capacity)
-    allowed = _into_free_slots(claims, targets, capacity)
+    allowed = _allowed(claims, targets, capacity)
     return {
         claim.key: Grant(allowed[claim.key], _why(claim, targets[claim.key], allowed, claims, capacity, slot))
         for claim in claims
@@ -89,8 +120,8 @@ def _targets(claims: Sequence[Claim], capacity: int) -> Targets:
 
 
 def _classes(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
-    for priority in sorted({claim.priority for claim in claims}):
-        yield [claim for claim in claims if claim.priority == priority]
+    for rank in sorted({claim.rank for claim in claims}):
+        yield [claim for claim in claims if claim.rank == rank]
 
 
 def _fill(claims: Sequence[Claim], given: Targets, limit: Limit, left: int) -> int:
@@ -99,7 +130,7 @@ def _fill(claims: Sequence[Claim], given: Targets, limit: Limit, left: int) -> i
     def entry(number: int) -> tuple[float, int, int]:
         claim = claims[number]
         # of equals, the one that has members already: nobody starts what another would have to end
-        return (given[claim.key] + 1) * claim.slots_each / claim.weight, -claim.current, number
+        return (given[claim.key] + 1) * claim.slots_each / claim.share, -claim.current, number
 
     heap = [entry(number) for number, claim in enumerate(claims) if given[claim.key] < limit(claim)]
     heapq.heapify(heap)
@@ -115,18 +146,62 @@ def _fill(claims: Sequence[Claim], given: Targets, limit: Limit, left: int) -> i
     return left
 
 
-def _into_free_slots(claims: Sequence[Claim], targets: Targets, capacity: int) -> Targets:
-    """`targets`, where growth waits for slots that are free already, the first class first."""
+def _allowed(claims: Sequence[Claim], targets: Targets, capacity: int) -> Targets:
+    """What each may have now: growth from free slots, and less only as far as others press for it."""
+    growth = _growth(claims, targets, capacity)
+    taken = _taken(claims, targets, growth, capacity)
+    return {
+        claim.key: claim.current + growth[claim.key]
+        if growth[claim.key]
+        else (claim.decided if claim.is_held_fast else min(claim.current, claim.decided)) - taken[claim.key]
+        for claim in claims
+    }
+
+
+def _growth(claims: Sequence[Claim], targets: Targets, capacity: int) -> Targets:
+    """New members that fit into the slots that are free now, the first class first."""
     free = capacity - sum(claim.held for claim in claims)
-    allowed: Targets = {}
+    growth: Targets = {}
     for members in _classes(claims):
         for claim in members:
-            growth = targets[claim.key] - claim.current
-            if growth > 0:
-                growth = min(growth, max(0, free) // claim.slots_each)
-                free -= growth * claim.slots_each
-            allowed[claim.key] = claim.current + growth
-    return allowed
+            wished = max(0, targets[claim.key] - claim.current)
+            growth[claim.key] = min(wished, max(0, free) // claim.slots_each)
+            free -= growth[claim.key] * claim.slots_each
+    return growth
+
+
+def _taken(claims: Sequence[Claim], targets: Targets, growth: Targets, capacity: int) -> Targets:
+    """Members that are to leave for others: no more than these wait for, the last class first."""
+    taken = {claim.key: 0 for claim in claims}
+    givers = [claim for members in _classes(claims) for claim in members][::-1]
+    for of_busy in (False, True):
+        need = _pressing(claims, targets, growth, capacity, of_busy=of_busy)
+        need -= sum(taken[claim.key] * claim.slots_each for claim in claims)
+        for claim in givers:
+            over = min(claim.current, claim.decided) - targets[claim.key] - taken[claim.key]
+            may = claim.busy if of_busy else over if claim.idle is None else claim.idle
+            count = max(0, min(over, may, math.ceil(need / claim.slots_each)))
+            taken[claim.key] += count
+            need -= count * claim.slots_each
+    return taken
+
+
+def _pressing(
+    claims: Sequence[Claim], targets: Targets, growth: Targets, capacity: int, *, of_busy: bool
+) -> int:
+    """Slots that must be given back for those who have waited long enough, beyond what comes back anyway."""
+    set_ups = PATIENCE_SET_UPS if of_busy else 1.0
+    missing = sum(
+        max(0, targets[claim.key] - claim.current - growth[claim.key]) * claim.slots_each
+        for claim in claims
+        if claim.short_seconds >= set_ups * claim.set_up_seconds
+    )
+    grown = sum(growth[claim.key] * claim.slots_each for claim in claims)
+    free = capacity - sum(claim.held for claim in claims) - grown
+    coming = sum(
+        (claim.draining + max(0, claim.current - claim.decided)) * claim.slots_each for claim in claims
+    )
+    return missing - free - coming
 
 
 def _why(

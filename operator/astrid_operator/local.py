@@ -141,7 +141,7 @@ async def _run(options: argparse.Namespace, settings: OperatorSettings, files: L
             observer=watcher,
             tick_seconds=settings.tick_seconds,
             status_writes_per_second=STATUS_WRITES_PER_SECOND,
-            budget=LocalSlots(options.capacity, fleet),
+            budget=LocalSlots(options.capacity, fleet, fleet.seen),
             recovery=None if options.dry_run else recovery,
         )
         if options.dry_run:

@@ -1,21 +1,16 @@
 """How the slots of one machine are shared among its queues, tick by tick.
 
-Owns the way from decisions to claims and from grants back to decisions: what is withheld is said in the
-decision itself (`ScaleLimited`). The sharing is `budget.py`'s. A slot is room for one worker process.
+Owns what a slot is: room for one worker process; and that fleets without an AstridQueue hold theirs until
+they are gone. Who gets what is `sharing.py`'s and `budget.py`'s.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from typing import Protocol
 
-from astrid_operator.astrid_queue import AstridQueue, QueueKey
-from astrid_operator.budget import Claim, grants
-from astrid_operator.fleet import FleetState
-from astrid_operator.scaling import Reason, ScalingDecision, limited
-
-Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
-
-#: A fleet that has its size for one of these reasons is not touched for anybody's sake.
-_HELD_FAST = (Reason.PAUSED, Reason.BROKER_UNREACHABLE)
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.scaling import ScalingDecision
+from astrid_operator.sharing import Asked, SeenMembers, Sharing
 
 
 class SlotHolders(Protocol):
@@ -27,41 +22,24 @@ class SlotHolders(Protocol):
 
 
 class LocalSlots:
-    """Implements `loop.Budget` for `capacity` slots.
+    """Implements `loop.Budget` for `capacity` slots; `seen` tells what members say they do.
 
     Fleets of `fleet` that are not asked for (their AstridQueue is gone, or cannot be served now) hold their
     slots all the same.
     """
 
-    def __init__(self, capacity: int, fleet: SlotHolders) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        fleet: SlotHolders,
+        seen: SeenMembers = lambda _key: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._capacity = capacity
         self._fleet = fleet
+        self._sharing = Sharing("slot", lambda queue: queue.spec.processes, seen, clock)
 
     def __call__(self, asked: Asked) -> dict[QueueKey, ScalingDecision]:
         """The decisions as granted."""
-        claims = [_claim(*each) for each in asked.values()]
-        claims += [
-            Claim(key, 1, decided=0, wanted=0, current=0, draining=self._fleet.slots_of(key))
-            for key in self._fleet.keys() - asked.keys()
-        ]
-        granted = grants(claims, self._capacity)
-        return {
-            key: limited(decision, granted[key].members, granted[key].why)
-            for key, (_, _, decision) in asked.items()
-        }
-
-
-def _claim(queue: AstridQueue, fleet: FleetState, decision: ScalingDecision) -> Claim:
-    spec = queue.spec
-    return Claim(
-        key=queue.key,
-        priority=spec.priority,
-        decided=decision.replicas,
-        wanted=decision.wanted,
-        current=fleet.current,
-        draining=fleet.draining,
-        floor=spec.floor if spec.enabled else 0,
-        weight=spec.scaling.weight,
-        slots_each=spec.processes,
-        is_held_fast=decision.reason in _HELD_FAST,
-    )
+        others = {key: self._fleet.slots_of(key) for key in self._fleet.keys() - asked.keys()}
+        return self._sharing.share(asked, self._capacity, others)

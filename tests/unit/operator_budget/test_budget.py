@@ -1,6 +1,7 @@
 """Slots are shared by class, then by weight, and never taken from a member before it has left."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.budget import Claim, grants
 
 
-def claim(name: str, priority: int = 5, **values: int | bool) -> Claim:
+def claim(name: str, priority: int = 5, **values: Any) -> Claim:
     """A claim that wants what was decided, and holds nothing yet."""
     decided = values.pop("decided", values.get("wanted", 0))
     wanted = values.pop("wanted", decided)
@@ -134,3 +135,49 @@ def test_repeating_the_grants_comes_to_rest(seed: int) -> None:
     else:
         pytest.fail("the grants never came to rest")
     assert sum(each.current for each in claims) == min(capacity, sum(each.wanted for each in claims))
+
+
+MOVES = [
+    ("an idle member is not taken for who has waited for less than a start",
+     [claim("idle", decided=2, wanted=0, current=2, idle=2), claim("b", wanted=1, short_seconds=4, set_up_seconds=5)],
+     {"idle": 2, "b": 0}),
+    ("an idle member is taken for who has waited for a start",
+     [claim("idle", decided=2, wanted=0, current=2, idle=2), claim("b", wanted=1, short_seconds=5, set_up_seconds=5)],
+     {"idle": 1, "b": 0}),
+    ("no more are taken than are waited for",
+     [claim("a", decided=1, wanted=0, current=1), claim("b", decided=1, wanted=0, current=1), claim("c", wanted=1)],
+     {"a": 1, "b": 0, "c": 0}),
+    ("what is on its way back is not asked for twice",
+     [claim("a", decided=1, wanted=0, current=1, draining=1), claim("c", wanted=1)], {"a": 1, "c": 0}),
+    ("what its own decision gives back is not asked of others",
+     [claim("a", decided=1, current=2), claim("b", decided=1, wanted=0, current=1), claim("c", wanted=1)],
+     {"a": 1, "b": 1, "c": 0}),
+    ("a member that works is not taken for who has waited for one start only",
+     [claim("late", 9, wanted=2, current=2, idle=0, busy=2), claim("early", 1, wanted=2, short_seconds=5, set_up_seconds=5)],
+     {"late": 2, "early": 0}),
+    ("members that work leave for a higher class that has waited for three",
+     [claim("late", 9, wanted=2, current=2, idle=0, busy=2), claim("early", 1, wanted=2, short_seconds=15, set_up_seconds=5)],
+     {"late": 0, "early": 0}),
+    ("members that have only just come leave for nobody",
+     [claim("late", 9, wanted=2, current=2, idle=0, busy=0), claim("early", 1, wanted=2)], {"late": 2, "early": 0}),
+    ("members of a higher class do not leave for a lower one",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2), claim("late", 9, wanted=2)], {"early": 2, "late": 0}),
+    ("within a class the larger part gives to the smaller",
+     [claim("a", wanted=2, current=2, idle=0, busy=2), claim("b", wanted=2)], {"a": 1, "b": 0}),
+    ("who has waited twice too long is served as one class earlier",
+     [claim("a", 4, wanted=2, current=2, idle=0, busy=2),
+      claim("b", 5, wanted=2, short_seconds=200, patience_seconds=100)], {"a": 1, "b": 0}),
+    ("the idle leave before those that work",
+     [claim("working", 9, wanted=1, current=1, idle=0, busy=1), claim("idle", 2, decided=1, wanted=0, current=1, idle=1),
+      claim("early", 1, wanted=1)], {"working": 1, "idle": 0, "early": 0}),
+    ("a held-fast fleet gives nothing",
+     [claim("paused", 9, wanted=0, decided=2, current=2, idle=2, is_held_fast=True), claim("early", 1, wanted=2)],
+     {"paused": 2, "early": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claims", "expected"), [row[1:] for row in MOVES], ids=[row[0] for row in MOVES])
+def test_slots_move_as_the_table_says(claims: list[Claim], expected: dict[str, int]) -> None:
+    """Each row is a sentence about who gives a slot to whom; all slots are held."""
+    capacity = sum(each.held for each in claims)
+    assert members(claims, capacity) == expected

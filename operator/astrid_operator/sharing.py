@@ -1,0 +1,114 @@
+"""Shares one kind of slot among queues, tick by tick, so that what was granted stays for a while.
+
+Owns what sharing must remember: since when each queue has had less than it could use, and how long its
+members take to start. The sum itself is `budget.py`'s; what is withheld is said in the decision
+(`ScaleLimited`). Has no client, and no clock but the one it is given.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from astrid_operator.astrid_queue import AstridQueue, QueueKey
+from astrid_operator.budget import Claim, Grant, grants
+from astrid_operator.fleet import FleetState, MemberPhase
+from astrid_operator.scaling import MembersSeen, Reason, ScalingDecision, limited
+from astrid_operator.start_times import StartTimes
+
+Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
+
+#: What the members of a queue say they do; None: they do not say.
+SeenMembers = Callable[[QueueKey], MembersSeen | None]
+
+#: A fleet that has its size for one of these reasons is not touched for anybody's sake.
+_HELD_FAST = (Reason.PAUSED, Reason.BROKER_UNREACHABLE)
+
+#: Seconds that a member is taken to need for its start until one was seen to start.
+USUAL_START_SECONDS = 5.0
+
+
+class Sharing:
+    """One kind of slot: `slots_each` of a queue's members, and the word for it in sentences."""
+
+    def __init__(
+        self,
+        slot: str,
+        slots_each: Callable[[AstridQueue], int],
+        seen: SeenMembers,
+        clock: Callable[[], float],
+    ) -> None:
+        self._slot = slot
+        self._slots_each = slots_each
+        self._seen = seen
+        self._clock = clock
+        self._short_since: dict[QueueKey, float] = {}
+        self._starts: defaultdict[QueueKey, StartTimes] = defaultdict(StartTimes)
+
+    def share(
+        self, asked: Asked, capacity: int, others: Mapping[QueueKey, int]
+    ) -> dict[QueueKey, ScalingDecision]:
+        """The decisions as granted out of `capacity`; `others` hold so many slots and ask for nothing."""
+        now = self._clock()
+        claims = {key: self._claim(*each, now) for key, each in asked.items()}
+        gone = [Claim(key, 1, 0, 0, 0, draining=slots) for key, slots in others.items()]
+        granted = grants([*claims.values(), *gone], capacity, self._slot)
+        self._remember(claims, granted, now)
+        return {
+            key: limited(decision, granted[key].members, granted[key].why)
+            for key, (_, _, decision) in asked.items()
+        }
+
+    def _claim(self, queue: AstridQueue, fleet: FleetState, decision: ScalingDecision, now: float) -> Claim:
+        spec, starts = queue.spec, self._starts[queue.key]
+        starts.saw(fleet.members)
+        set_up_seconds = starts.usual_seconds() or USUAL_START_SECONDS
+        idle, busy = _who_may_leave(fleet, self._seen(queue.key), set_up_seconds, now)
+        return Claim(
+            key=queue.key,
+            priority=spec.priority,
+            decided=decision.replicas,
+            wanted=decision.wanted,
+            current=fleet.current,
+            draining=fleet.draining,
+            floor=spec.floor if spec.enabled else 0,
+            weight=spec.scaling.weight,
+            slots_each=self._slots_each(queue),
+            is_held_fast=decision.reason in _HELD_FAST,
+            idle=idle,
+            busy=busy,
+            short_seconds=now - self._short_since.get(queue.key, now),
+            set_up_seconds=set_up_seconds,
+            patience_seconds=spec.scaling.max_queue_age_seconds,
+        )
+
+    def _remember(
+        self, claims: Mapping[QueueKey, Claim], granted: Mapping[QueueKey, Grant], now: float
+    ) -> None:
+        """Who is short waits from the moment it became so, or from when it last got something."""
+        for gone in (self._short_since.keys() | self._starts.keys()) - claims.keys():
+            self._short_since.pop(gone, None)
+            self._starts.pop(gone, None)
+        for key, claim in claims.items():
+            members = granted[key].members
+            if members >= min(claim.wanted, claim.decided):
+                self._short_since.pop(key, None)
+            elif members > claim.current:
+                self._short_since[key] = now
+            else:
+                self._short_since.setdefault(key, now)
+
+
+def _who_may_leave(
+    fleet: FleetState, seen: MembersSeen | None, set_up_seconds: float, now: float
+) -> tuple[int | None, int]:
+    """Members that have been idle for as long as a start takes, and others that are there for that long.
+
+    None where nothing is known of single members: then any may leave.
+    """
+    if fleet.current and not fleet.members:
+        return None, 0
+    ready = [each for each in fleet.members if each.phase is MemberPhase.READY]
+    settled = sum(now - each.since >= set_up_seconds for each in ready)
+    if seen is None:
+        return 0, settled
+    idle = sum(each >= set_up_seconds for each in seen.idle_seconds)
+    return min(idle, settled), max(0, settled - len(seen.idle_seconds))
