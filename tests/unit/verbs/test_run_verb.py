@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astrid_workers.__main__ import main
-from astrid_workers.cli import run
+from astrid_workers.cli import run_work
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import NothingToDo
 from astrid_workers.frame import Frame
@@ -57,7 +57,7 @@ def asked(monkeypatch):
         taken.options.append(options)
         raise NothingToDo("overlap 12 %, need 60 %")
 
-    monkeypatch.setattr(run, "run_pair", take)
+    monkeypatch.setattr(run_work, "run_pair", take)
     return taken
 
 
