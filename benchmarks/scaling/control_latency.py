@@ -121,7 +121,8 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", default=["b1", "b2", "b3", "b4"], metavar="b1|b2|b3|b4")
     parser.add_argument("--queues", type=int, default=300)
-    parser.add_argument("--trials", type=int, default=20, help="of B1; B2 has a quarter as many")
+    parser.add_argument("--trials", type=int, default=20, help="of B1")
+    parser.add_argument("--many-trials", type=int, default=3, help="of B2")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
@@ -139,7 +140,7 @@ def main() -> None:
             result["b4"] = b4(rig, names)
             save(options.name, result)
         if "b2" in options.parts:
-            few = max(3, options.trials // 4)
+            few = options.many_trials
             result["b2_third"] = b2(rig, names[: options.queues // 3], few, rng)
             save(options.name, result)
             result["b2_all"] = b2(rig, names, few, rng)

@@ -6,7 +6,7 @@ models: no line of KEDA runs here. What was checked against the real ones stands
     KEDA   polls; something in the trigger: 0 → 1 at once; nothing for the cooldown: any size → 0 at once
     HPA    every 15 s between 1 and max: ceil(length / target), 10 % tolerance, its limits upwards;
            downwards to the highest recommendation of the stabilisation window
-    pods   leave by the ReplicaSet controller's order, those not ready, then the newest; nobody asks who is busy
+    pods   leave by the ReplicaSet controller's order, not ready, then the newest; nobody asks who is busy
 """
 
 import math
@@ -116,7 +116,7 @@ def newest_first(members: Iterable[Candidate]) -> list[Candidate]:
 
 
 def recovered_after(rng: random.Random, members: int) -> float:
-    """Dramatiq's recovery of a killed worker's messages: a minute, then chance, the more workers the sooner."""
+    """Dramatiq's recovery of a killed worker's messages: a minute, then chance, sooner with more workers."""
     return 60.0 + rng.expovariate(max(1, members) / 769.0)
 
 
