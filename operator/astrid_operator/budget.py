@@ -87,6 +87,8 @@ class Grant:
     members: int
     #: Why that is fewer than were decided; empty: it is not fewer.
     why: str = ""
+    #: Then: the other queues that hold slots, those that hold most first.
+    held_by: tuple[str, ...] = ()
 
 
 def grants(claims: Sequence[Claim], capacity: int, slot: str = "slot") -> dict[QueueKey, Grant]:
@@ -98,10 +100,7 @@ def grants(claims: Sequence[Claim], capacity: int, slot: str = "slot") -> dict[Q
     claims = [replace(claim, slots_each=max(1, min(claim.slots_each, capacity))) for claim in claims]
     targets = _targets(claims, capacity)
     allowed = _allowed(claims, targets, capacity)
-    return {
-        claim.key: Grant(allowed[claim.key], _why(claim, targets[claim.key], allowed, claims, capacity, slot))
-        for claim in claims
-    }
+    return {claim.key: _grant(claim, targets, allowed, claims, capacity, slot) for claim in claims}
 
 
 def _targets(claims: Sequence[Claim], capacity: int) -> Targets:
@@ -204,14 +203,19 @@ def _pressing(
     return missing - free - coming
 
 
-def _why(
-    claim: Claim, target: int, allowed: Targets, claims: Sequence[Claim], capacity: int, slot: str
-) -> str:
-    if allowed[claim.key] >= claim.decided:
-        return ""
-    holders = [f"{other.key.name} {other.held}" for other in claims if other.held and other.key != claim.key]
-    by_whom = f", held by {', '.join(holders)}" if holders else ""
-    if target > allowed[claim.key]:
-        return f"waiting for {slot}s to be given back{by_whom}"
-    needs = f" and one member takes {claim.slots_each}" if claim.slots_each > 1 else ""
-    return f"{capacity} {slot}s in all{needs}{by_whom}"
+def _grant(
+    claim: Claim, targets: Targets, allowed: Targets, claims: Sequence[Claim], capacity: int, slot: str
+) -> Grant:
+    members = allowed[claim.key]
+    if members >= claim.decided:
+        return Grant(members)
+    holders = sorted(
+        (each for each in claims if each.held and each is not claim), key=lambda each: -each.held
+    )
+    by_whom = f", held by {', '.join(f'{each.key.name} {each.held}' for each in holders)}" if holders else ""
+    if targets[claim.key] > members:
+        why = f"waiting for {slot}s to be given back{by_whom}"
+    else:
+        needs = f" and one member takes {claim.slots_each}" if claim.slots_each > 1 else ""
+        why = f"{capacity} {slot}s in all{needs}{by_whom}"
+    return Grant(members, why, tuple(str(each.key) for each in holders))

@@ -24,6 +24,7 @@ from astrid_operator.demand import DemandReader
 from astrid_operator.desired import OperatorDefaults
 from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
+from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.informer import Informer
 from astrid_operator.kubernetes_fleet import (
     Credentials,
@@ -146,6 +147,7 @@ class Operator:
             tick_seconds=settings.tick_seconds,
             status_writes_per_second=settings.status_writes_per_second,
             recovery=self._recovery,
+            budget=GpuBudget(self.seen, fleet.seen, monotonic, nodes_grow=settings.gpu_nodes_grow),
         )
         self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
         self._is_deciding = False
@@ -187,10 +189,10 @@ class Operator:
         await _first_of(self._leadership.hold(), self.loop.run())
 
     def told(self, kind: Kind, event: dict[str, Any]) -> None:
-        """Take what a watch told, and wake whom it concerns. Pods are looked at by every tick anyway."""
+        """Take what a watch told, and wake whom it concerns. Every tick looks at pods and supply anyway."""
         self.metrics.watched(kind.value, time())
         key, is_edit = self.seen.take(kind, event)
-        if key is not None and kind is not Kind.POD:
+        if key is not None and kind not in (Kind.POD, Kind.QUOTA, Kind.NODE):
             (self.loop.wake if is_edit else self.loop.drifted)(key)
 
     def healthy(self) -> Verdict:

@@ -363,11 +363,18 @@ def _last_scale(seen: _Seen) -> Mapping[str, Json] | None:
     }
 
 
+#: Most holders that the schema takes.
+HOLDERS_TOLD = 32
+
+
 def _gpu(queue: AstridQueue, decision: ScalingDecision | None) -> dict[str, Json] | None:
     count = queue.spec.gpu.count
     if not count or decision is None:
         return None
-    return {"wanted": decision.wanted * count, "granted": decision.replicas * count}
+    gpu: dict[str, Json] = {"wanted": decision.wanted * count, "granted": decision.replicas * count}
+    if decision.held_by:
+        gpu["heldBy"] = list(decision.held_by[:HOLDERS_TOLD])
+    return gpu
 
 
 def _decided(status: Mapping[str, Json]) -> Json:

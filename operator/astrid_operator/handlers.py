@@ -6,7 +6,7 @@ for create, update or delete, no timers and no daemons, so that kopf leaves no a
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ import kopf
 from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION
 from astrid_operator.errors import WatchesEnded
 from astrid_operator.kubernetes_fleet import Credentials
-from astrid_operator.seen import QUEUE_LABEL, Kind
+from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind
 
 #: What a watch serves: group, version, plural.
 RESOURCES: dict[Kind, tuple[str, str, str]] = {
@@ -23,6 +23,8 @@ RESOURCES: dict[Kind, tuple[str, str, str]] = {
     Kind.DEPLOYMENT: ("apps", "v1", "deployments"),
     Kind.POD: ("", "v1", "pods"),
     Kind.BUDGET: ("policy", "v1", "poddisruptionbudgets"),
+    Kind.QUOTA: ("", "v1", "resourcequotas"),
+    Kind.NODE: ("", "v1", "nodes"),
 }
 
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
@@ -51,7 +53,7 @@ async def watch(namespaces: Sequence[str], told: Told, login: Login) -> None:
 
     def run() -> None:
         try:
-            asyncio.run(_operator(namespaces, registry(forward, login), stop))
+            asyncio.run(_operator(namespaces, registry(forward, login, kinds(namespaces)), stop))
         except Exception as error:  # noqa: BLE001 - raised again where somebody waits for it
             failures.append(error)
         with suppress(RuntimeError):  # the loop has been closed meanwhile
@@ -87,8 +89,13 @@ async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, sto
     )
 
 
-def registry(told: Told, login: Login) -> kopf.OperatorRegistry:
-    """Handlers for all kinds that are watched."""
+def kinds(namespaces: Sequence[str]) -> list[Kind]:
+    """What is watched: nodes belong to no namespace, and who serves some only may not see them."""
+    return [kind for kind in Kind if kind is not Kind.NODE or not namespaces]
+
+
+def registry(told: Told, login: Login, watched: Iterable[Kind] = Kind) -> kopf.OperatorRegistry:
+    """Handlers for the kinds that are watched."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -100,7 +107,7 @@ def registry(told: Told, login: Login) -> kopf.OperatorRegistry:
         async def _told(*, event: Any, **_: Any) -> None:
             told(kind, dict(event))
 
-    for each in Kind:
+    for each in watched:
         _watch(each)
     return found
 
@@ -115,7 +122,7 @@ def settings(namespaces: Sequence[str]) -> kopf.OperatorSettings:
     found.watching.connect_timeout = 10
     found.networking.request_timeout = 60
     found.process.ultimate_exiting_timeout = 20
-    for kind in (Kind.DEPLOYMENT, Kind.POD, Kind.BUDGET):
+    for kind in LABELLED:
         found.watching.label_selectors[RESOURCES[kind]] = QUEUE_LABEL
     return found
 

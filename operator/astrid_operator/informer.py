@@ -71,7 +71,8 @@ class Informer:
         found: set[QueueKey] = set()
         for kind in Kind:
             before = self._seen.all(kind)
-            listed = [each for name in self._namespaces for each in await self._api.list_objects(kind, name)]
+            scopes = scopes_of(kind, self._namespaces)
+            listed = [each for name in scopes for each in await self._api.list_objects(kind, name)]
             found |= self._seen.resync(kind, listed, before)
         for key in found:
             self._changed(key)
@@ -85,3 +86,8 @@ class Informer:
         if what != self.waiting_for:
             log.warning("Waiting", waiting_for=what)
         self.waiting_for = what
+
+
+def scopes_of(kind: Kind, namespaces: Sequence[str | None]) -> Sequence[str | None]:
+    """Where `kind` is looked for: nodes belong to no namespace, and who serves some only may not see them."""
+    return namespaces if kind is not Kind.NODE or None in namespaces else ()

@@ -55,12 +55,14 @@ def decide(
     return decision, memory
 
 
-def limited(decision: ScalingDecision, granted: int, why: str) -> ScalingDecision:
+def limited(
+    decision: ScalingDecision, granted: int, why: str, held_by: tuple[str, ...] = ()
+) -> ScalingDecision:
     """`decision` where a budget grants only `granted` members; unchanged where that is enough."""
     if granted >= decision.replicas:
         return decision
     message = f"{granted} of {decision.replicas} granted: {why}; {decision.message}"
-    return replace(decision, replicas=granted, reason=Reason.SCALE_LIMITED, message=message)
+    return replace(decision, replicas=granted, reason=Reason.SCALE_LIMITED, message=message, held_by=held_by)
 
 
 def _decision(

@@ -163,3 +163,5 @@ class ScalingDecision:
     look_again_at: float | None = None
     #: What demand, floor and ceiling alone would ask for: what a budget has to know.
     wanted: int = 0
+    #: AstridQueues that hold what a budget withholds.
+    held_by: tuple[str, ...] = ()

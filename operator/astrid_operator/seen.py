@@ -1,8 +1,8 @@
 """What the operator knows of the API server's objects, without asking.
 
-Owns the newest version of every AstridQueue and of the Deployments, pods and disruption budgets that carry
-our label, as watches, our own writes and the slow resync told of them. Never asks and never writes; a delete
-that was missed is found by `resync`.
+Owns the newest version of every AstridQueue, of the Deployments, pods and disruption budgets that carry our
+label, and of quotas and nodes, as watches, our own writes and the slow resync told of them. Never asks and
+never writes; a delete that was missed is found by `resync`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +28,12 @@ class Kind(StrEnum):
     DEPLOYMENT = "Deployment"
     POD = "Pod"
     BUDGET = "PodDisruptionBudget"
+    QUOTA = "ResourceQuota"
+    NODE = "Node"
+
+
+#: Kinds of which only those with our label are looked at.
+LABELLED = (Kind.DEPLOYMENT, Kind.POD, Kind.BUDGET)
 
 
 class Seen:
@@ -133,6 +139,12 @@ class Seen:
         self._unconfirmed.clear()
         return count
 
+    def owned(self, kind: Kind) -> Iterator[tuple[QueueKey, Manifest]]:
+        """Every object of `kind` with whose it is (`owner_of`)."""
+        for key, named in self._objects[kind].items():
+            for manifest in named.values():
+                yield key, manifest
+
     def all(self, kind: Kind) -> tuple[Manifest, ...]:
         """Every object of `kind`."""
         return tuple(self._each(kind))
@@ -154,9 +166,12 @@ class Seen:
 
 
 def owner_of(kind: Kind, manifest: Manifest) -> QueueKey | None:
-    """The AstridQueue that `manifest` is or belongs to; None where it carries no label of ours."""
+    """The AstridQueue that `manifest` is or belongs to; None where it carries no label of ours.
+
+    What belongs to no AstridQueue is kept under its own namespace (if it has one) and name.
+    """
     namespace, name = _meta(manifest, "namespace"), _meta(manifest, "name")
-    if kind is Kind.ASTRID_QUEUE:
+    if kind not in LABELLED:
         return QueueKey(namespace, name)
     labelled = ((manifest.get("metadata") or {}).get("labels") or {}).get(QUEUE_LABEL)
     return QueueKey(namespace, str(labelled)) if labelled else None
@@ -185,7 +200,9 @@ def _version(manifest: Manifest) -> int:
 
 
 def _trimmed(kind: Kind, manifest: Manifest) -> Manifest:
-    """A pod without what nobody here reads: there are many of them."""
+    """A pod or a node without what nobody here reads: there are many of them."""
+    if kind is Kind.NODE:
+        return _trimmed_node(manifest)
     if kind is not Kind.POD:
         return manifest
     metadata, status = manifest.get("metadata") or {}, manifest.get("status") or {}
@@ -195,6 +212,24 @@ def _trimmed(kind: Kind, manifest: Manifest) -> Manifest:
     told = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses")
     return {
         "metadata": {field: metadata[field] for field in kept if field in metadata} | {"annotations": hints},
-        "spec": {"nodeName": (manifest.get("spec") or {}).get("nodeName")},
+        "spec": _trimmed_pod_spec(manifest.get("spec") or {}),
         "status": {field: status[field] for field in told if field in status},
+    }
+
+
+def _trimmed_pod_spec(spec: Manifest) -> Manifest:
+    """Where it is, and what its containers may use."""
+    limits = (
+        {"limits": (each.get("resources") or {}).get("limits") or {}} for each in spec.get("containers") or ()
+    )
+    return {"nodeName": spec.get("nodeName"), "containers": [{"resources": each} for each in limits]}
+
+
+def _trimmed_node(manifest: Manifest) -> Manifest:
+    metadata = manifest.get("metadata") or {}
+    kept = ("name", "uid", "resourceVersion", "creationTimestamp")
+    return {
+        "metadata": {field: metadata[field] for field in kept if field in metadata},
+        "spec": {"unschedulable": (manifest.get("spec") or {}).get("unschedulable")},
+        "status": {"allocatable": (manifest.get("status") or {}).get("allocatable")},
     }

@@ -41,6 +41,9 @@ class OperatorSettings(BaseSettings):
     #: Seconds between two comparisons of what watches told with what a list tells.
     resync_seconds: float = Field(default=300.0, gt=0)
 
+    #: Nodes with devices come when pods ask for them: what nodes have now is then no bound for fleets.
+    gpu_nodes_grow: bool = False
+
     #: Namespace that holds the Lease; empty: the operator's own.
     lease_namespace: str = ""
     lease_name: str = "astrid-operator"

@@ -53,7 +53,7 @@ class Sharing:
         granted = grants([*claims.values(), *gone], capacity, self._slot)
         self._remember(claims, granted, now)
         return {
-            key: limited(decision, granted[key].members, granted[key].why)
+            key: limited(decision, granted[key].members, granted[key].why, granted[key].held_by)
             for key, (_, _, decision) in asked.items()
         }
 

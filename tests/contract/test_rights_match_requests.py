@@ -18,6 +18,8 @@ RESOURCE_OF = {
     "pod_disruption_budget": ("policy", "poddisruptionbudgets"),
     "pod": ("", "pods"),
     "event": ("", "events"),
+    "node": ("", "nodes"),
+    "resource_quota": ("", "resourcequotas"),
     "lease": ("coordination.k8s.io", "leases"),
     "custom_object": ("astrid.dev", "astridqueues"),
     "custom_object_status": ("astrid.dev", "astridqueues/status"),

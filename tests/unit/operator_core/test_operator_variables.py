@@ -17,6 +17,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "ASTRID_OPERATOR_REDIS_TIMEOUT_SECONDS": ("7", "redis_timeout_seconds", 7.0),
     "ASTRID_OPERATOR_STATUS_WRITES_PER_SECOND": ("1.5", "status_writes_per_second", 1.5),
     "ASTRID_OPERATOR_RESYNC_SECONDS": ("60", "resync_seconds", 60.0),
+    "ASTRID_OPERATOR_GPU_NODES_GROW": ("true", "gpu_nodes_grow", True),
     "ASTRID_OPERATOR_LEASE_NAMESPACE": ("home", "lease_namespace", "home"),
     "ASTRID_OPERATOR_LEASE_NAME": ("other", "lease_name", "other"),
     "ASTRID_OPERATOR_LEASE_SECONDS": ("30", "lease_seconds", 30.0),
