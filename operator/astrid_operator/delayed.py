@@ -7,7 +7,7 @@ the server's, in milliseconds since the epoch.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ SKEW_MS = 130_000
 
 #: A message still there so long after its time is looked at again: it may be another one by now, in ms.
 OVERDUE_MS = 3_000
+
+#: Messages found by a walk under way of which the times are told before it is over: the earliest.
+TOLD_EARLY = 1000
 
 #: Least seconds between two walks through one queue, and messages for each further second between them.
 LEAST_PAUSE_SECONDS = 2.0
@@ -68,6 +71,7 @@ class EtaScan:
         #: A walk that is under way.
         self._cursor: int | None = None
         self._found: array[float] = array("d")
+        self._earliest: list[float] = []
         self._not_understood = 0
         self._at_start = (0, 0)
         self._walk_at = float("-inf")
@@ -84,7 +88,7 @@ class EtaScan:
         if self._total is not None and self._cursor is None:
             self._reconcile(now_ms)
         if self._total is None and self._cursor is None and at >= self._walk_at:
-            self._cursor, self._found, self._not_understood = 0, array("d"), 0
+            self._cursor, self._found, self._earliest, self._not_understood = 0, array("d"), [], 0
             self._at_start = (delayed, listed)
             self._walk_at = at + max(LEAST_PAUSE_SECONDS, delayed / WALKED_PER_SECOND)
 
@@ -106,15 +110,18 @@ class EtaScan:
             self._merge(etas, not_understood)
             return
         self._found.extend(etas)
+        self._earliest = sorted([*self._earliest, *etas])[:TOLD_EARLY]
         self._not_understood += not_understood
         self._cursor = cursor or None
         if self._cursor is None:
-            self._known = array("d", sorted(self._found))
+            self._known, self._found = array("d", sorted(self._found)), array("d")
             self._total, self._listed = self._at_start
 
     def etas(self, now_ms: float) -> Etas:
         """What is known now."""
-        known = self._known if self._cursor is None else array("d", sorted([*self._known, *self._found]))
+        known: Sequence[float] = self._known
+        if self._cursor is not None:
+            known = sorted([*self._known[:TOLD_EARLY], *self._earliest])
         due = bisect_right(known, now_ms)
         soon = bisect_right(known, now_ms + SOON_SECONDS * 1000) - due
         following = (known[due] - now_ms) / 1000 if due < len(known) else None
@@ -153,5 +160,6 @@ class EtaScan:
     def _merge(self, etas: Sequence[float], not_understood: int) -> None:
         """Add what stood at the end of the list; where that is not all that came, a worker was faster."""
         is_all = len(etas) + not_understood >= self._added()
-        self._known = array("d", sorted([*self._known, *etas]))
+        for eta in etas:
+            insort(self._known, eta)
         self._total, self._listed = self._delayed if is_all else None, self._now_listed

@@ -263,6 +263,8 @@ class _Server:
             self._client = _connect(self._broker, self._timeout)
         for namespace in {queue.namespace for queue in self._queues}:
             await self._hear(namespace)
+            names = {queue.name for queue in self._queues if queue.namespace == namespace}
+            self._silence[namespace].forget_queues(names)
         self.orphans = {queue: number for queue, number in self.orphans.items() if queue in self._queues}
         steps, queues = STEPS_PER_LOOK, list(self._queues.items())
         first = self._looked_at % max(1, len(queues))
@@ -300,8 +302,8 @@ class _Server:
 
     async def _holders(self, queue: DramatiqQueue, steps: int) -> tuple[list[Holder], int]:
         """Silent processes that hold something of `queue`, and the steps that are left to look for more."""
-        silence, at = self._silence[queue.namespace], self._clock()
-        quiet = list(silence.silent_for(STALE_SECONDS, queue.name, at))[: steps * ASKED_AT_ONCE]
+        silence = self._silence[queue.namespace]
+        quiet = silence.silent_for(STALE_SECONDS, queue.name)[: steps * ASKED_AT_ONCE]
         holders: list[Holder] = []
         prefix, suffix = queue.acks_of("\n")[0].split("\n")
         for start in range(0, len(quiet), ASKED_AT_ONCE):
@@ -311,8 +313,7 @@ class _Server:
             silence.holds_nothing(set(asked) - held.keys(), queue.name)
             for broker_id, (waiting, delayed) in held.items():
                 said = await self._said(queue, broker_id)
-                seconds = silence.seconds(broker_id, at)
-                holders.append(Holder(broker_id, waiting, delayed, seconds, said))
+                holders.append(Holder(broker_id, waiting, delayed, silence.seconds(broker_id), said))
             steps -= 1
         return holders, max(steps, 0)
 
