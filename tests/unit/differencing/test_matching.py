@@ -135,7 +135,8 @@ def test_excess_scatter_is_what_errors_do_not_explain() -> None:
 
 def test_kernel_basis_keeps_flux_in_its_first_member() -> None:
     """All but the delta sum to zero, so the gain is one number of the fit."""
-    basis = kernel_basis(1.0, 9, ((0.7, 2), (1.5, 1)), (3.0,))
+    basis, degrees = kernel_basis(1.0, 9, ((0.7, 2), (1.5, 1)), (3.0,))
+    assert degrees.max() == 2
     assert basis[0].sum() == pytest.approx(1.0)
     assert np.abs(basis[1:].sum(axis=(1, 2))).max() < 1e-9
 

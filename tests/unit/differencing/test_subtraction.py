@@ -168,13 +168,13 @@ def test_auto_says_why_with_numbers() -> None:
     assert "FWHM" in made.difference.why
 
 
-def test_auto_falls_back_to_a_kernel_when_stars_are_too_few_for_a_psf() -> None:
-    """Where a PSF had to be assumed, the kernel that needs none is chosen, and the reason names the frame."""
+def test_auto_takes_a_kernel_when_stars_are_too_few_for_psfs() -> None:
+    """Where a PSF would be noise, the kernel that needs none is chosen, and the reason says how many stars there were."""
     good = make_pair("auto", seed=5, **UNEQUAL).difference.psf_science
     poor = moffat_psf(3.0, (384, 384), 4)
     algorithm, why = choose_algorithm("auto", good, poor, 30)
     assert algorithm == "classic"
-    assert "reference" in why
+    assert f"{good.n_stars} and 4 clean stars" in why
 
 
 def test_inputs_are_not_changed() -> None:

@@ -117,5 +117,6 @@ def _kernel_numbers(kernel: AlardLupton) -> dict[str, Number]:
         "kernel_sources": kernel.n_sources,
         "kernel_rejected": kernel.n_rejected,
         "kernel_chi2": kernel.chi2,
+        "kernel_overfit": kernel.overfit,
         "kernel_convolves": kernel.convolved,
     }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from astrid_workers.differencing.kernel_freedom import KernelEquations, choose_freedom
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.photometric_match import MODEL_ERROR, stamp_hat
@@ -30,11 +31,6 @@ KERNEL_HALF_FWHM, REACH_FWHM = 2.2, 2.5
 #: Share of the light that may be moved to each, and what background meshes may be wrong by, in sigma of a
 #: pixel.
 WING_PRIOR, PEDESTAL_SIGMA = 0.03, 0.05
-#: The same when sources are few: less freedom.
-SMALL_BASIS = ((0.8, 2), (2.0, 0))
-#: Sources for the full basis, and for its variation over the frame.
-MIN_SOURCES_FULL = 12
-MIN_SOURCES_FOR_ORDER = {1: 40, 2: 100}
 MIN_SOURCES = 3
 MAX_SOURCES = 150
 #: The difference of seeing counts as no less than this, pixels (sigma): equal seeing still needs freedom.
@@ -54,6 +50,8 @@ class AlardLupton:
     n_rejected: int
     #: Median reduced chi² of the sources that were used.
     chi2: float
+    #: Residual of sources that the fit does not know over that of those it knows; at least 1.
+    overfit: float
 
     @property
     def flux_scale(self) -> float:
@@ -121,39 +119,39 @@ def fit_kernel(
             "kernel"
         )
         raise SubtractionRefused(msg, sources=len(x), needed=MIN_SOURCES)
-    order = max((o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(x) >= n and o <= max_order), default=0)
-    parts = BASIS if len(x) >= MIN_SOURCES_FULL else SMALL_BASIS
     wings = tuple(factor * broad for factor in WINGS_FWHM)
-    basis = kernel_basis(base, half_kernel, parts, wings)
-    target, design, weight = _stamps(images, variances, x, y, basis, reach)
+    basis, degrees = kernel_basis(base, half_kernel, BASIS, wings)
     pedestal = PEDESTAL_SIGMA * float(np.sqrt(sum(np.median(v[::7, ::7][~bad[::7, ::7]]) for v in variances)))
+    equations = _equations(*_stamps(images, variances, x, y, basis, reach), pedestal)
     frame_shape = (science.shape[0], science.shape[1])
-    where = polynomial(x, y, frame_shape, order)
     held = np.zeros(len(basis))
-    held[-len(wings) :] = 1 / (WING_PRIOR * _gain(target, design)) ** 2
-    coefficients, kept, chi2 = _solve(target, design, weight, where, held, pedestal)
-    terms = np.tensordot(coefficients, basis, axes=1)
+    held[-len(wings) :] = 1 / (WING_PRIOR * equations.gain) ** 2
+    choice = choose_freedom(equations, x, y, frame_shape, degrees, held, max_order)
+    coefficients = np.zeros((choice.coefficients.shape[0], len(basis)))
+    coefficients[:, choice.members] = choice.coefficients
     return AlardLupton(
-        terms,
-        order,
+        np.tensordot(coefficients, basis, axes=1),
+        choice.order,
         frame_shape,
         "science" if backwards else "reference",
-        int(np.count_nonzero(kept)),
-        int(np.count_nonzero(~kept)),
-        float(np.median(chi2[kept])),
+        int(np.count_nonzero(choice.kept)),
+        int(np.count_nonzero(~choice.kept)),
+        choice.chi2,
+        choice.overfit,
     )
 
 
 def kernel_basis(
     base_sigma: float, half: int, parts: tuple[tuple[float, int], ...], wings: tuple[float, ...] = ()
-) -> Floats:
-    """Basis kernels `(n, size, size)`: the first a delta of sum 1, the others Gaussians × polynomials of
-    sum 0.
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Basis kernels `(n, size, size)` and the degree of each one's polynomial, 0 for delta and wings.
+
+    The first is a delta of sum 1, the others are Gaussians × polynomials of sum 0.
     """
     axis = np.arange(-half, half + 1.0)
     delta = np.zeros((2 * half + 1, 2 * half + 1))
     delta[half, half] = 1.0
-    kernels = [delta]
+    kernels, degrees = [delta], [0]
     shapes = [(max(factor * base_sigma, 0.5), degree) for factor, degree in parts]
     for sigma, degree in [*shapes, *((sigma, 0) for sigma in wings)]:
         gauss = np.exp(-0.5 * (axis / sigma) ** 2)
@@ -162,7 +160,8 @@ def kernel_basis(
                 kernel = np.outer((axis / sigma) ** j * gauss, (axis / sigma) ** i * gauss)
                 kernel /= np.abs(kernel).sum()
                 kernels.append(kernel - kernel.sum() * delta)
-    return np.stack(kernels)
+                degrees.append(i + j)
+    return np.stack(kernels), np.array(degrees)
 
 
 def _whole(
@@ -207,10 +206,11 @@ def _stamps(
         convolved = fft.irfft2(sharp_hat * stamp_hat(kernel, (padded, padded)), s=(padded, padded))
         design[:, k] = convolved[:, :size, :size][:, inner]
     target = broad[rows, columns].astype(np.float64)[:, inner]
-    gain = _gain(target, design)
-    noise = variances[0][rows, columns][:, inner] + gain**2 * variances[1][rows, columns][:, inner]
-    weight = 1 / (noise + (MODEL_ERROR * target) ** 2)
-    return target, design, weight
+    noise = (
+        variances[0][rows, columns][:, inner]
+        + _gain(target, design) ** 2 * variances[1][rows, columns][:, inner]
+    )
+    return target, design, 1 / (noise + (MODEL_ERROR * target) ** 2)
 
 
 def _gain(target: Floats, design: Floats) -> float:
@@ -219,13 +219,10 @@ def _gain(target: Floats, design: Floats) -> float:
     return max(float(np.median(target.sum(axis=1) / np.where(light > 0, light, np.inf))), 1e-12)
 
 
-def _solve(
-    target: Floats, design: Floats, weight: Floats, where: Floats, held: Floats, pedestal_sigma: float
-) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Coefficients `(n_terms, n_basis)`, which sources agree, and the reduced chi² of each."""
+def _equations(target: Floats, design: Floats, weight: Floats, pedestal_sigma: float) -> KernelEquations:
+    """Normal equations per source, with a pedestal of its own projected out under its prior."""
     n, n_basis = design.shape[:2]
-    terms = where.shape[1]
-    normal, right = np.empty((n, n_basis, n_basis)), np.empty((n, n_basis))
+    normal, right, total = np.empty((n, n_basis, n_basis)), np.empty((n, n_basis)), np.empty(n)
     for i in range(n):
         columns = np.vstack([design[i], np.ones(design.shape[2])])
         full = (columns * weight[i]) @ columns.T
@@ -233,29 +230,5 @@ def _solve(
         side = (columns * weight[i]) @ target[i]
         normal[i] = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
         right[i] = side[:-1] - full[:-1, -1] * side[-1] / full[-1, -1]
-    kept = np.ones(n, bool)
-    chi2 = np.ones(n)
-    coefficients = np.zeros((terms, n_basis))
-    for _ in range(4):
-        big = np.einsum("np,nq,nij->piqj", where[kept], where[kept], normal[kept]).reshape(
-            terms * n_basis, -1
-        )
-        side = np.einsum("np,ni->pi", where[kept], right[kept]).ravel()
-        big[np.diag_indices(len(big))] *= 1 + 1e-8
-        big[np.diag_indices(len(big))] += np.tile(held, terms)
-        big[np.diag_indices(len(big))] += 1e-9 * float(np.mean(np.diag(big)))
-        coefficients = np.linalg.solve(big, side).reshape(terms, n_basis)
-        chi2 = _misfit(target, design, weight, where @ coefficients)
-        middle = float(np.median(chi2[kept]))
-        agree = chi2 < middle + 5 * max(1.4826 * float(np.median(np.abs(chi2[kept] - middle))), 0.2)
-        if np.count_nonzero(agree) < MIN_SOURCES or np.array_equal(agree, kept):
-            break
-        kept = agree
-    return coefficients, kept, chi2
-
-
-def _misfit(target: Floats, design: Floats, weight: Floats, local: Floats) -> Floats:
-    """Reduced chi² of each source with its own pedestal."""
-    residual = target - np.einsum("nk,nkp->np", local, design)
-    pedestal = (weight * residual).sum(axis=1) / weight.sum(axis=1)
-    return np.asarray((weight * (residual - pedestal[:, None]) ** 2).mean(axis=1))
+        total[i] = np.sum(weight[i] * target[i] ** 2) - side[-1] ** 2 / full[-1, -1]
+    return KernelEquations(normal, right, total, target.shape[1], _gain(target, design))

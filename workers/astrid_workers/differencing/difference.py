@@ -18,6 +18,7 @@ from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.halo import grow_saturated
 from astrid_workers.imaging.inpaint import fill_pair
+from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
 from astrid_workers.mask import UNUSABLE
@@ -29,6 +30,8 @@ __all__ = ["Difference", "DifferenceOptions", "difference"]
 
 #: Least share of the frame that both frames must have measured.
 MIN_VALID_FRACTION = 0.05
+#: Stars from which the models' errors are read off them alone: galaxies may hold what changed.
+MIN_CONSTANT_STARS = 10
 #: Empty sky is sampled at least this far from the frame's edge, in FWHM: beyond, kernels reach over it.
 SKY_EDGE_FWHM = 2.0
 
@@ -69,10 +72,11 @@ def difference(
         parts,
         pair.sky & _inside(science.shape, _broader(seen)),
         astrometric_noise_px=matched.match.astrometric_noise_px,
-        stars=(matched.match.x, matched.match.y),
+        stars=_constant_sources(matched.match),
         bright=match_places(seen),
         bad=matched.bad | hidden,
         fwhm_px=_broader(seen),
+        overfit=getattr(matched.matching, "overfit", 1.0),
     )
     result = _assemble(science, reference, seen, matched, hidden, parts, score)
     _refuse_failure(result, seen, matched, options.max_residual_power)
@@ -96,6 +100,13 @@ def _check(science: Frame, reference: Frame) -> None:
 
 def _broader(seen: Pair) -> float:
     return max(seen[0].psf.fwhm_px, seen[1].psf.fwhm_px)
+
+
+def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y of the matched stars; of all matched sources where stars are few."""
+    stars = match.is_star
+    chosen = stars if np.count_nonzero(stars) >= MIN_CONSTANT_STARS else np.ones_like(stars)
+    return match.x[chosen], match.y[chosen]
 
 
 def _hidden(science: Frame, reference: Frame, seen: Pair) -> BoolImage:

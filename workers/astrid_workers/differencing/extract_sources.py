@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from astrid_workers.differencing.products import Candidate, Candidates, Difference
+from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.mask import MaskBit
 
 Floats = NDArray[np.float64]
@@ -29,12 +30,6 @@ DIPOLE_FWHM, DIPOLE_RATIO = 1.6, 0.3
 SET_ASIDE = frozenset({"masked", "saturated", "sharp"})
 #: Share of the PSF on masked pixels from which a peak is masked.
 MASKED_SHARE = 0.1
-#: Central excess over a PSF, as a ratio, from which a candidate is narrower than a point source…
-SHARP_RATIO = 1.5
-#: …if it is so by this many sigma.
-SHARP_SIGMA = 3.5
-#: Width over the PSF's from which a candidate is extended, and the S/N at which widths mean anything.
-EXTENDED_RATIO, EXTENDED_SNR = 2.0, 6.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,12 +153,11 @@ def _describe(difference: Difference, y: int, x: int) -> Candidate:
     error_x, error_y = _position_errors(profile, abs(score))
     stamp, variance, good = _stamps(difference, y, x, psf.shape[0] // 2)
     model = _shifted(psf, dx, dy)
-    fwhm, elongation = _shape(stamp, good, model, flux)
-    sharp, chi2 = _fit_quality(stamp, variance, good, model, flux, difference.fwhm_science_px)
-    flags = _flags(difference, y, x, good, model, sharp, fwhm, psf, abs(score))
+    shape = measure_shape(stamp, variance, good, model, flux, difference.fwhm_science_px)
+    flags = _flags(difference, y, x, good, model, shape, abs(score))
     return Candidate(
         0, x + dx, y + dy, error_x, error_y, None, None, flux, flux_err, abs(score), score,
-        fwhm, elongation, chi2, score > 0, flags,
+        shape.fwhm_px, shape.elongation, shape.chi2, score > 0, flags,
     )  # fmt: skip
 
 
@@ -219,95 +213,21 @@ def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
     return np.asarray(np.fft.ifft2(np.fft.fft2(psf) * phase).real)
 
 
-def _shape(
-    stamp: Floats, good: NDArray[np.bool_], model: Floats, flux: float
-) -> tuple[float | None, float | None]:
-    """FWHM and elongation from second moments under the PSF's own weight, corrected for that weight."""
-    weight = np.where(good, np.maximum(model, 0.0), 0.0)
-    total = float(np.sum(weight * stamp)) * np.sign(flux)
-    reference = float(np.sum(weight * model))
-    if total <= 0 or reference <= 0:
-        return None, None
-    axis = np.arange(stamp.shape[0]) - stamp.shape[0] // 2.0
-    found = _second_moments(weight * stamp * np.sign(flux) / total, axis)
-    ideal = _second_moments(weight * model / reference, axis)
-    half_psf = _moment_fwhm(model)
-    scale = ideal[0] + ideal[2]
-    excess = (found[0] + found[2]) / scale if scale > 0 else np.nan
-    if not np.isfinite(excess) or excess <= 0 or excess >= 1.95:
-        return (None, None) if not np.isfinite(excess) or excess <= 0 else (float(half_psf * 6.0), None)
-    width = half_psf * np.sqrt(excess / (2 - excess))
-    xx, xy, yy = found
-    root = np.hypot((xx - yy) / 2, xy)
-    mean = (xx + yy) / 2
-    minor = mean - root
-    return float(width), float(np.sqrt((mean + root) / minor)) if minor > 0 else None
-
-
-def _second_moments(density: Floats, axis: Floats) -> tuple[float, float, float]:
-    xx = float(np.sum(density * axis[None, :] ** 2))
-    yy = float(np.sum(density * axis[:, None] ** 2))
-    xy = float(np.sum(density * axis[None, :] * axis[:, None]))
-    return xx, xy, yy
-
-
-def _moment_fwhm(model: Floats) -> float:
-    """FWHM of a stamp by the area above half its maximum."""
-    return float(2 * np.sqrt(max(int(np.count_nonzero(model > model.max() / 2)), 1) / np.pi))
-
-
-def _fit_quality(
-    stamp: Floats, variance: Floats, good: NDArray[np.bool_], model: Floats, flux: float, fwhm: float
-) -> tuple[float, float | None]:
-    """How far the centre stands out over a PSF's (as sigma beyond `SHARP_RATIO`), and chi² per pixel."""
-    half = stamp.shape[0] // 2
-    axis = np.arange(stamp.shape[0]) - half
-    near = good & (np.hypot(axis[:, None], axis[None, :]) <= max(fwhm, 2.0))
-    n = int(np.count_nonzero(near))
-    residual = stamp - flux * model
-    tolerated = variance + (0.05 * flux * model) ** 2
-    chi2 = float(np.sum((residual**2 / tolerated)[near]) / n) if n else None
-    ring = np.zeros_like(good)
-    ring[half - 1 : half + 2, half - 1 : half + 2] = True
-    ring[half, half] = False
-    ring &= good
-    if not good[half, half] or not ring.any():
-        return 0.0, chi2
-    contrast = float(stamp[half, half] - stamp[ring].mean())
-    expected = flux * float(model[half, half] - model[ring].mean())
-    noise = float(np.sqrt(variance[half, half] + variance[ring].mean() / np.count_nonzero(ring)))
-    if expected * flux <= 0:
-        return 0.0, chi2
-    return float(np.sign(flux) * (contrast - SHARP_RATIO * expected) / noise), chi2
-
-
 def _flags(
-    difference: Difference,
-    y: int,
-    x: int,
-    good: NDArray[np.bool_],
-    model: Floats,
-    sharp: float,
-    fwhm: float | None,
-    psf: NDArray[np.float32],
-    snr: float,
+    difference: Difference, y: int, x: int, good: NDArray[np.bool_], model: Floats, shape: Shape, snr: float
 ) -> tuple[str, ...]:
     light = np.maximum(model, 0.0)
     masked = float(np.sum(light * ~good) / np.sum(light))
     reach = max(1, round(difference.fwhm_science_px))
     around = difference.mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
-    flags = []
-    if difference.mask[y, x] & np.uint32(MaskBit.EDGE):
-        flags.append("edge")
-    if masked > MASKED_SHARE:
-        flags.append("masked")
-    if np.any(around & np.uint32(MaskBit.SATURATED)):
-        flags.append("saturated")
-    if sharp > SHARP_SIGMA:
-        flags.append("sharp")
-    if fwhm is not None and snr > EXTENDED_SNR and fwhm > EXTENDED_RATIO * _moment_fwhm(psf.astype(float)):
-        flags.append("extended")
-    return tuple(flags)
+    said = {
+        "edge": bool(difference.mask[y, x] & np.uint32(MaskBit.EDGE)),
+        "masked": masked > MASKED_SHARE,
+        "saturated": bool(np.any(around & np.uint32(MaskBit.SATURATED))),
+        "sharp": shape.is_narrower_than_psf(snr),
+        "extended": shape.is_wider_than_psf(snr),
+    }
+    return tuple(flag for flag, is_set in said.items() if is_set)
 
 
 def _merge_dipoles(found: list[Candidate], difference: Difference) -> list[Candidate]:

@@ -64,11 +64,15 @@ def measure_model_error(
     stars: tuple[Floats, Floats],
     bad: BoolImage,
     fwhm_px: float,
+    overfit: float = 1.0,
 ) -> ModelError:
-    """The error at which stars' residuals are what noise alone would make, by groups of brightness."""
+    """The error at which stars' residuals are what noise alone would make, by groups of brightness.
+
+    `overfit` is by how much residuals exceed these at sources that the kernels were not fitted to.
+    """
     largest, significance = _residuals(statistic, variance, light, stars, bad, fwhm_px)
     enough = significance > MIN_SIGNIFICANCE
-    largest, significance = largest[enough], significance[enough]
+    largest, significance = overfit * largest[enough], significance[enough]
     if len(largest) < MIN_STARS:
         return ModelError(np.zeros(1), np.zeros(1), 0.0, None)
     order = np.argsort(significance)

@@ -1,7 +1,7 @@
 """How wrong the wings of PSFs and kernels are around bright sources, read off the difference in rings.
 
-Owns one measured profile, the residual at a distance over the light at the centre, and the noise that it means around
-every bright source; the cores are the business of `model_error.py`.
+Owns one measured profile, the residual at a distance over the light at the centre, and the noise that it
+means around every bright source; the cores are the business of `model_error.py`.
 """
 
 from dataclasses import dataclass

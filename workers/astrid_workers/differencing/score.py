@@ -55,6 +55,7 @@ def make_score(
     bright: tuple[Floats, Floats],
     bad: BoolImage,
     fwhm_px: float,
+    overfit: float = 1.0,
 ) -> Score:
     """Divide the statistic by its noise.
 
@@ -75,7 +76,7 @@ def make_score(
     rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
     photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
     light = spread_light(parts.subtracted, fwhm_px)
-    error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px)
+    error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px, overfit)
     sigma = np.sqrt(photons + (error.at(light / np.sqrt(photons)) * light) ** 2)
     return Score(
         np.asarray(statistic / sigma, np.float32),

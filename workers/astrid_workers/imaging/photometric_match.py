@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.spatial import cKDTree
 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
@@ -33,6 +34,8 @@ WIDTH_PRIOR_PX2 = 0.3
 MIN_SOURCES_FOR_MAP = 30
 BANDWIDTHS = (0.8, 1.2, 2.0, 3.5)
 WORTHWHILE = 0.9
+#: Stars from which scatters are read off them alone.
+MIN_STARS_FOR_SCATTER = 10
 #: Steps of the linearised fit, with the sources that disagree left out of the next one.
 ITERATIONS = 3
 #: Columns of the local fit that vary over the frame: gain, shift x and y, second moments xx, xy, yy…
@@ -77,6 +80,8 @@ class PhotometricMatch:
     #: Places of the sources that were used, pixels.
     x: Floats
     y: Floats
+    #: Which of them are stars.
+    is_star: NDArray[np.bool_]
     #: What neighbouring sources agree on beyond the polynomial.
     residual: "ResidualMap"
 
@@ -125,12 +130,15 @@ def measure_match(
     psfs: tuple[Psf, Psf],
     places: tuple[Floats, Floats],
     *,
+    stars: tuple[Floats, Floats] | None = None,
     max_order: int = 2,
 ) -> PhotometricMatch:
     """Fit κ on stamps around `places` (x, y of bright sources, brightest first, zero-based pixels).
 
     Images are background-subtracted on one grid; `variance` and `psfs` are (science, reference); `bad` marks
-    pixels unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` usable sources.
+    pixels unusable in either. Scatters are read off those that are among `stars` (x, y), where there are
+    enough: galaxies may hold what changed. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` usable
+    sources.
     """
     stamps = _cut(science, reference, variance, bad, psfs, places)
     if len(stamps.x) < MIN_SOURCES:
@@ -142,7 +150,7 @@ def measure_match(
     order = max(
         (o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(stamps.x) >= n and o <= max_order), default=0
     )
-    return _fit(stamps, order, (science.shape[0], science.shape[1]))
+    return _fit(stamps, order, (science.shape[0], science.shape[1]), _are_stars(stamps, stars))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,7 +307,17 @@ def stamp_hat(stamp: Stamp, size: tuple[int, int]) -> NDArray[np.complexfloating
     return np.asarray(fft.rfft2(np.roll(grid, (-half, -half), axis=(0, 1))))
 
 
-def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> PhotometricMatch:
+def _are_stars(stamps: _Stamps, stars: tuple[Floats, Floats] | None) -> NDArray[np.bool_]:
+    """Which sources lie within a pixel of a star."""
+    if stars is None or len(stars[0]) == 0:
+        return np.zeros(len(stamps.x), bool)
+    near, _ = cKDTree(np.stack(stars, axis=1)).query(np.stack([stamps.x, stamps.y], axis=1))
+    return np.asarray(near < 1.0)
+
+
+def _fit(
+    stamps: _Stamps, order: int, frame_shape: tuple[int, int], is_star: NDArray[np.bool_]
+) -> PhotometricMatch:
     """Linearise about the last κ, drop sources that disagree, again; then measure what is left."""
     n = len(stamps.x)
     basis = polynomial(stamps.x, stamps.y, frame_shape, order)
@@ -318,7 +336,7 @@ def _fit(stamps: _Stamps, order: int, frame_shape: tuple[int, int]) -> Photometr
         kept = _agreeing(steps, errors, local, misfit)
         if np.count_nonzero(kept) < MIN_SOURCES:
             kept = np.ones(n, bool)
-    return _measured(stamps, basis, coefficients, kept, steps, errors, order, frame_shape)
+    return _measured(stamps, basis, coefficients, kept, steps, errors, order, frame_shape, is_star)
 
 
 def _first_gain(stamps: _Stamps) -> float:
@@ -438,6 +456,7 @@ def _measured(
     errors: Floats,
     order: int,
     frame_shape: tuple[int, int],
+    is_star: NDArray[np.bool_],
 ) -> PhotometricMatch:
     local = basis @ coefficients
     used = np.flatnonzero(kept)
@@ -446,7 +465,9 @@ def _measured(
     steps, errors = steps[used] / scale, np.maximum(errors[used] / np.abs(scale), 1e-6)
     residual = _residual_map(x, y, steps, errors, frame_shape)
     left = steps - residual.left_out()
-    gain_scatter, *shifts = (excess_scatter(left[:, k], errors[:, k]) for k in range(3))
+    stars = is_star[used]
+    asked = stars if np.count_nonzero(stars) >= MIN_STARS_FOR_SCATTER else np.ones(len(used), bool)
+    gain_scatter, *shifts = (excess_scatter(left[asked, k], errors[asked, k]) for k in range(3))
     weights = 1 / (errors[:, 0] ** 2 + gain_scatter**2)
     moves = local[used, 1:3] + residual.at(x, y)[:, 1:]
     return PhotometricMatch(
@@ -463,6 +484,7 @@ def _measured(
         int(len(kept) - len(used)),
         x,
         y,
+        stars,
         residual,
     )
 

@@ -46,6 +46,8 @@ PEDESTAL_IN_STACK_NOISE = 0.1
 RING_PX, RING_STARS = 1.0, 100
 #: What is known of a Moffat's exponent before it is fitted: mean and sigma.
 BETA_PRIOR = (3.2, 0.7)
+#: How many residuals of the wing's pixels that outweighs, as its square root.
+PRIOR_WEIGHT = 6.0
 #: Exponent of the fallback Moffat: atmospheric PSFs have 2.5 to 4.5.
 FALLBACK_BETA = 3.0
 #: Sigma of a Gaussian of FWHM 1.
@@ -367,9 +369,9 @@ class _Stack:
             self._recentre(model, fwhm)
             if len(self) < MIN_STARS_FOR_STACK:
                 return
-            stamps, weights = self._normalised()
-            mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
-            model = _with_wings(mean - _skew(mean, stamps, weights, self.radius, fwhm), self.radius, fwhm)
+            self._drop_extended(fwhm)
+            mean = self._mean(*self._normalised(), fwhm)
+            model = _with_wings(mean, mean, self.radius, fwhm)
             model /= model.sum()
         self._recentre(model, fwhm)
 
@@ -395,6 +397,23 @@ class _Stack:
         middle = float(np.median(misfit))
         limit = middle + 4 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.01)
         self.keep((misfit < limit) & (self.flux > 1e-9))
+
+    def _drop_extended(self, fwhm: float) -> None:
+        """Leave out what has more light around its core than the point sources among the stars: compact
+        galaxies.
+
+        The sharper half tells what a point source looks like, and how much that scatters.
+        """
+        ring = (self.radius > 0.6 * fwhm) & (self.radius < 1.6 * fwhm)
+        light = (self.centred - self.pedestal[:, None, None]) / self.flux[:, None, None]
+        around = np.where(self.good, light, 0.0)[:, ring].sum(axis=1) / np.maximum(
+            self.good[:, ring].mean(axis=1), 0.2
+        )
+        noise = self.sky_noise * np.sqrt(np.count_nonzero(ring)) / self.flux
+        low, middle = np.percentile(around, (10, 40))
+        limit = middle + 3 * np.hypot(max(middle - low, 0.005), noise)
+        if np.count_nonzero(around < limit) >= MIN_STARS_FOR_STACK:
+            self.keep(around < limit)
 
     def _shifted(self) -> Stamps:
         """All stars moved so that their centres fall on the middle pixel.
@@ -423,6 +442,11 @@ class _Stack:
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
 
+    def _mean(self, stamps: Stamps, weights: Stamps, fwhm: float) -> Stamps:
+        """Weighted mean of the stars without what faint neighbours add."""
+        mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+        return np.asarray(mean - _skew(mean, stamps, weights, self.radius, fwhm))
+
     def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
         """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1,
         0, 0, …
@@ -435,8 +459,8 @@ class _Stack:
         ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
         normal += ridge[..., None, None] * np.eye(basis.shape[1])
         terms = np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
-        skew = _skew(terms[0], stamps, weights, self.radius, fwhm)
-        terms[0] = _with_wings(terms[0] - skew, self.radius, fwhm)
+        centre = terms[0] - _skew(terms[0], stamps, weights, self.radius, fwhm)
+        terms[0] = _with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
         fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
         terms[1:] *= fade
         terms /= terms[0].sum()
@@ -478,18 +502,17 @@ def _weighted_median(values: Stamps, weights: Stamps) -> float:
     return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
-def _with_wings(stack: Stamps, radius: Stamps, fwhm: float) -> Stamps:
-    """The stack where it has signal, a Moffat wing beyond, and no pedestal.
+def _with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+    """The stack where it has signal, the wing of the stars' `mean` beyond, and no pedestal.
 
     The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise
     of the outermost ring; c is what the background left and is taken off.
     """
     outer = FIT_RADIUS_FWHM * fwhm
     ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
-    noise = max(1.4826 * float(np.median(np.abs(stack[ring] - np.median(stack[ring])))), 1e-7)
+    noise = max(1.4826 * float(np.median(np.abs(mean[ring] - np.median(mean[ring])))), 1e-7)
     fitted = (radius > 0.8 * fwhm) & (radius < outer)
-    r, values = radius[fitted], stack[fitted]
-    parameters = _fit_wing(r, values, noise, fwhm)
+    parameters = _fit_wing(radius[fitted], mean[fitted], noise, fwhm)
     if parameters is None:
         return np.asarray(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)))
     amplitude, alpha, beta, pedestal = parameters
@@ -506,10 +529,12 @@ def _fit_wing(
     def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
         model = np.exp(p[0]) * (1 + (r / np.exp(p[1])) ** 2) ** -p[2]
         misfit = (model + p[3] * noise - values) / (0.1 * model + noise)
-        return np.append(misfit, [(p[2] - BETA_PRIOR[0]) / BETA_PRIOR[1], p[3] / PEDESTAL_IN_STACK_NOISE])
+        return np.append(
+            misfit, [PRIOR_WEIGHT * (p[2] - BETA_PRIOR[0]) / BETA_PRIOR[1], p[3] / PEDESTAL_IN_STACK_NOISE]
+        )
 
     start = [np.log(max(float(np.max(values)), noise) * 2), np.log(fwhm), 3.0, 0.0]
-    lower, upper = [-np.inf, np.log(0.3 * fwhm), 1.6, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]
+    lower, upper = [-np.inf, np.log(0.3 * fwhm), 2.2, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]
     try:
         found = optimize.least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", max_nfev=60)
     except (ValueError, np.linalg.LinAlgError):
