@@ -1,0 +1,236 @@
+"""Devices are counted from quotas, nodes and pods, whatever they are called, and shared among their queues."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
+from astrid_operator.conditions import desired_status
+from astrid_operator.fleet import FleetState, Member, MemberPhase
+from astrid_operator.gpu_budget import GpuBudget
+from astrid_operator.gpu_supply import by_quota, held_by, on_nodes
+from astrid_operator.scaling import DemandReading, MembersSeen, Reason, ScalingDecision
+from astrid_operator.seen import Kind, Seen
+
+GPU, CHIP = "nvidia.com/gpu", "example.com/chip"
+
+
+def node(name: str, count: int, *, resource: str = GPU, closed: bool = False) -> dict[str, Any]:
+    """A node with devices; a closed one takes no new pods."""
+    return {
+        "metadata": {"name": name, "uid": name, "resourceVersion": "1"},
+        "spec": {"unschedulable": closed or None},
+        "status": {"allocatable": {"cpu": "64", resource: str(count)}},
+    }
+
+
+def pod(
+    queue: str, number: int, count: int = 1, *, on: str | None = "n1", phase: str = "Running", **more: Any
+) -> dict[str, Any]:
+    """A worker pod that holds devices."""
+    resource = more.pop("resource", GPU)
+    metadata = {
+        "name": f"{queue}-{number}",
+        "namespace": more.pop("namespace", "sky"),
+        "uid": f"{queue}-{number}",
+        "resourceVersion": "1",
+        "labels": {"astrid.dev/queue": queue},
+    }
+    containers = [{"resources": {"limits": {resource: str(count), "memory": "1Gi"}}}]
+    return {
+        "metadata": metadata,
+        "spec": {"nodeName": on, "containers": containers},
+        "status": {"phase": phase},
+    }
+
+
+def quota(hard: int, used: int, *, resource: str = GPU, name: str = "gpus") -> dict[str, Any]:
+    """A ResourceQuota of the namespace."""
+    key = f"requests.{resource}"
+    return {
+        "metadata": {"name": name, "namespace": "sky", "uid": name, "resourceVersion": "1"},
+        "status": {"hard": {key: str(hard)}, "used": {key: str(used)}},
+    }
+
+
+NODES = [
+    ("the devices of all nodes are there for fleets", [node("n1", 4), node("n2", 4)], [], 8),
+    ("a node that takes no new pods counts for what it already runs",
+     [node("n1", 4, closed=True), node("n2", 4)], [pod("a", 1), pod("a", 2)], 6),
+    ("a pod that has ended holds nothing", [node("n1", 4, closed=True), node("n2", 1)], [pod("a", 1, phase="Succeeded")], 1),
+    ("devices of another name do not count", [node("n1", 4, resource=CHIP), node("n2", 1)], [], 1),
+    ("where no node has any they may come with the first pod", [node("n1", 4, resource=CHIP)], [], None),
+    ("where no node is known nothing bounds", [], [], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "expected"), [row[1:] for row in NODES], ids=[row[0] for row in NODES]
+)
+def test_nodes_supply_as_the_table_says(nodes, pods, expected) -> None:
+    """Each row is a sentence about a pool of nodes."""
+    assert on_nodes(nodes, pods, GPU) == expected
+
+
+QUOTAS = [
+    ("a quota bounds what fleets hold", [quota(4, 0)], 0, 4),
+    ("what fleets hold themselves is theirs to share", [quota(4, 3)], 3, 4),
+    ("what others hold is not", [quota(4, 3)], 1, 2),
+    ("the narrowest of several quotas holds", [quota(4, 0), quota(2, 0, name="b")], 0, 2),
+    ("a quota of zero leaves nothing", [quota(0, 0)], 0, 0),
+    ("a quota of something else bounds nothing", [quota(4, 0, resource=CHIP)], 0, None),
+    ("a count that lags behind does not go below zero", [quota(4, 1)], 3, 4),
+    ("no quota, no bound", [], 0, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quotas", "ours", "expected"), [row[1:] for row in QUOTAS], ids=[row[0] for row in QUOTAS]
+)
+def test_quotas_supply_as_the_table_says(quotas, ours, expected) -> None:
+    """Each row is a sentence about one namespace."""
+    assert by_quota(quotas, ours, GPU) == expected
+
+
+def test_a_pod_holds_what_its_containers_may_use() -> None:
+    """Whether it has a place yet or not."""
+    assert held_by(pod("a", 1, 2, on=None, phase="Pending"), GPU) == 2
+    assert held_by(pod("a", 1, 2), CHIP) == 0
+
+
+class Cluster:
+    """Nodes, pods, quotas and queues as watches told of them."""
+
+    def __init__(self, *, nodes_grow: bool = False) -> None:
+        self.seen, self.now = Seen(), 1000.0
+        self.busy: dict[QueueKey, int] = {}
+        self.asked: dict[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]] = {}
+        self.budget = GpuBudget(self.seen, self._members, lambda: self.now, nodes_grow=nodes_grow)
+
+    def _members(self, key: QueueKey) -> MembersSeen:
+        fleet = self.asked[key][1]
+        busy = self.busy.get(key, 0)
+        return MembersSeen(busy, tuple(500.0 for _ in range(fleet.ready - busy)))
+
+    def queue(
+        self, name: str, wants: int, *, has: int = 0, busy: int = 0, namespace: str = "sky", **spec: Any
+    ) -> QueueKey:
+        """A queue that wants members, and has some that have been there for long."""
+        document = {
+            "apiVersion": "astrid.dev/v1alpha1",
+            "kind": "AstridQueue",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"app": "sky.tasks", "gpu": {"count": 1}, **spec},
+        }
+        one = parse_astrid_queue(document)
+        members = tuple(Member(f"{name}-{at}", MemberPhase.READY, 0.0) for at in range(has))
+        fleet = FleetState(exists=True, desired=has, current=has, ready=has, members=members)
+        self.asked[one.key] = (one, fleet, ScalingDecision(wants, Reason.BACKLOG, "why", wanted=wants))
+        self.busy[one.key] = busy
+        resource = one.spec.gpu.resource_name
+        for at in range(has):
+            self.seen.put(Kind.POD, pod(name, at, one.spec.gpu.count, resource=resource, namespace=namespace))
+        return one.key
+
+    def node(self, *args: Any, **kwargs: Any) -> None:
+        """A node is there."""
+        self.seen.put(Kind.NODE, node(*args, **kwargs))
+
+    def granted(self, after_seconds: float = 0.0) -> dict[str, int]:
+        """What each gets, `after_seconds` after the first look."""
+        self.budget(self.asked)
+        self.now += after_seconds
+        return {key.name: decision.replicas for key, decision in self.budget(self.asked).items()}
+
+
+def test_devices_are_shared_among_the_queues_that_use_them() -> None:
+    """The first class first, then evenly; who uses none is not touched."""
+    cluster = Cluster()
+    cluster.node("n1", 8)
+    cluster.queue("first", 4, priority=1)
+    cluster.queue("a", 9)
+    cluster.queue("b", 9)
+    cluster.queue("plain", 50, gpu={"count": 0}, scaling={"maxReplicas": 50})
+    assert cluster.granted() == {"first": 4, "a": 2, "b": 2, "plain": 50}
+
+
+def test_each_kind_of_device_is_a_pool_of_its_own() -> None:
+    """Any resource name will do."""
+    cluster = Cluster()
+    cluster.node("n1", 1)
+    cluster.node("n2", 3, resource=CHIP)
+    cluster.queue("gpus", 5)
+    cluster.queue("chips", 5, gpu={"count": 1, "resourceName": CHIP})
+    assert cluster.granted() == {"gpus": 1, "chips": 3}
+
+
+def test_a_quota_bounds_its_namespace_and_nodes_bound_all() -> None:
+    """What a quota withholds from one namespace is left to the others."""
+    cluster = Cluster()
+    cluster.node("n1", 6)
+    cluster.seen.put(Kind.QUOTA, quota(2, 0))
+    cluster.queue("here", 9)
+    cluster.queue("there", 9, namespace="sea")
+    assert cluster.granted() == {"here": 2, "there": 4}
+
+
+def test_what_pods_of_deleted_queues_hold_is_not_given_twice() -> None:
+    """Draining pods still hold, whoever's they were."""
+    cluster = Cluster()
+    cluster.node("n1", 3)
+    cluster.seen.put(Kind.POD, pod("deleted", 1, 2))
+    cluster.queue("a", 9)
+    assert cluster.granted() == {"a": 1}
+
+
+def test_a_pod_of_several_devices_takes_several() -> None:
+    """Whole pods only."""
+    cluster = Cluster()
+    cluster.node("n1", 5)
+    cluster.queue("big", 9, gpu={"count": 2})
+    assert cluster.granted() == {"big": 2}
+
+
+def test_where_nodes_grow_only_quotas_bound() -> None:
+    """What nodes have now says nothing of what they could have."""
+    cluster = Cluster(nodes_grow=True)
+    cluster.node("n1", 1)
+    cluster.queue("a", 9)
+    assert cluster.granted() == {"a": 9}
+
+
+def test_a_working_pod_gives_way_to_a_higher_class_after_a_while() -> None:
+    """Three set-ups of patience; then it is asked, and finishes what it runs."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("low", 2, has=2, busy=2, priority=9)
+    cluster.queue("high", 2, priority=1)
+    assert cluster.granted(after_seconds=4) == {"low": 2, "high": 0}
+    assert cluster.granted(after_seconds=20) == {"low": 0, "high": 0}
+
+
+def test_an_idle_pod_gives_way_sooner() -> None:
+    """After the time that a start takes, and no more of them than are waited for."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    low = cluster.queue("low", 2, has=2)
+    one, fleet, decision = cluster.asked[low]
+    cluster.asked[low] = (one, fleet, replace(decision, wanted=0))
+    cluster.queue("high", 1, priority=1)
+    assert cluster.granted(after_seconds=4) == {"low": 2, "high": 0}
+    assert cluster.granted(after_seconds=2) == {"low": 1, "high": 0}
+
+
+def test_the_status_says_what_is_wanted_granted_and_held_by_whom() -> None:
+    """The answer to: why do my GPUs not work for me?"""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("low", 2, has=2, busy=2)
+    high = cluster.queue("high", 3, priority=1)
+    decision = cluster.budget(cluster.asked)[high]
+    queue, fleet, _ = cluster.asked[high]
+    status = desired_status(queue, fleet, DemandReading(0.0, None), decision, None, "2026-01-01T00:00:00Z")
+    assert decision.reason is Reason.SCALE_LIMITED
+    assert decision.message == "0 of 3 granted: waiting for GPUs to be given back, held by low 2; why"
+    assert status["gpu"] == {"wanted": 3, "granted": 0, "heldBy": ["sky/low"]}
