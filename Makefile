@@ -69,6 +69,11 @@ e2e: install ## images, manifests and real frames on a real node: KUBECONFIG, or
 bench-science: install ## false candidates, depth, flux and cost of the subtraction, on fresh seeds
 	$(BIN)/python benchmarks/science/false_positives.py
 
+.PHONY: bench-scaling
+bench-scaling: install ## fleets against models of KEDA in the simulator, then reaction times on a real control plane
+	$(BIN)/python benchmarks/scaling/contest.py
+	$(BIN)/python benchmarks/scaling/control_latency.py
+
 .PHONY: images
 images: ## build the operator's and the lean worker's image with docker: BASE_IMAGE, IMAGE_TAG
 	docker build -f Dockerfile.operator --build-arg BASE_IMAGE=$(BASE_IMAGE) -t astrid-operator:$(IMAGE_TAG) .
