@@ -124,6 +124,12 @@ class KubernetesApi:
         self._may_write = may_write
         self._slots = asyncio.Semaphore(WRITES_AT_A_TIME)
 
+    def check_leads(self) -> None:
+        """Raise LeadershipLost where nothing may be written, be it here or to a broker."""
+        if not self._may_write():
+            message = "not the leader: nothing may be written"
+            raise LeadershipLost(message)
+
     async def read_deployment(self, key: QueueKey) -> dict[str, Any]:
         read = self._apps.read_namespaced_deployment_without_preload_content
         return await answer(read(key.name, key.namespace, _request_timeout=REQUEST_SECONDS))
@@ -220,9 +226,7 @@ class KubernetesApi:
     ) -> dict[str, Any]:
         """Every write passes here: none is made by a process that may have lost the Lease."""
         async with self._slots:
-            if not self._may_write():
-                message = "not the leader: nothing may be written"
-                raise LeadershipLost(message)
+            self.check_leads()
             return await answer(method(*arguments, _request_timeout=REQUEST_SECONDS, **options))
 
 
@@ -280,6 +284,7 @@ class KubernetesFleet:
         )
 
     async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+        self._api.check_leads()
         state = await self.observe(queue.key)
         step = await self._retirement.look(queue, state, replicas, whoever=whoever)
         if step.replicas < state.desired:

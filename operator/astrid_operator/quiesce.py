@@ -20,8 +20,9 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import TryAgain
 from astrid_operator.presence import drain_key
 
-#: Longest that one command may take, in seconds.
+#: Longest that one command may take, and that a tick waits for who is asked, in seconds.
 PATIENCE_SECONDS = 1.0
+TICK_PATIENCE_SECONDS = 0.3
 #: Seconds after which a request to leave is void unless it is repeated.
 ASKED_SECONDS = 60
 
@@ -83,7 +84,7 @@ class Conversation:
         for queue in queues.values():
             pipeline.smembers(drain_key(queue))
         try:
-            answers = await _tried(broker, pipeline.execute())
+            answers = await _tried(broker, pipeline.execute(), TICK_PATIENCE_SECONDS)
         except TryAgain:
             return {}
         return {
@@ -108,9 +109,9 @@ class Conversation:
         return self._clients[broker]
 
 
-async def _tried(broker: BrokerAddress, call: Awaitable[Any]) -> Any:
+async def _tried(broker: BrokerAddress, call: Awaitable[Any], seconds: float = PATIENCE_SECONDS) -> Any:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             return await call
     except (redis_errors.RedisError, OSError) as error:
         message = f"Redis {broker} does not answer: {type(error).__name__}"

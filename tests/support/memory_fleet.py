@@ -19,12 +19,18 @@ class MemoryFleet:
         self.shapes: dict[QueueKey, AstridQueue] = {}
         self.writes: list[tuple[Any, ...]] = []
         self.faults: defaultdict[str, list[Exception]] = defaultdict(list)
+        #: Fleets that need care, the members that may leave at one step, and every call: (key, target, whoever).
+        self.need_care: set[QueueKey] = set()
+        self.leave_at_a_time: int | None = None
+        self.tended: list[tuple[QueueKey, int, bool]] = []
 
     async def observe(self, key: QueueKey) -> FleetState:
         if key not in self.sizes:
             return FleetState()
-        size = self.sizes[key]
-        return FleetState(exists=True, desired=size, current=size, ready=size, updated=size)
+        size, needs_care = self.sizes[key], key in self.need_care
+        return FleetState(
+            exists=True, desired=size, current=size, ready=size, updated=size, needs_care=needs_care
+        )
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         self._fail("ensure")
@@ -40,10 +46,14 @@ class MemoryFleet:
 
     async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
         self._fail("tend")
-        if self.sizes[queue.key] <= replicas:
+        self.tended.append((queue.key, replicas, whoever))
+        self.need_care.discard(queue.key)
+        least = 0 if self.leave_at_a_time is None else self.sizes[queue.key] - self.leave_at_a_time
+        size = max(replicas, least)
+        if self.sizes[queue.key] <= size:
             return None
-        await self.scale_to(queue.key, replicas)
-        return replicas
+        await self.scale_to(queue.key, size)
+        return size
 
     async def remove(self, key: QueueKey) -> None:
         self.sizes.pop(key, None)

@@ -15,7 +15,7 @@ from astrid_operator.claims import BrokerQueue
 from astrid_operator.errors import ApiBusy, FleetRefused, LeadershipLost, QuotaExceeded
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
-from astrid_operator.scaling import Demand, DemandReading
+from astrid_operator.scaling import Demand, DemandReading, MembersSeen
 from support.memory_fleet import MemoryFleet, MemoryReporter
 
 KEY = QueueKey("sky", "differencing")
@@ -164,6 +164,61 @@ def test_numbers_alone_cost_no_more_than_the_allowance(play: Play) -> None:
 
         assert world.reporter.written - before <= 0.2 * 200 + 4
         assert world.reporter.written - before >= 0.2 * 200 - 4
+
+    play(scenario)
+
+
+def test_a_smaller_fleet_is_tended_until_it_has_its_size(play: Play) -> None:
+    """As many leave at a step as can; each step that sets a size is counted with that size."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"mode": "Manual"}, replicas=4)
+        await world.step(times=2)
+        world.fleet.leave_at_a_time = 0
+        world.put(scaling={"mode": "Manual"}, replicas=1, generation=2)
+        await world.step(times=3)
+        assert world.fleet.sizes[KEY] == 4
+        assert world.fleet.tended == [(KEY, 1, True)] * 3
+
+        world.fleet.leave_at_a_time = 2
+        await world.step(times=4)
+        assert world.fleet.scales()[-2:] == [2, 1]
+        assert len(world.fleet.tended) == 5
+        assert 'direction="down"' in world.metrics.text().decode()
+
+    play(scenario)
+
+
+def test_only_idle_members_leave_where_nobody_but_demand_asks_for_fewer(play: Play) -> None:
+    """Surplus is no reason to make anybody finish early; zero with nothing outstanding takes whoever is there."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"expectedTaskSeconds": 60, "idleSeconds": 5})
+        await world.step(times=2)
+        world.demand[KEY] = Demand(ready=4)
+        await world.step(times=2)
+        members = MembersSeen(busy=1, idle_seconds=(90.0, 90.0, 90.0))
+        world.demand[KEY] = Demand(running=1, members=members)
+        await world.step(times=80)
+        assert world.fleet.tended[0] == (KEY, 1, False)
+
+        world.demand[KEY] = Demand(members=MembersSeen(0, (90.0,)))
+        await world.step(times=80)
+        assert world.fleet.tended[-1] == (KEY, 0, True)
+
+    play(scenario)
+
+
+def test_a_fleet_that_needs_care_gets_it_at_its_present_size(play: Play) -> None:
+    """Requests that a dead operator left, or marks that are out of date, are looked after without any decision."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"mode": "Manual"}, replicas=2)
+        await world.step(times=2)
+        world.fleet.need_care.add(KEY)
+        await world.step(times=3)
+        assert [each[:2] for each in world.fleet.tended] == [(KEY, 2)]
+        assert world.fleet.sizes[KEY] == 2
 
     play(scenario)
 
