@@ -195,3 +195,14 @@ def test_leaving_in_the_midst_of_work_loses_and_repeats_nothing(worker_processes
     wait_until(lambda: redis_client.llen("seen") >= len(names), 60, "all to run")
     wait_until(lambda: redis_client.hlen("dramatiq:default.msgs") == 0, 10, "all to be acknowledged")
     assert sorted(redis_client.lrange("seen", 0, -1)) == sorted(names)
+
+
+def test_a_worker_that_cannot_use_its_settings_takes_no_message(worker_processes, redis_url, redis_client):
+    """It ends with status 2 and the sentence; what waits is left for a worker that can."""
+    enqueue(redis_client, "note", "kept", queue="curation")
+    worker = worker_processes.start(
+        redis_url, ["--queues", "curation"], environment={"ASTRID_DATABASE_URL": "mysql://host/name"}
+    )
+    assert worker.process.wait(60) == 2
+    assert "ASTRID_DATABASE_URL names mysql; valid are sqlite and postgresql" in worker.log
+    assert redis_client.llen("dramatiq:curation") == 1

@@ -2,16 +2,19 @@
 
 Owns the order: numeric libraries are limited before any is imported, then the broker, the actors of the
 stages in WORKER_TYPE (all where it is not set), and `health_check`. Before the first message is taken,
-the process sets up its log and waits for the database's schema. Importing this module connects to
-nothing.
+the process sets up its log, checks every setting and waits for the database's schema: one that cannot
+work ends, rather than let messages pay for it. Importing this module connects to nothing.
 """
 
 import importlib
+import logging
 import os
 import signal
+import sys
 from typing import Any, NoReturn
 
 from astrid_workers.config import WorkerType, get_worker_config
+from astrid_workers.errors import ServiceUnavailable, SettingRejected
 from astrid_workers.numeric_threads import available_cores, limit_numeric_threads, numeric_threads
 
 _config = get_worker_config()
@@ -30,7 +33,9 @@ from astrid_workers.broker import get_broker  # noqa: E402
 from astrid_workers.config import DEFAULT_QUEUE  # noqa: E402
 from astrid_workers.middleware.log_context import configure_logging  # noqa: E402
 from astrid_workers.pipeline import LINK_OF, Stage  # noqa: E402
-from astrid_workers.start_workers import die_with_parent  # noqa: E402
+from astrid_workers.start_workers import EXIT_UNUSABLE, die_with_parent  # noqa: E402
+
+_log = logging.getLogger(__name__)
 
 
 class ReadyToWork(Middleware):
@@ -39,8 +44,35 @@ class ReadyToWork(Middleware):
     def before_worker_boot(self, _broker: Any, worker: Any) -> None:
         die_with_parent()
         configure_logging(os.environ.get("WORKER_LOG_LEVEL", "INFO"))
-        if worker.consumer_whitelist != {DEFAULT_QUEUE}:
-            _wait_for_schema()
+        try:
+            check_settings()
+            if worker.consumer_whitelist != {DEFAULT_QUEUE}:
+                _wait_for_schema()
+        except SettingRejected as error:
+            _log.critical("This worker cannot use its settings: %s", error)
+            raise SystemExit(EXIT_UNUSABLE) from error
+        except ServiceUnavailable as error:
+            _log.warning("Tasks will wait: %s", error)
+        except Exception as error:  # Dramatiq would log it and take messages all the same
+            _log.critical("This worker cannot start", exc_info=True)
+            raise SystemExit(1) from error
+
+
+def check_settings() -> None:
+    """Raise SettingRejected where a variable cannot be used; connects to nothing."""
+    from astrid_workers.settings import (
+        CurationSettings,
+        DifferencingSettings,
+        ModelSettings,
+        NotificationSettings,
+    )
+    from astrid_workers.storage.artifacts import get_store
+    from astrid_workers.storage.database import configured_database
+
+    configured_database()
+    get_store()
+    for settings in (CurationSettings, DifferencingSettings, ModelSettings, NotificationSettings):
+        settings()
 
 
 def _wait_for_schema() -> None:
@@ -74,6 +106,17 @@ def describe() -> str:
         f"{queue}: {', '.join(sorted(actor.actor_name for actor in actors if actor.queue_name == queue))}"
         for queue in queues
     )
+
+
+def main() -> int:
+    """Check the settings and print what is loaded; the exit status."""
+    try:
+        check_settings()
+    except SettingRejected as error:
+        print(f"start_workers: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    print(describe())
+    return 0
 
 
 broker = get_broker()

@@ -88,6 +88,8 @@ def plan_start(
     one of the types. A queue outside the table is valid where WORKER_QUEUE names it and one worker type
     is given.
     """
+    if shutdown_timeout_ms is not None and shutdown_timeout_ms < 1:
+        raise SettingRejected(f"--worker-shutdown-timeout is {shutdown_timeout_ms}, must be at least 1")
     types = tuple(worker_types) or tuple((config.worker_type or "").split(",") if config.worker_type else ())
     _refuse_unknown("worker type", types, {*WorkerType, DEFAULT_QUEUE})
     wanted = tuple(queues) or ((config.queue_name,) if config.given("queue_name") else ())

@@ -2,9 +2,9 @@
 
 Owns flags, what is printed at start, and the worker processes below it: each is one `dramatiq` command
 with one worker process, so that one that dies takes no other with it. A process that ends by itself
-(killed, over its memory limit, ended by its time limit) is replaced; one that cannot even start a few
-times in a row ends the command, for whoever watches it to see. SIGTERM and SIGINT are handed on once and
-waited for. Never loads an actor itself.
+(killed, over its memory limit, ended by its time limit) is replaced; one that cannot use its settings,
+or cannot even start a few times in a row, ends the command, for whoever watches it to see. SIGTERM and
+SIGINT are handed on once and waited for. Never loads an actor itself.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def redacted(url: str) -> str:
 
 def _load_only(environment: Mapping[str, str]) -> int:
     """Load the actors as a worker would; prints them."""
-    code = "from astrid_workers.app import describe; print(describe())"
+    code = "import sys; from astrid_workers.app import main; sys.exit(main())"
     return subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode
 
 
@@ -152,16 +152,16 @@ class WorkerSet:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
-        failed = False
+        failed = 0
         while True:
             self._wake.clear()
             for child in self._children:
                 if not child.runs() and not self._stopping:
-                    failed = failed or not self._replace(child)
+                    failed = failed or self._replace(child)
             if failed and not self._stopping:
                 self._stop()
             if self._stopping and not any(child.runs() for child in self._children):
-                return 1 if failed else max((abs(child.status) for child in self._children), default=0)
+                return failed or max((abs(child.status) for child in self._children), default=0)
             self._wake.wait(LOOK_EVERY_S)
 
     def _on_stop(self, *_: object) -> None:
@@ -174,16 +174,18 @@ class WorkerSet:
             child.terminate()
         self._wake.set()
 
-    def _replace(self, child: "_Child") -> bool:
-        """Start `child` (again) when it is time; False once it could not start too often."""
+    def _replace(self, child: "_Child") -> int:
+        """Start `child` (again) when it is time; 0, or the status to end with where that cannot help."""
         if child.ended():
             _say(f"worker process {child.pid} ended with status {child.status} after {child.lived():.0f} s")
+            if child.status == EXIT_UNUSABLE:
+                return EXIT_UNUSABLE
         if child.short_lives >= SHORT_LIVES:
             _say(f"{SHORT_LIVES} worker processes in a row could not start; see above for why")
-            return False
+            return 1
         if time.monotonic() >= child.not_before:
             child.start(self._command, self._environment)
-        return True
+        return 0
 
 
 class _Child:

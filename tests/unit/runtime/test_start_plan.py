@@ -94,6 +94,11 @@ def test_shutdown_takes_the_longest_task_and_some():
     """A stopping worker may finish what it runs, unless the flag says how long."""
     assert plan(queues=["detection", "curation"]).shutdown_timeout_ms == 1_230_000
     assert plan(queues=["curation"], shutdown_timeout_ms=5000).shutdown_timeout_ms == 5000
+    for impossible in (0, -5):
+        with pytest.raises(
+            SettingRejected, match=f"--worker-shutdown-timeout is {impossible}, must be at least 1"
+        ):
+            plan(queues=["curation"], shutdown_timeout_ms=impossible)
 
 
 def test_dramatiq_gets_every_number_explicitly():
@@ -154,3 +159,10 @@ def test_setup_only_shows_settings_and_actors_without_any_server(capfd, monkeypa
     assert "default: health_check" in shown.out
     assert "concurrency 2" in shown.err
     assert "secret" not in shown.err
+
+
+def test_setup_only_finds_a_setting_that_cannot_be_used(capfd, monkeypatch):
+    """--setup-only ends with 2 and the sentence where a variable of a stage or of the storage is no good."""
+    monkeypatch.setenv("ASTRID_ARTIFACTS_URL", "nonsense://bucket")
+    assert start_workers.main(["--queues", "default", "--setup-only"]) == 2
+    assert "ASTRID_ARTIFACTS_URL cannot be used: Protocol not known: nonsense" in capfd.readouterr().err

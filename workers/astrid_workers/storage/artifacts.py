@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import fsspec
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from astrid_workers.errors import ArtifactDamaged, ServiceUnavailable
+from astrid_workers.errors import ArtifactDamaged, ServiceUnavailable, SettingRejected
 from astrid_workers.settings import StorageSettings
 
 #: One part of a key: starts with a letter or digit, so that `..`, hidden and temporary files are out.
@@ -231,7 +231,11 @@ class _Remote:
         options: dict[str, Any] = {"use_listings_cache": False}
         if url.startswith(("s3://", "s3a://")):
             options["config_kwargs"] = _S3_TIMEOUTS
-        self._fs, _ = fsspec.core.url_to_fs(url, **options)
+        try:
+            self._fs, _ = fsspec.core.url_to_fs(url, **options)
+        except (ValueError, ImportError) as error:
+            msg = f"ASTRID_ARTIFACTS_URL cannot be used: {error}; expected a folder or s3://bucket/prefix"
+            raise SettingRejected(msg) from error
 
     def write_new(self, path: str, data: bytes) -> bool:
         try:
