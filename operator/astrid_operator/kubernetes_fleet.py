@@ -154,7 +154,7 @@ class KubernetesApi:
     async def scale_deployment(self, key: QueueKey, replicas: int) -> dict[str, Any]:
         patch = self._apps.patch_namespaced_deployment_scale_without_preload_content
         body = {"spec": {"replicas": replicas}}
-        options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
+        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
         return await self._write(patch, key.name, key.namespace, body, slots=self._size_slots, **options)
 
     async def patch_finalizers(self, key: QueueKey, live: Manifest, names: list[str]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class KubernetesApi:
         path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
         version = live["metadata"]["resourceVersion"]
         body = {"metadata": {"finalizers": names, "resourceVersion": version}}
-        options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
+        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
         return await self._write(patch, *path, body, **options)
 
     async def apply_status(self, key: QueueKey, manifest: Manifest) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class KubernetesApi:
         patch = self._core.patch_namespaced_pod_without_preload_content
         metadata = pod["metadata"]
         body = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
-        options = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
+        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
         return await self._write(patch, metadata["name"], metadata["namespace"], body, **options)
 
     async def create_event(self, namespace: str, event: client.CoreV1Event) -> dict[str, Any]:
