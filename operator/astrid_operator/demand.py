@@ -47,6 +47,8 @@ UNUSED_SECONDS = 60.0
 
 #: Slices of delayed messages looked at per tick and endpoint; each takes the server a few milliseconds.
 SLICES_PER_TICK = 20
+#: Seconds of a tick after which no further slice is begun: other queues of the endpoint wait meanwhile.
+LOOKING_SECONDS = 0.1
 
 
 def _sha(script: str) -> str:
@@ -265,8 +267,12 @@ class _Endpoint:
             else:
                 scans[queue].counted(count.delayed, count.delayed_listed, now_ms, at)
         left = SLICES_PER_TICK
-        while asked := [(queue, each) for queue, scan in scans.items() if (each := scan.wanted())][:left]:
-            await self._look(scans, asked)
+        while left > 0 and self._clock() - at < LOOKING_SECONDS:
+            asked = [(queue, each) for queue, scan in scans.items() if (each := scan.wanted())]
+            if not asked:
+                return
+            self._rng.shuffle(asked)  # where there are more than a tick can serve, each has its turn
+            await self._look(scans, asked[:left])
             left -= len(asked)
 
     async def _look(

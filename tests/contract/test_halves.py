@@ -67,8 +67,8 @@ def test_hiding_really_hides() -> None:
 @pytest.mark.parametrize(
     ("command", "verbs"),
     [
-        ("astrid_workers", ["demo", "run", "submit", "status", "show", "db"]),
-        ("astrid_operator", ["run", "local", "render"]),
+        ("astrid_workers", ["demo", "run", "reference", "submit", "status", "show", "db"]),
+        ("astrid_operator", ["run", "local", "simulate", "render", "dead"]),
     ],
 )
 def test_help_names_every_verb(command: str, verbs: list[str]) -> None:
