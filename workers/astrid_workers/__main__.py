@@ -12,6 +12,7 @@ import sys
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "run the whole pipeline on a simulated sky, on this machine, and write a report"),
     "run": ("run", "difference one science frame against one reference, without any server"),
+    "reference": ("reference", "build one deep reference from several frames of a field"),
     "submit": ("submit", "send observations (files, folders, a CSV) to the pipeline"),
     "status": ("status", "what waits, what runs and how many workers there are, per queue"),
     "show": ("show", "one observation: where it stands, its runs, candidates and detections"),

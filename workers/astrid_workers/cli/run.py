@@ -8,17 +8,13 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from astrid_workers.cli.run_work import Asked, Done, difference_and_measure
+from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
 from astrid_workers.differencing.injection import InjectionOptions
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
@@ -30,8 +26,8 @@ from astrid_workers.report.completeness_figure import completeness_section
 from astrid_workers.report.forced_table import forced_ecsv
 from astrid_workers.report.pair_page import pair_numbers, pair_page
 from astrid_workers.storage.fits import image_to_fits, read_frame
+from astrid_workers.storage.fits_reference import read_reference
 
-Tell = Callable[[str, float], None]
 Cards = dict[str, str | int | float | bool | None]
 
 DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
@@ -123,10 +119,10 @@ def main(options: argparse.Namespace) -> int:
         chosen = chosen_options(options)
         asked = Asked(chosen, _chosen_injection(options), _read_positions(options.forced))
         options.out.mkdir(parents=True, exist_ok=True)
-        with metered() as cost, _progress() as tell:
+        with metered() as cost, progress_bar() as tell:
             done = _difference(options, asked, tell)
     except (FrameRejected, SettingRejected, OSError) as error:
-        reason, status = _sentence(error), UNUSABLE_INPUT
+        reason, status = sentence_of(error), UNUSABLE_INPUT
     except NothingToDo as nothing:
         reason, status = str(nothing), NOTHING_TO_DO
     except AstridError as error:
@@ -135,7 +131,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         write_results(options.out, done, report)
     except OSError as error:
-        reason, status = reason or _sentence(error), status or UNUSABLE_INPUT
+        reason, status = reason or sentence_of(error), status or UNUSABLE_INPUT
     _say(options, report, reason, status)
     return status
 
@@ -215,7 +211,7 @@ def _read_positions(path: Path | None) -> Positions | None:
 def _difference(options: argparse.Namespace, asked: Asked, tell: Tell) -> Done:
     tell("read the frames", 0.0)
     science = read_frame(options.science, mask=options.mask, noise=options.noise)
-    reference = read_frame(options.reference, noise=options.reference_noise)
+    reference = read_reference(options.reference, noise=options.reference_noise)
     tell("calibrate", 0.05)
     bias, dark, flat = (
         None if path is None else read_frame(path) for path in (options.bias, options.dark, options.flat)
@@ -265,16 +261,16 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
     else:
         pair = done.pair
         made = pair.difference
-        _write(folder / "candidates.ecsv", candidates_ecsv(pair.candidates.items, made.unit).encode())
+        write_whole(folder / "candidates.ecsv", candidates_ecsv(pair.candidates.items, made.unit).encode())
         cards: Cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
-        _write(folder / "difference.fits", image_to_fits(made.difference, wcs=pair.wcs, cards=cards))
+        write_whole(folder / "difference.fits", image_to_fits(made.difference, wcs=pair.wcs, cards=cards))
         score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}
-        _write(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
+        write_whole(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
         title = f"{report['science']} − {report['reference']}"
         more = [] if done.injections is None else [completeness_section(done.injections)]
-        _write(folder / "report.html", pair_page(pair, report, title, more).encode())
+        write_whole(folder / "report.html", pair_page(pair, report, title, more).encode())
         _write_forced(folder / "forced.ecsv", done)
-    _write(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _write_forced(path: Path, done: Done) -> None:
@@ -282,39 +278,7 @@ def _write_forced(path: Path, done: Done) -> None:
     if done.forced is None or done.positions is None:
         path.unlink(missing_ok=True)
         return
-    _write(path, forced_ecsv(done.positions, done.forced, done.pair.difference.unit).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """A bar on standard error where that is a terminal; silence elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _step, _share: None
-        return
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("start", total=1.0)
-        yield lambda step, share: bar.update(task, description=step, completed=share)
-
-
-def _sentence(error: Exception) -> str:
-    """One sentence for what the file system said."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    write_whole(path, forced_ecsv(done.positions, done.forced, done.pair.difference.unit).encode())
 
 
 def _say(options: argparse.Namespace, report: dict[str, Any], reason: str, status: int) -> None:

@@ -1,0 +1,175 @@
+"""`astrid reference`: one deep reference from several frames of a field, without any server.
+
+Owns the arguments, the files that are written and the words that are printed; the science is
+`differencing.build_reference`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
+from astrid_workers.differencing.build_reference import Member, Reference, StackOptions, build_reference
+from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
+from astrid_workers.frame import Frame
+from astrid_workers.metering import Cost, metered
+from astrid_workers.preprocessing.calibrate import calibrate
+from astrid_workers.storage.fits import read_frame
+from astrid_workers.storage.fits_reference import reference_to_fits
+
+DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
+#: Least and greatest clipping that makes sense, sigma.
+CLIPS = (3.0, 100.0)
+EXAMPLES = """
+examples:
+  astrid reference night1.fits night2.fits night3.fits --out reference.fits
+  astrid reference archive/*.fits --out reference.fits --onto best
+  astrid run tonight.fits reference.fits --out found/
+
+writes reference.fits (SCI, VAR, MASK, COVERAGE; its grade in the header) and reference.json beside it
+exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = EXAMPLES
+    add = parser.add_argument
+    add("frames", type=Path, nargs="+", metavar="FRAME.fits", help="frames of one field, filter and unit")
+    add("--out", type=Path, required=True, metavar="FILE.fits", help="where the reference goes")
+    add(
+        "--onto", choices=("first", "best"), default="first", help="whose pixel grid it takes (default first)"
+    )
+    add("--clip", type=float, default=5.0, metavar="SIGMA", help="outliers against the median (default 5)")
+    add("--bias", type=Path, metavar="FILE", help="bias frame for all frames")
+    add("--dark", type=Path, metavar="FILE", help="dark frame for all frames, scaled by exposure")
+    add("--flat", type=Path, metavar="FILE", help="flat field for all frames")
+    add("--json", action="store_true", help="print the content of the JSON file on standard output")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Build; 0 done, 1 failed, 2 input it cannot use, 3 nothing to do. Standard error says why."""
+    reason, status, made, cost = "", DONE, None, Cost()
+    unreadable: list[Member] = []
+    try:
+        _check(options)
+        with metered() as cost, progress_bar() as tell:
+            frames = _read(options, unreadable, tell)
+            stack = StackOptions(options.onto, options.clip)
+            made = build_reference(frames, stack, lambda step, share: tell(step, 0.4 + 0.6 * share))
+    except (FrameRejected, SettingRejected, OSError) as error:
+        reason, status = sentence_of(error), UNUSABLE_INPUT
+    except NothingToDo as nothing:
+        reason, status = str(nothing), NOTHING_TO_DO
+    except AstridError as error:
+        reason, status = str(error), FAILED
+    report = build_report(options, made, unreadable, cost, status, reason)
+    try:
+        _write_results(options.out, made, report)
+    except OSError as error:
+        reason, status = reason or sentence_of(error), status or UNUSABLE_INPUT
+    _say(options, report, reason, status)
+    return status
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not CLIPS[0] <= options.clip <= CLIPS[1]:
+        msg = f"--clip must be {CLIPS[0]:g} to {CLIPS[1]:g} sigma, got {options.clip:g}"
+        raise SettingRejected(msg)
+    if options.out.suffix == ".json":
+        msg = f"{options.out.name}: the JSON stands beside the reference, name a FITS file"
+        raise SettingRejected(msg)
+    if options.out.resolve() in {path.resolve() for path in options.frames}:
+        msg = f"{options.out.name} is one of the frames: the reference would overwrite it"
+        raise SettingRejected(msg)
+    if not options.out.parent.is_dir():
+        raise NotADirectoryError(2, "there is no such folder", str(options.out.parent))
+
+
+def _read(options: argparse.Namespace, unreadable: list[Member], tell: Tell) -> list[Frame]:
+    """Calibrated frames; what cannot be read goes to `unreadable` with its sentence."""
+    bias, dark, flat = (
+        None if path is None else read_frame(path) for path in (options.bias, options.dark, options.flat)
+    )
+    frames = []
+    for number, path in enumerate(options.frames):
+        tell(f"read {path.name}", 0.4 * number / len(options.frames))
+        try:
+            frames.append(calibrate(read_frame(path), bias=bias, dark=dark, flat=flat).frame)
+        except (FrameRejected, OSError) as error:
+            unreadable.append(Member(path.name, sentence_of(error)))
+    if not frames:
+        msg = f"none of {len(options.frames)} frames can be read ({unreadable[0].excluded})"
+        raise FrameRejected(msg)
+    return frames
+
+
+def build_report(
+    options: argparse.Namespace,
+    made: Reference | None,
+    unreadable: Sequence[Member],
+    cost: Cost,
+    status: int,
+    reason: str,
+) -> dict[str, Any]:
+    """The content of the JSON file; null: not measured."""
+    members = [*(made.members if made is not None else ()), *unreadable]
+    return {
+        "ending": {DONE: "done", NOTHING_TO_DO: "nothing_to_do"}.get(status, "failed"),
+        "reason": reason or None,
+        "reference": options.out.name,
+        "unit": None if made is None else made.frame.unit,
+        "effective_gain": None if made is None else made.effective_gain,
+        "grade": None if made is None else asdict(made.grade),
+        "frames": [asdict(member) for member in members],
+        "assumed": [] if made is None else list(made.frame.assumed),
+        "seconds": cost.seconds,
+        "peak_rss_mb": cost.peak_rss_mb,
+        "version": version("astrid"),
+    }
+
+
+def grade_cards(made: Reference) -> dict[str, tuple[str | int | float | None, str]]:
+    """The grade as header cards."""
+    grade = made.grade
+    return {
+        "NCOMBINE": (grade.n_frames, "frames stacked"),
+        "EFFGAIN": (made.effective_gain, "this image / frame whose grid it has"),
+        "COVERED": (grade.coverage, "share of pixels with at least one frame"),
+        "FULLCOV": (grade.full_coverage, "share of pixels with all frames"),
+        "FWHMPX": (grade.fwhm_px, "[pix] width of a star"),
+        "DEPTH5": (grade.depth_flux, "5-sigma flux of a point source"),
+        "DEPTHMAG": (grade.depth_mag, "[mag] 5-sigma magnitude of a point source"),
+        "DEPTHGN": (grade.gain_mag, "[mag] deeper than the frame whose grid it has"),
+    }
+
+
+def _write_results(path: Path, made: Reference | None, report: dict[str, Any]) -> None:
+    """Both files; when there is no reference only the JSON, and none of an earlier run beside it."""
+    if not path.parent.is_dir() or path.suffix == ".json":
+        return
+    if made is not None:
+        write_whole(path, reference_to_fits(made.frame, made.coverage, grade_cards(made)))
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    write_whole(path.with_suffix(".json"), text.encode())
+
+
+def _say(options: argparse.Namespace, report: dict[str, Any], reason: str, status: int) -> None:
+    if options.json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    for member in report["frames"]:
+        if member["excluded"] is not None:
+            print(f"astrid reference: left out {member['name']}: {member['excluded']}", file=sys.stderr)
+    if reason:
+        print(f"astrid reference: {reason}", file=sys.stderr)
+    elif status == DONE and not options.json:
+        grade = report["grade"]
+        print(
+            f"{grade['n_frames']} frames, {grade['gain_mag']:.2f} mag deeper than one, FWHM "
+            f"{grade['fwhm_px']:.2f} px, {100 * grade['coverage']:.1f} % covered; see {options.out}"
+        )
