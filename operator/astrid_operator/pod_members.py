@@ -69,9 +69,13 @@ class PodMembers:
         self._memories.pop(key, None)
 
     def speaks(self, key: QueueKey) -> bool:
-        """A member of the queue says something of itself: members can be asked to leave."""
+        """A pod of the fleet says something of itself: members can be asked to leave.
+
+        Workers that somebody started by hand speak in the same place, and are none of ours.
+        """
         memory = self._memories.get(key)
-        return memory is not None and bool(memory.said)
+        pods = self._seen.pods(key)
+        return memory is not None and any(pod["metadata"]["name"] in memory.said for pod in pods)
 
     def seen(self, key: QueueKey, members: Iterable[Member], running: int) -> MembersSeen | None:
         """What the ready ones do; None where none of them speaks.

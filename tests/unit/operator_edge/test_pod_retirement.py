@@ -279,6 +279,17 @@ def test_pods_that_cannot_be_asked_leave_at_once_where_all_is_idle() -> None:
     assert world.look(2, 0).replicas == 0
 
 
+def test_a_worker_that_was_started_by_hand_is_no_member() -> None:
+    """It speaks on the same queue; the pods of a plain image are silent all the same, and may leave."""
+    world = World()
+    world.pod("a")
+    world.pod("b")
+    world.say(busy=["somebodys-desktop"])
+    assert world.members.seen(KEY, world.state(2).members, running=1) is None
+    assert world.look(2, 1).replicas == 1
+    assert world.redis.asked == set()
+
+
 def test_a_redis_that_is_away_changes_nothing(three: World) -> None:
     """No smaller size without an answer."""
     three.redis.is_away = True
