@@ -366,17 +366,20 @@ def _pairs(presence: Any) -> dict[bytes, bytes] | None:
 
 def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) -> Demand:
     """What was counted and what was learned, as demand; `now_ms` is the server's time."""
-    etas = scan.etas(now_ms) if count.delayed else None
+    # While anything is outstanding somebody is needed anyway, and ETAs are not looked for.
+    etas = scan.etas(now_ms) if count.delayed and not count.outstanding else None
+    known = None if etas is None or etas.is_unreadable else etas
+    none = None if count.delayed else 0
     return Demand(
         ready=count.ready,
         running=max(0, count.outstanding - count.ready),
         delayed=count.delayed,
         dead=count.dead,
         oldest_seconds=max(0.0, (now_ms - count.since_ms) / 1000) if count.since_ms >= 0 else None,
-        due=0 if etas is None else None if etas.is_unreadable else etas.due,
-        soon=0 if etas is None else None if etas.is_unreadable else etas.soon,
-        delayed_unread=0 if etas is None else etas.unread,
-        next_due_seconds=None if etas is None else etas.next_due_seconds,
+        due=none if known is None else known.due,
+        soon=none if known is None else known.soon,
+        delayed_unread=0 if known is None else known.unread,
+        next_due_seconds=None if known is None else known.next_due_seconds,
         service_seconds=estimates.service_seconds,
         service_spread_seconds=estimates.service_spread_seconds,
         arrivals_per_s_fast=estimates.arrivals_per_s_fast,

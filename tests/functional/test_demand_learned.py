@@ -286,3 +286,18 @@ def test_presence_of_a_wrong_type_is_nobody_heard(redis_url: str, redis_client: 
 
     assert reading.demand == Demand(due=0, soon=0)
     assert reading.said is None
+
+
+def test_etas_are_not_looked_for_while_anything_is_outstanding(redis_url: str, redis_client: Any) -> None:
+    """Somebody is needed anyway; what is known from before is not told as if it still held."""
+    delay(redis_client, {"a": body(eta=server_ms(redis_client) - 1000)})
+
+    async def scenario(reading: Reading) -> tuple[Demand, Demand]:
+        idle = await reading.settled()
+        redis_client.hset("dramatiq:q.msgs", "m", "{}")
+        return idle, await reading.demand()
+
+    idle, busy = play(redis_url, scenario)
+
+    assert (idle.due, idle.work) == (1, 1)
+    assert (busy.due, busy.later, busy.work) == (None, None, 1)
