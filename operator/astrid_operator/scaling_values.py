@@ -59,8 +59,8 @@ class Demand:
     dead: int = 0
     #: Age of the message that waits longest; None where none waits or the age is not known.
     oldest_seconds: float | None = None
-    #: Delayed messages whose time has come; None: not known, as ETAs cannot be read, or were not looked for while
-    #: anything is outstanding.
+    #: Delayed messages whose time has come; None: not known, as ETAs cannot be read or, while anything is
+    #: outstanding, are not looked for.
     due: int | None = None
     #: Delayed messages whose time comes within a minute; None: as for `due`.
     soon: int | None = None
