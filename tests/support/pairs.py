@@ -38,7 +38,9 @@ class MadePair:
         """Candidates that no injection explains."""
         truth = self.sky.truth
         return [
-            c for c in self.candidates.items if not np.any(np.hypot(truth["x"] - c.x, truth["y"] - c.y) < within_px)
+            c
+            for c in self.candidates.items
+            if not np.any(np.hypot(truth["x"] - c.x, truth["y"] - c.y) < within_px)
         ]
 
 

@@ -26,7 +26,9 @@ class PlainZogy:
         return stamp_hat(self.psf_r, size), self.gain * stamp_hat(self.psf_n, size)
 
 
-def prepared(seed: int = 1, noise_n: float = 2.0, noise_r: float = 1.0) -> tuple[Prepared, np.ndarray, np.ndarray]:
+def prepared(
+    seed: int = 1, noise_n: float = 2.0, noise_r: float = 1.0
+) -> tuple[Prepared, np.ndarray, np.ndarray]:
     """White noise with one new source of flux 400, and the two PSFs."""
     rng = np.random.default_rng(seed)
     psf_n, psf_r = moffat_stamp(3.0, 27), moffat_stamp(2.4, 27)
@@ -41,7 +43,9 @@ def prepared(seed: int = 1, noise_n: float = 2.0, noise_r: float = 1.0) -> tuple
     return pair, psf_n, psf_r
 
 
-def zogy_of_the_paper(pair: Prepared, psf_n: np.ndarray, psf_r: np.ndarray, gain: float) -> tuple[np.ndarray, ...]:
+def zogy_of_the_paper(
+    pair: Prepared, psf_n: np.ndarray, psf_r: np.ndarray, gain: float
+) -> tuple[np.ndarray, ...]:
     """Equations 13 and 17 of Zackay, Ofek & Gal-Yam (2016) on the whole, zero-padded frame, double precision."""
     ny, nx = SHAPE
     size = (ny + 60, nx + 60)

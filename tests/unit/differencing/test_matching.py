@@ -5,10 +5,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from astrid_workers.differencing.alard_lupton import fit_kernel, kernel_basis
 from astrid_workers.differencing.match_frames import match_places
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
-from astrid_workers.differencing.alard_lupton import fit_kernel, kernel_basis
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.imaging.photometric_match import (
     PhotometricMatch,
@@ -119,7 +119,9 @@ def test_too_few_sources_are_refused_with_numbers() -> None:
 def test_transfer_moves_and_scales_a_star() -> None:
     """κ with a gain and a shift turns a delta into that gain at that place."""
     local = np.array([2.0, 3.0, -1.0, *[0.0] * 6])[:8]
-    hat = transfer_function(local, np.array([2.0, 4.0]), (32, 32)) * stamp_hat(np.ones((1, 1), np.float32), (32, 32))
+    hat = transfer_function(local, np.array([2.0, 4.0]), (32, 32)) * stamp_hat(
+        np.ones((1, 1), np.float32), (32, 32)
+    )
     image = np.fft.irfft2(hat, s=(32, 32))
     assert np.unravel_index(image.argmax(), image.shape) == (31, 3)
     assert image.sum() == pytest.approx(2.0, rel=1e-4)

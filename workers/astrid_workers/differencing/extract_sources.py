@@ -25,9 +25,10 @@ MOST_PEAKS = 20_000
 #: perfect.
 SIDELOBE_TOLERANCE = 0.06
 #: Two peaks of opposite sign this close (in FWHM) and this alike in strength are one dipole.
-DIPOLE_FWHM, DIPOLE_RATIO = 1.6, 0.3
-#: Flags with which a peak is no candidate: its pixels were not measured, or no point source looks like it.
-SET_ASIDE = frozenset({"masked", "saturated", "sharp"})
+DIPOLE_FWHM, DIPOLE_RATIO = 2.0, 0.3
+#: Flags with which a peak is no candidate: its pixels were not measured. (`sharp` is the other, for peaks
+#: that are not half of a dipole: no point source looks like it.)
+SET_ASIDE = frozenset({"masked", "saturated"})
 #: Share of the PSF on masked pixels from which a peak is masked.
 MASKED_SHARE = 0.1
 
@@ -57,11 +58,13 @@ def extract_sources(
     own = _explained_once(difference, peaks, threshold_sigma)
     _count(rejected, "ring", int(np.count_nonzero(~own & ~on_mask)))
     found = [_describe(difference, int(peaks.y[i]), int(peaks.x[i])) for i in np.flatnonzero(own & ~on_mask)]
-    kept = [c for c in found if not SET_ASIDE & set(c.flags)]
+    measured = [c for c in found if not SET_ASIDE & set(c.flags)]
     for reason in sorted(SET_ASIDE):
         _count(rejected, reason, sum(reason in c.flags for c in found))
-    merged = _merge_dipoles(kept, difference)
-    _count(rejected, "dipole partner", len(kept) - len(merged))
+    joined = _merge_dipoles(measured, difference)
+    _count(rejected, "dipole partner", len(measured) - len(joined))
+    merged = [c for c in joined if "sharp" not in c.flags]
+    _count(rejected, "sharp", len(joined) - len(merged))
     merged.sort(key=lambda c: -abs(c.score))
     placed = _place([replace(c, index=i) for i, c in enumerate(merged)], wcs)
     return Candidates(tuple(placed), threshold_sigma, rejected)
@@ -244,11 +247,12 @@ def _merge_dipoles(found: list[Candidate], difference: Difference) -> list[Candi
             if one.is_positive != two.is_positive and alike and first not in gone and second not in gone:
                 gone.add(second)
                 dipoles.add(first)
-    return [
-        replace(c, flags=(*c.flags, "dipole")) if i in dipoles else c
-        for i, c in enumerate(ordered)
-        if i not in gone
-    ]
+    return [_as_dipole(c) if i in dipoles else c for i, c in enumerate(ordered) if i not in gone]
+
+
+def _as_dipole(c: Candidate) -> Candidate:
+    """The same candidate as half of a pair: beside its partner it looks narrower than it is."""
+    return replace(c, flags=(*(flag for flag in c.flags if flag != "sharp"), "dipole"))
 
 
 def _place(found: list[Candidate], wcs: WCS | None) -> list[Candidate]:

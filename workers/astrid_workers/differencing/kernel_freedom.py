@@ -101,7 +101,7 @@ def _columns(
     degree: int,
     order: int,
 ) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Members of the basis up to a degree, polynomials of position up to an order, and the members' priors."""
+    """Members of the basis up to a degree, polynomials of position up to an order, the members' priors."""
     members = np.flatnonzero(degrees[: equations.right.shape[1]] <= degree)
     return members, polynomial(x, y, frame_shape, order), held[members]
 

@@ -1,0 +1,199 @@
+"""Peaks become candidates once each, with flags that say what speaks against them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from astrid_workers.candidate_flags import flags_from
+from astrid_workers.differencing.extract_sources import extract_sources
+from astrid_workers.differencing.products import Difference, TileKernels
+from astrid_workers.differencing.shape import measure_shape
+from astrid_workers.differencing.validate import sky_samples, tail_ratio, validate_difference
+from astrid_workers.imaging.psf import given_psf, moffat_stamp
+from astrid_workers.mask import MaskBit
+from support.pairs import make_pair
+
+SIDE = 121
+FWHM = 3.0
+
+
+def drawn(*sources: tuple[float, float, float], noise: float = 0.0, seed: int = 1) -> Difference:
+    """A difference that holds point sources (x, y, score at the peak) on a sky of unit variance."""
+    psf = moffat_stamp(FWHM, 33)
+    profile = np.real(np.fft.ifft2(np.abs(np.fft.fft2(np.pad(psf, 16))) ** 2))
+    profile = np.fft.fftshift(profile)[16:-16, 16:-16]
+    norm = float(np.sqrt((psf.astype(float) ** 2).sum()))
+    profile = (profile / profile.max()).astype(np.float32)
+    image = np.random.default_rng(seed).normal(0, noise, (SIDE, SIDE)) if noise else np.zeros((SIDE, SIDE))
+    score = np.zeros((SIDE, SIDE))
+    for x, y, strength in sources:
+        image += shifted(psf, x, y) * strength / norm
+        score += shifted(profile, x, y) * strength
+    plane = np.ones((SIDE, SIDE), np.float32)
+    zero = np.zeros((SIDE, SIDE), np.float32)
+    known = given_psf(psf, (SIDE, SIDE))
+    return Difference(
+        difference=image.astype(np.float32), score=score.astype(np.float32), variance=plane,
+        flux_error=plane / np.float32(norm), mask=np.zeros((SIDE, SIDE), np.uint32),
+        unmasked_score=score.astype(np.float32), subtracted_light=zero,
+        kernels=TileKernels(SIDE, psf[None, None], profile[None, None]), psf_science=known, psf_reference=known,
+        psf=psf, flux_scale=1.0, noise_scale=1.0, fwhm_science_px=FWHM, fwhm_reference_px=FWHM,
+        algorithm="zogy", why="drawn", unit="electron",
+    )  # fmt: skip
+
+
+def shifted(stamp: np.ndarray, x: float, y: float) -> np.ndarray:
+    """A stamp laid with its centre at a sub-pixel place of the frame."""
+    frame = np.zeros((SIDE, SIDE))
+    half = stamp.shape[0] // 2
+    ix, iy = round(x), round(y)
+    frame[iy - half : iy + half + 1, ix - half : ix + half + 1] = stamp
+    omega = 2j * np.pi * np.fft.fftfreq(SIDE)
+    phase = np.exp(-omega[:, None] * (y - iy) - omega[None, :] * (x - ix))
+    return np.real(np.fft.ifft2(np.fft.fft2(frame) * phase))
+
+
+def test_place_flux_and_sign_of_one_source() -> None:
+    """A noiseless source comes back at its sub-pixel place with its flux, either way up."""
+    for strength in (30.0, -30.0):
+        (found,) = extract_sources(drawn((60.3, 50.8, strength))).items
+        assert (found.x, found.y) == pytest.approx((60.3, 50.8), abs=0.05)
+        assert found.score == pytest.approx(strength, rel=0.03)
+        assert found.flux == pytest.approx(found.score * found.flux_err)
+        assert found.is_positive == (strength > 0)
+        assert found.flags == ()
+        assert found.fwhm_px == pytest.approx(FWHM, rel=0.2)
+
+
+def test_flank_of_a_masked_star_is_no_peak() -> None:
+    """Cutting the score at a mask makes peaks on its edge; only extrema of the unmasked map count."""
+    made = drawn((60, 60, 400.0))
+    hidden = np.hypot(*(np.indices((SIDE, SIDE)) - 60)) < 5
+    score = np.where(hidden, np.float32(np.nan), made.score)
+    mask = np.where(hidden, np.uint32(MaskBit.SATURATED), np.uint32(0)).astype(np.uint32)
+    found = extract_sources(replace(made, score=score, mask=mask))
+    assert np.nanmax(score) > 20  # the edge of the mask is far above the threshold
+    assert len(found) == 0
+    assert found.rejected["masked"] >= 1
+
+
+def test_rings_of_a_bright_source_are_not_candidates() -> None:
+    """Side lobes of the difference's PSF belong to their source."""
+    made = drawn((60, 60, 500.0))
+    ringed = made.unmasked_score.copy()
+    profile = made.kernels.score_profile.copy()
+    ring = np.abs(np.hypot(*(np.indices(profile.shape[2:]) - 16)) - 8) < 1
+    profile[0, 0][ring] = -0.03
+    ringed[60 - 16 : 60 + 17, 60 - 16 : 60 + 17] = 500 * profile[0, 0]
+    kernels = replace(made.kernels, score_profile=profile)
+    found = extract_sources(replace(made, unmasked_score=ringed, score=ringed, kernels=kernels))
+    assert [round(c.score) for c in found.items] == [500]
+    assert found.rejected["ring"] >= 1
+
+
+def test_two_sources_side_by_side_are_two() -> None:
+    """A fainter neighbour two widths away is its own candidate, not part of the profile."""
+    found = extract_sources(drawn((50, 60, 60.0), (58, 60, 20.0)))
+    assert sorted(round(c.x) for c in found.items) == [50, 58]
+
+
+def test_dipole_is_one_flagged_candidate() -> None:
+    """Positive and negative of like strength within a width and a half are a residual of registration."""
+    found = extract_sources(drawn((58.5, 60, 20.0), (62.5, 60, -18.0)))
+    assert [c.flags for c in found.items] == [("dipole",)]
+    assert found.rejected["dipole partner"] == 1
+
+
+def test_cosmic_ray_is_set_aside_as_too_sharp() -> None:
+    """One bright pixel is narrower than any light that came through the telescope."""
+    made = drawn((60, 60, 20.0))
+    image = np.zeros_like(made.difference)
+    image[60, 60] = 25
+    found = extract_sources(replace(made, difference=image))
+    assert len(found) == 0
+    assert found.rejected == {"sharp": 1}
+
+
+def test_threshold_counts_in_sigma_and_both_ways() -> None:
+    """Below the threshold nothing is a candidate; the list is sorted by |score| and numbered."""
+    made = drawn((30, 30, 4.5), (60, 60, -8.0), (90, 90, 6.0))
+    assert [round(c.score, 1) for c in extract_sources(made, threshold_sigma=5.0).items] == [-8.0, 6.0]
+    assert [c.index for c in extract_sources(made, threshold_sigma=4.0).items] == [0, 1, 2]
+    assert len(extract_sources(made, threshold_sigma=10.0)) == 0
+
+
+def test_every_flag_has_a_bit() -> None:
+    """What extraction says can be stored."""
+    assert flags_from(("edge", "masked", "saturated", "sharp", "extended", "dipole")) > 0
+
+
+def test_positions_have_errors_that_hold() -> None:
+    """Offsets of injections over their errors scatter by about 1, and by no less than the photon limit allows."""
+    made = make_pair(
+        "zogy", seed=2, shape=(512, 512), n_stars=60, n_transients=49, transient_snr=(9.0, 11.0), transparency=0.7,
+        fwhm_science_px=3.6, fwhm_reference_px=2.6,
+    )  # fmt: skip
+    pulls = [((c.x - t["x"]) / c.x_err, (c.y - t["y"]) / c.y_err) for t, c in made.matched()]
+    assert 0.7 < np.std(np.clip(pulls, -4, 4)) < 1.45
+
+
+def test_sky_positions_follow_the_wcs() -> None:
+    """RA and Dec are those of the science frame's WCS; without one they are None."""
+    settings = {"seed": 6, "n_transients": 12, "transient_snr": (20.0, 40.0)}
+    made = make_pair("zogy", **settings)
+    row, found = made.matched()[0]
+    assert found.ra_deg == pytest.approx(row["ra_deg"], abs=0.5 / 3600)
+    assert found.dec_deg == pytest.approx(row["dec_deg"], abs=0.5 / 3600)
+    bare = extract_sources(made.difference)
+    assert bare.items[0].ra_deg is None
+    assert bare.items[0].dec_deg is None
+
+
+def test_shape_of_a_point_source_is_that_of_the_psf() -> None:
+    """Moment 1, round, chi² 0."""
+    psf = moffat_stamp(FWHM, 33).astype(float)
+    ones, good = np.ones_like(psf), np.ones_like(psf, bool)
+    shape = measure_shape(50 * psf, ones, good, psf, 50.0, FWHM)
+    assert shape.moment == pytest.approx(1.0)
+    assert shape.elongation == pytest.approx(1.0, abs=1e-3)
+    assert shape.chi2 == pytest.approx(0.0)
+    assert not shape.is_narrower_than_psf(100)
+    assert not shape.is_wider_than_psf(100)
+
+
+def test_galaxy_residual_is_extended() -> None:
+    """Three times the width is no point source."""
+    psf, wide = moffat_stamp(FWHM, 41).astype(float), moffat_stamp(3.5 * FWHM, 41).astype(float)
+    shape = measure_shape(500 * wide, np.ones_like(psf), np.ones_like(psf, bool), psf, 300.0, FWHM)
+    assert shape.is_wider_than_psf(20)
+    assert not shape.is_wider_than_psf(4)
+
+
+def test_validation_measures_what_it_says() -> None:
+    """Statistics of a Gaussian score are those of a Gaussian; a score that is shifted does not pass, and says why."""
+    made = drawn(noise=1.0)
+    values = np.random.default_rng(2).normal(0, 1, (SIDE, SIDE)).astype(np.float32)
+    checked = validate_difference(replace(made, score=values))
+    assert checked.passed, checked.reasons
+    assert checked.std == pytest.approx(1.0, abs=0.03)
+    assert checked.noise_level == pytest.approx(1.0, abs=0.03)
+    assert abs(checked.spatial_correlation) < 0.03
+    shifted_score = validate_difference(replace(made, score=values + np.float32(0.4)))
+    assert not shifted_score.passed
+    assert "median" in shifted_score.reasons[0]
+
+
+def test_sky_samples_keep_away_from_sources_and_edges() -> None:
+    """A bright peak and its surroundings are not empty sky."""
+    made = drawn((60, 60, 50.0))
+    sky = sky_samples(made)
+    assert not sky[55:66, 55:66].any()
+    assert sky[20, 20]
+
+
+def test_tail_ratio_of_a_gaussian_is_one() -> None:
+    """And of one with twice the scatter far more."""
+    values = np.random.default_rng(3).normal(0, 1, 400_000)
+    assert tail_ratio(values) == pytest.approx(1.0, abs=0.1)
+    assert tail_ratio(2 * values) > 20
