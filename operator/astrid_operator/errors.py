@@ -105,6 +105,10 @@ class ApiUnreachable(TryAgain):
     """The API server did not answer at all."""
 
 
+class NotAsked(TryAgain):
+    """A broker did not take what its workers are asked."""
+
+
 class ObjectGone(OperatorError):  # noqa: N818 - named for what happened
     """The object is not there (404): nothing to write to."""
 

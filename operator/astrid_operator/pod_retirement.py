@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
-from astrid_operator.errors import Conflict, ObjectGone
+from astrid_operator.errors import Conflict, NotAsked, ObjectGone
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.pod_members import PodMembers
 from astrid_operator.quiesce import Conversation
@@ -23,6 +23,9 @@ from astrid_operator.scaling import GRACE_SECONDS
 from astrid_operator.seen import Kind, Seen
 
 log = structlog.get_logger(__name__)
+
+#: Seconds for which a broker must have taken no request before members that must leave do so unasked.
+MUTE_SECONDS = 15.0
 
 #: Told of each pod that left after a size was lowered: its AstridQueue, and whether it had been chosen.
 Retired = Callable[[QueueKey, bool], None]
@@ -63,6 +66,8 @@ class PodRetirement:
         self._clock = clock
         self._retired = retired
         self._watched: dict[QueueKey, _Watched] = {}
+        #: Since when the broker of a queue takes no request.
+        self._mute_since: dict[QueueKey, float] = {}
 
     def needs_care(self, key: QueueKey, state: FleetState) -> bool:
         """Somebody is asked to leave, or a pod carries what it should not."""
@@ -71,7 +76,22 @@ class PodRetirement:
         return bool(self._members.hints(key, state, _pending(state, self._members.marked(key))))
 
     async def look(self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool) -> Step:
-        """One step towards `replicas`: all of it but the smaller size, which may be written now."""
+        """One step towards `replicas`: all of it but the smaller size, which may be written now.
+
+        Where nobody can be asked for long, so many leave as must, by the grace of their pods alone.
+        """
+        try:
+            step = await self._look(queue, state, replicas, whoever=whoever)
+        except NotAsked as error:
+            since = self._mute_since.setdefault(queue.key, self._clock())
+            if not whoever or self._clock() - since < MUTE_SECONDS:
+                raise
+            log.warning("Members leave unasked", queue=str(queue.key), error=str(error))
+            return Step(min(replicas, state.desired))
+        self._mute_since.pop(queue.key, None)
+        return step
+
+    async def _look(self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool) -> Step:
         key = queue.key
         strays = self._members.strays(key)
         if strays:
@@ -110,6 +130,7 @@ class PodRetirement:
     def forget(self, key: QueueKey) -> None:
         """Its AstridQueue is gone."""
         self._watched.pop(key, None)
+        self._mute_since.pop(key, None)
         self._members.forget(key)
 
     def _count(self, key: QueueKey, name: str, *, as_chosen: bool) -> None:

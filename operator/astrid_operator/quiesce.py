@@ -17,7 +17,7 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue
-from astrid_operator.errors import TryAgain
+from astrid_operator.errors import NotAsked
 from astrid_operator.presence import drain_key
 
 #: Longest that one command may take, and that a tick waits for who is asked, in seconds.
@@ -48,7 +48,7 @@ class Conversation:
         return {key: names for answer in answers for key, names in answer.items()}
 
     async def ask(self, key: QueueKey, processes: Iterable[str]) -> None:
-        """Ask `processes` to leave, and go on asking whoever was asked before; raises TryAgain."""
+        """Ask `processes` to leave, and go on asking whoever was asked before; raises NotAsked."""
         claim, named = self._claim(key), tuple(processes)
         pipeline = self._client(claim.broker).pipeline(transaction=False)
         if named:
@@ -57,12 +57,12 @@ class Conversation:
         await _tried(claim.broker, pipeline.execute())
 
     async def release(self, key: QueueKey, processes: Iterable[str]) -> None:
-        """Let `processes` stay after all; raises TryAgain."""
+        """Let `processes` stay after all; raises NotAsked."""
         claim = self._claim(key)
         await _tried(claim.broker, self._client(claim.broker).srem(drain_key(claim.queue), *processes))
 
     async def held_by(self, key: QueueKey, broker_ids: Iterable[str]) -> dict[str, int]:
-        """Messages that each process holds by Redis's own account, delayed ones too; raises TryAgain."""
+        """Messages that each process holds by Redis's own account, delayed ones too; raises NotAsked."""
         claim, ids = self._claim(key), tuple(broker_ids)
         pipeline = self._client(claim.broker).pipeline(transaction=False)
         for broker_id in ids:
@@ -85,7 +85,7 @@ class Conversation:
             pipeline.smembers(drain_key(queue))
         try:
             answers = await _tried(broker, pipeline.execute(), TICK_PATIENCE_SECONDS)
-        except TryAgain:
+        except NotAsked:
             return {}
         return {
             key: frozenset(name.decode() for name in names)
@@ -95,7 +95,7 @@ class Conversation:
     def _claim(self, key: QueueKey) -> BrokerQueue:
         if key not in self._claims:
             message = f"the broker of {key} is not known yet"
-            raise TryAgain(message)
+            raise NotAsked(message)
         return self._claims[key]
 
     def _client(self, broker: BrokerAddress) -> "redis.asyncio.Redis":
@@ -115,4 +115,4 @@ async def _tried(broker: BrokerAddress, call: Awaitable[Any], seconds: float = P
             return await call
     except (redis_errors.RedisError, OSError) as error:
         message = f"Redis {broker} does not answer: {type(error).__name__}"
-        raise TryAgain(message) from error
+        raise NotAsked(message) from error

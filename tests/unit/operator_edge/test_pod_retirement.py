@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
-from astrid_operator.errors import ObjectGone, TryAgain
+from astrid_operator.errors import NotAsked, ObjectGone
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.node_hints import DELETION_COST, SAFE_TO_EVICT
 from astrid_operator.pod_members import PodMembers
@@ -43,7 +43,7 @@ class Redis:
 
     def _check(self) -> None:
         if self.is_away:
-            raise TryAgain("Redis is away")
+            raise NotAsked("Redis is away")
 
 
 class World:
@@ -293,9 +293,20 @@ def test_a_worker_that_was_started_by_hand_is_no_member() -> None:
 def test_a_redis_that_is_away_changes_nothing(three: World) -> None:
     """No smaller size without an answer."""
     three.redis.is_away = True
-    with pytest.raises(TryAgain):
-        three.look(3, 2)
+    for _ in range(60):
+        three.now += 1
+        with pytest.raises(NotAsked):
+            three.look(3, 2)
     assert three.written == []
+
+
+def test_who_must_leave_does_so_unasked_where_nobody_can_be_asked(three: World) -> None:
+    """A user of Redis without the right to write must not keep a disabled fleet alive; pods have their grace."""
+    three.redis.is_away = True
+    with pytest.raises(NotAsked):
+        three.look(3, 0, whoever=True)
+    three.now += 16
+    assert three.look(3, 0, whoever=True).replicas == 0
 
 
 def test_a_silent_pod_counts_as_busy_as_long_as_anything_runs(three: World) -> None:
