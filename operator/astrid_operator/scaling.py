@@ -199,14 +199,16 @@ def _remember_room(it: Situation) -> ScalingMemory:
 
 
 def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
-    memory = it.memory
-    since = memory.surplus_since if memory.surplus_since is not None else it.now
-    return replace(
-        memory,
-        surplus_since=since if wanted.replicas < it.fleet.desired else None,
-        watched_since=it.now if memory.watched_since is None else memory.watched_since,
-        peaks=with_peak(memory.peaks, wanted.replicas, it.now, surplus_seconds(it)),
-    )
+    memory, surplus_since = it.memory, it.memory.surplus_since
+    if wanted.replicas >= it.fleet.desired:
+        surplus_since = None
+    elif surplus_since is None:
+        surplus_since = it.now
+    watched_since = it.now if memory.watched_since is None else memory.watched_since
+    peaks = with_peak(memory.peaks, wanted.replicas, it.now, surplus_seconds(it))
+    if (surplus_since, watched_since, peaks) == (memory.surplus_since, memory.watched_since, memory.peaks):
+        return memory
+    return replace(memory, surplus_since=surplus_since, watched_since=watched_since, peaks=peaks)
 
 
 def _next_look(it: Situation, decision: ScalingDecision) -> float | None:

@@ -99,7 +99,7 @@ def waits_of(waits: Iterable[float]) -> Waits:
 
 _HEAD = (
     f"{'queue':<28}{'messages':>10}{'wait p50':>10}{'p95':>9}{'p99':>9}{'max':>9}"
-    f"{'pod-hours':>11}{'busy':>6}{'most':>6}{'up':>6}{'down':>6}{'cut':>5}"
+    f"{'pod-hours':>11}{'busy':>6}{'most':>7}{'up':>8}{'down':>8}{'cut':>5}"
 )
 
 
@@ -167,7 +167,7 @@ def _line(row: Summary) -> str:
     name = row.name if len(row.name) <= 27 else f"…{row.name[-26:]}"
     return (
         f"{name:<28}{row.messages:>10}{waits}{row.pod_seconds / 3600:>11.2f}{busy:>6}"
-        f"{row.most_members:>6}{row.scale_ups:>6}{row.scale_downs:>6}{row.interrupted:>5}"
+        f"{row.most_members:>7}{row.scale_ups:>8}{row.scale_downs:>8}{row.interrupted:>5}"
     )
 
 
