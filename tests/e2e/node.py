@@ -5,6 +5,7 @@ Owns kubectl and the images; never a test's expectations. Three ways in: `ASTRID
 `ASTRID_E2E_KUBECONFIG` to a cluster that already has the images.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -143,13 +144,18 @@ def open_cluster() -> Cluster:
         return _with_node_tool(tool)
     if kubeconfig := os.environ.get("ASTRID_E2E_KUBECONFIG"):
         return Cluster(["kubectl"], Path(kubeconfig))
-    if (
-        shutil.which("docker")
-        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-    ):
+    if _docker_runs() and importlib.util.find_spec("pytest_kind") is not None:
         return _with_kind()
     required(
         "a Kubernetes node",
         "set ASTRID_NODE_TOOL, or ASTRID_E2E_KUBECONFIG, or run Docker with pytest-kind installed",
     )
     raise AssertionError
+
+
+def _docker_runs() -> bool:
+    docker = shutil.which("docker")
+    return (
+        docker is not None
+        and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    )
