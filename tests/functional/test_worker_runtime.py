@@ -64,7 +64,8 @@ def test_failure_is_retried_with_backoff_then_dies(start, seen, redis_client):
     assert third - second >= 0.24
     (body,) = redis_client.hgetall("dramatiq:default.XQ.msgs").values()
     assert json.loads(body)["options"]["dead_sentence"] == "archive is away"
-    assert counters(redis_client).items() >= {"started": 3, "failed": 3, "retried": 2, "dead": 1}.items()
+    expected = {"started": 3, "failed": 3, "retried": 2, "dead": 1}
+    wait_until(lambda: counters(redis_client).items() >= expected.items(), 10, "the letter to be counted")
     rows = sqlite3.connect(worker.log_path.parent / "astrid.sqlite3").execute(
         "select actor, queue, sentence, attempts, args from dead_letters"
     )
