@@ -167,11 +167,12 @@ class Rig:
         self.edit_queues(names, enabled=True)
 
     def wait_for_sizes(self, names: Sequence[str], replicas: int, timeout_s: float = 180) -> None:
-        wait_until(
-            lambda: all(self.sizes.now(name) == replicas for name in names),
-            timeout_s,
-            f"{len(names)} fleets to have {replicas} members",
-        )
+        def all_have_it() -> bool:
+            if self.operator is not None and not self.operator.process.is_alive:
+                raise AssertionError(f"the operator ended\n{self.operator.process.tail()}")
+            return all(self.sizes.now(name) == replicas for name in names)
+
+        wait_until(all_have_it, timeout_s, f"{len(names)} fleets to have {replicas} members")
 
     def _install(self) -> None:
         for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
