@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
 from astrid_workers.imaging.measured_frame import frame_from_pixels
+from astrid_workers.imaging.overscan import Layout, without_overscan
 from astrid_workers.storage.fits_artifacts import frame_from_fits, frame_to_fits, image_to_fits
 from astrid_workers.storage.fits_bytes import CappedBytes
 from astrid_workers.storage.fits_facts import ALIASES, Facts, read_facts
+from astrid_workers.storage.fits_sections import detector_layout, mean_gain
 from astrid_workers.storage.fits_structure import CARD_BYTES, FitsLimits, Hdu, read_structure
 from astrid_workers.storage.fits_tiles import unpacked
 from astrid_workers.storage.fits_wcs import celestial_wcs, pixel_scale_arcsec
@@ -96,20 +98,27 @@ def read_frame(
     tile-compressed. The image is the extension named SCI, else the first with one plane; `extension` (EXTNAME
     or number) overrides that. `noise` is a companion file with one standard deviation per pixel in the
     image's unit; without it, variance is measured: the sky's scatter, plus the photons of sources where a
-    gain is known. `mask` is a companion in which anything but 0 is a bad pixel. Pixels that are NaN,
-    infinite, BLANK or beyond 1e15 become `NO_DATA`. The frame is in electrons when the unit is a count and a
-    gain is known or can be estimated, else in its own unit. Raises FrameRejected with one sentence for
-    everything that cannot be used.
+    gain is known. An overscan (BIASSEC) is taken off, amplifiers are brought to one gain, and the image is
+    trimmed (TRIMSEC, DATASEC) where these cards fit it. `mask` is a companion in which anything but 0 is a
+    bad pixel. Pixels that are NaN, infinite, BLANK or beyond 1e15 become `NO_DATA`. The frame is in electrons
+    when the unit is a count and a gain is known or can be estimated, else in its own unit. Raises
+    FrameRejected with one sentence for everything that cannot be used.
     """
     limits = limits or FitsLimits()
     opened = _opened(data, name, limits, extension)
     header = opened.described()
     pixels, ceiling = opened.pixels()
-    bad = None if mask is None else _companion(mask, "mask", header, limits)
-    sigma = None if noise is None else _companion(noise, "noise map", header, limits)
+    layout = opened.layout()
+    bad = None if mask is None else _companion(mask, "mask", header, limits, layout)
+    sigma = None if noise is None else _companion(noise, "noise map", header, limits, layout)
+    facts = header.facts
+    if layout is not None:
+        pixels, level = without_overscan(pixels, layout)
+        ceiling = None if ceiling is None else ceiling - level
+        facts = replace(facts, saturation=None if facts.saturation is None else facts.saturation - level)
     return frame_from_pixels(
         pixels,
-        facts=header.facts,
+        facts=facts,
         unit=header.unit,
         wcs=header.wcs,
         assumed=header.assumed,
@@ -140,8 +149,13 @@ class _Opened:
                 own.append(card, end=True)
         return own
 
+    def layout(self) -> Layout | None:
+        """The amplifiers and their overscans, where the image is raw."""
+        assert self.hdu.plane is not None
+        return detector_layout(self.header(), self.hdu.plane)
+
     def described(self) -> FrameHeader:
-        """Facts, WCS and shape."""
+        """Facts, WCS and shape; of a raw image, those that it has once trimmed."""
         plane = self.hdu.plane
         assert plane is not None
         header = self.header()
@@ -150,6 +164,11 @@ class _Opened:
         facts, assumed = read.facts, [*read.assumed, *([trouble] if trouble else [])]
         if wcs is not None:
             facts = replace(facts, pixel_scale_arcsec=pixel_scale_arcsec(wcs))
+        layout = detector_layout(header, plane)
+        if layout is not None:
+            wcs = _trimmed_wcs(wcs, layout, assumed)
+            facts = replace(facts, gain_e_per_adu=mean_gain(header, layout) or facts.gain_e_per_adu)
+            plane = layout.shape
         return FrameHeader(self.name, plane, self.hdu.name, read.unit, facts, wcs, tuple(assumed))
 
     def pixels(self) -> tuple[Float32Image, float | None]:
@@ -172,6 +191,23 @@ class _Opened:
             float(np.iinfo(data.dtype).max) if data.dtype.kind in "iu" and self.hdu.bitpix <= 16 else None
         )
         return _cleaned(data.reshape(self.hdu.plane)), ceiling
+
+
+def _trimmed_wcs(wcs: WCS | None, layout: Layout, assumed: list[str]) -> WCS | None:
+    """The WCS of the trimmed image; none where strips between amplifiers closed up."""
+    n = len(layout.amplifiers)
+    assumed.append(
+        f"overscan of {n} amplifier{'s' if n > 1 else ''} taken off and cut away (BIASSEC, TRIMSEC)"
+    )
+    if wcs is None:
+        return None
+    if layout.origin is None:
+        assumed.append(
+            "amplifiers lie apart in the raw image, so that its WCS does not hold: taken as no WCS"
+        )
+        return None
+    y, x = layout.origin
+    return wcs[y:, x:]
 
 
 #: Cards of a primary header that do not describe the image in an extension.
@@ -316,15 +352,20 @@ def _cleaned(values: NDArray[Any]) -> Float32Image:
     return image
 
 
-def _companion(data: bytes | Path, what: str, header: FrameHeader, limits: FitsLimits) -> Float32Image:
-    """The pixels of a companion file, which must have the frame's shape."""
+def _companion(
+    data: bytes | Path, what: str, header: FrameHeader, limits: FitsLimits, layout: Layout | None
+) -> Float32Image:
+    """The pixels of a companion file, which must have the frame's shape, before or after it was trimmed."""
     shown = data.name if isinstance(data, Path) else f"{what} of {header.name}"
     opened = _opened(data, shown, limits, None)
-    if opened.hdu.plane != header.shape:
+    pixels = opened.pixels()[0] if opened.hdu.plane is not None else None
+    if layout is not None and pixels is not None and layout.takes(pixels.shape):
+        return np.asarray(layout.trim(pixels), np.float32)
+    if opened.hdu.plane != header.shape or pixels is None:
         (ny, nx), (my, mx) = header.shape, opened.hdu.plane or (0, 0)
         msg = f"{shown}: the {what} is {mx} x {my} pixels, the frame {header.name} is {nx} x {ny}"
         raise FrameRejected(msg)
-    return opened.pixels()[0]
+    return pixels
 
 
 def _first_line(error: BaseException) -> str:
