@@ -194,3 +194,17 @@ def test_a_frame_that_cannot_be_used_fails_and_the_rest_goes_on(pipeline):
 
     (dead,) = pipeline.rows(DeadLetter)
     assert "broken" in dead.sentence
+
+
+def test_work_waits_for_a_store_that_is_away(pipeline):
+    """More failures than there are retries are no dead letter while a service is away; the log says since when."""
+    store = pipeline.incoming.parent / "artifacts"
+    store.write_text("a file where the store's folder should be")
+    worker = pipeline.start("--queues", "observation_ingestion", WORKER_MAX_RETRIES="1")
+    ingest_observation.send(pipeline.field(1).science)
+    told = "for the artifact store, and tries again"
+    wait_until(lambda: worker.log.count(told) > 3, 30, "the log to tell more often than there are retries")
+    assert "waits since 2" in worker.log
+    store.unlink()
+    wait_until(lambda: pipeline.client.llen("dramatiq:preprocessing") == 1, 30, "the observation to go on")
+    assert pipeline.dead() == []

@@ -22,7 +22,7 @@ from astrid_workers.errors import PermanentFailure, ServiceUnavailable
 from astrid_workers.middleware.dead_letters import DeadLetter
 from astrid_workers.middleware.log_context import LogContext
 from astrid_workers.middleware.order import surround
-from astrid_workers.middleware.retries import PatientRetries
+from astrid_workers.middleware.retries import REDIS_AWAY, PatientRetries
 from astrid_workers.pipeline import Stage, following
 from astrid_workers.redis_broker import QueueBroker
 
@@ -35,6 +35,9 @@ DEAD_MESSAGE_TTL_MS = 10 * 365 * 86_400_000
 #: Seconds that a connection may take, and one answer.
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 15.0
+
+#: What every task needs: while one is away, tasks wait for it without spending their retries.
+OWN_SERVICES = ("database", "artifact store", "broker")
 
 _building = threading.Lock()
 
@@ -79,7 +82,7 @@ def _middleware() -> list[Middleware]:
         ShutdownNotifications(),
         Callbacks(),
         Pipelines(),
-        PatientRetries(),
+        PatientRetries(service_away),
     ]
     return [
         LogContext(),
@@ -93,6 +96,15 @@ def _middleware() -> list[Middleware]:
             record=_record_dead_letter,
         ),
     ]
+
+
+def service_away(error: BaseException) -> str | None:
+    """The service that every task needs and whose absence `error` tells; None: `error` is about one task.
+
+    An archive that frames come from and a receiver of alerts are not among them: they are one task's affair.
+    """
+    service = error.numbers.get("service") if isinstance(error, ServiceUnavailable) else None
+    return str(service) if service in OWN_SERVICES else None
 
 
 class QueueLimits(Middleware):
@@ -153,8 +165,8 @@ def send(actor_name: str, queue: str, *args: Any) -> str:
     )
     try:
         return get_broker().enqueue(message).message_id
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise ServiceUnavailable(f"the broker does not answer: {error}") from error
+    except REDIS_AWAY as error:
+        raise ServiceUnavailable(f"the broker does not answer: {error}", service="broker") from error
 
 
 def send_next(stage: Stage, *args: Any) -> str:
