@@ -6,6 +6,7 @@ Owns the CSV file and the way onto a frame; never measures.
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +39,18 @@ class Positions:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def only(self, keep: NDArray[np.bool_]) -> "Positions":
+        """The places where `keep` is True."""
+        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
+        return Positions(names, self.x[keep], self.y[keep], self.ra_deg[keep], self.dec_deg[keep])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Positions]") -> "Positions":
+        """The places of all."""
+        names = tuple(name for part in parts for name in part.names)
+        columns = ("x", "y", "ra_deg", "dec_deg")
+        return cls(names, *(np.concatenate([getattr(part, c) for part in parts]) for c in columns))
 
     def on(self, wcs: WCS | None) -> "Positions":
         """The same places with pixels from the sky or the sky from pixels, through the frame's `wcs`.

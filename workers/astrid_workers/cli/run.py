@@ -8,11 +8,13 @@ import argparse
 import json
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from astrid_workers.cli.run_mosaic import Mosaic, mosaic_candidates, mosaic_forced, remove_pages, run_mosaic
 from astrid_workers.cli.run_work import Asked, Done, difference_and_measure
 from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
 from astrid_workers.differencing.injection import InjectionOptions
@@ -24,8 +26,10 @@ from astrid_workers.preprocessing.calibrate import calibrate
 from astrid_workers.report.candidate_table import candidates_ecsv
 from astrid_workers.report.completeness_figure import completeness_section
 from astrid_workers.report.forced_table import forced_ecsv
+from astrid_workers.report.mosaic_page import mosaic_page
 from astrid_workers.report.pair_page import pair_numbers, pair_page
 from astrid_workers.storage.fits import image_to_fits, read_frame
+from astrid_workers.storage.fits_parts import Part, matching_part, parts_of
 from astrid_workers.storage.fits_reference import read_reference
 
 Cards = dict[str, str | int | float | bool | None]
@@ -114,13 +118,17 @@ def main(options: argparse.Namespace) -> int:
     why.
     """
     reason, status, done, cost = "", DONE, None, Cost()
-    chosen = DifferenceOptions()
+    chosen, asked, mosaic = DifferenceOptions(), None, None
     try:
         chosen = chosen_options(options)
         asked = Asked(chosen, _chosen_injection(options), _read_positions(options.forced))
         options.out.mkdir(parents=True, exist_ok=True)
+        parts = parts_of(options.science)
         with metered() as cost, progress_bar() as tell:
-            done = _difference(options, asked, tell)
+            if parts:
+                mosaic = _difference_parts(options, parts, asked, tell)
+            else:
+                done = _difference(options, asked, tell)
     except (FrameRejected, SettingRejected, OSError) as error:
         reason, status = sentence_of(error), UNUSABLE_INPUT
     except NothingToDo as nothing:
@@ -129,7 +137,12 @@ def main(options: argparse.Namespace) -> int:
         reason, status = str(error), FAILED
     report = build_report(options, chosen, done, cost, status, reason)
     try:
-        write_results(options.out, done, report)
+        if mosaic is not None and asked is not None:
+            report |= {"n_candidates": len(mosaic.candidates), "injections": mosaic.injections(asked)}
+            report |= {"parts": mosaic.parts}
+            write_mosaic(options.out, mosaic, report)
+        else:
+            write_results(options.out, done, report)
     except OSError as error:
         reason, status = reason or sentence_of(error), status or UNUSABLE_INPUT
     _say(options, report, reason, status)
@@ -208,13 +221,28 @@ def _read_positions(path: Path | None) -> Positions | None:
         raise SettingRejected(msg) from None
 
 
-def _difference(options: argparse.Namespace, asked: Asked, tell: Tell) -> Done:
+def _difference(
+    options: argparse.Namespace,
+    asked: Asked,
+    tell: Tell,
+    part: Part | None = None,
+    among: Sequence[Part] = (),
+) -> Done:
+    """Read, calibrate and difference; `part` is one of the science file's parts `among`."""
+
+    def extension(path: Path) -> int | None:
+        return None if part is None else matching_part(path, part, among)
+
     tell("read the frames", 0.0)
-    science = read_frame(options.science, mask=options.mask, noise=options.noise)
-    reference = read_reference(options.reference, noise=options.reference_noise)
+    own = None if part is None else part.index
+    science = read_frame(options.science, mask=options.mask, noise=options.noise, extension=own)
+    reference = read_reference(
+        options.reference, noise=options.reference_noise, extension=extension(options.reference)
+    )
     tell("calibrate", 0.05)
     bias, dark, flat = (
-        None if path is None else read_frame(path) for path in (options.bias, options.dark, options.flat)
+        None if path is None else read_frame(path, extension=extension(path))
+        for path in (options.bias, options.dark, options.flat)
     )
     calibrated = calibrate(science, bias=bias, dark=dark, flat=flat).frame
     tell("calibrate the reference", 0.1)
@@ -222,6 +250,25 @@ def _difference(options: argparse.Namespace, asked: Asked, tell: Tell) -> Done:
     return difference_and_measure(
         calibrated, ready, asked, lambda step, share: tell(step, 0.15 + 0.85 * share)
     )
+
+
+def _difference_parts(options: argparse.Namespace, parts: Sequence[Part], asked: Asked, tell: Tell) -> Mosaic:
+    """Every part of a mosaic; each has its page."""
+
+    def run_part(part: Part, asked: Asked, tell: Tell) -> Done:
+        return _difference(options, asked, tell, part, parts)
+
+    def draw(done: Done, numbers: dict[str, Any]) -> str:
+        return _page(
+            done, numbers, f"{options.science.name}, part {numbers['name']} − {options.reference.name}"
+        )
+
+    return run_mosaic(parts, asked, run_part, draw, options.out, tell)
+
+
+def _page(done: Done, report: dict[str, Any], title: str) -> str:
+    more = [] if done.injections is None else [completeness_section(done.injections)]
+    return pair_page(done.pair, report, title, more)
 
 
 def build_report(
@@ -244,6 +291,7 @@ def build_report(
         "threshold": chosen.threshold_sigma,
         **measured,
         "injections": None if done is None else done.injections,
+        "parts": None,
         "version": version("astrid"),
     }
 
@@ -252,6 +300,7 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
     """Write the files; without a pair only report.json, and no results of an earlier run are left beside
     it.
     """
+    remove_pages(folder)
     names = ("candidates.ecsv", "difference.fits", "score.fits", "report.html", "forced.ecsv")
     if done is None:
         if not folder.is_dir():
@@ -267,9 +316,20 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
         score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}
         write_whole(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
         title = f"{report['science']} − {report['reference']}"
-        more = [] if done.injections is None else [completeness_section(done.injections)]
-        write_whole(folder / "report.html", pair_page(pair, report, title, more).encode())
+        write_whole(folder / "report.html", _page(done, report, title).encode())
         _write_forced(folder / "forced.ecsv", done)
+    write_whole(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_mosaic(folder: Path, mosaic: Mosaic, report: dict[str, Any]) -> None:
+    """Write what the parts have together; their images and pages stand there already."""
+    write_whole(folder / "candidates.ecsv", mosaic_candidates(mosaic).encode())
+    write_whole(folder / "report.html", mosaic_page(report).encode())
+    forced = mosaic_forced(mosaic)
+    if forced is None:
+        (folder / "forced.ecsv").unlink(missing_ok=True)
+    else:
+        write_whole(folder / "forced.ecsv", forced.encode())
     write_whole(folder / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -281,6 +341,13 @@ def _write_forced(path: Path, done: Done) -> None:
     write_whole(path, forced_ecsv(done.positions, done.forced, done.pair.difference.unit).encode())
 
 
+def _how(report: dict[str, Any]) -> str:
+    parts = report["parts"]
+    if parts is None:
+        return str(report["algorithm"])
+    return f"{sum(part['ending'] == 'done' for part in parts)} of {len(parts)} parts"
+
+
 def _say(options: argparse.Namespace, report: dict[str, Any], reason: str, status: int) -> None:
     if options.json:
         print(json.dumps(report, indent=2, allow_nan=False))
@@ -290,7 +357,10 @@ def _say(options: argparse.Namespace, report: dict[str, Any], reason: str, statu
         print(
             f"{report['n_candidates']} candidates beyond {report['threshold']:g} sigma in "
             f"{report['seconds']:.1f} s "
-            f"({report['algorithm']}); see {options.out / 'report.html'}"
+            f"({_how(report)}); see {options.out / 'report.html'}"
         )
+    for part in report["parts"] or ():
+        if part["ending"] != "done":
+            print(f"astrid run: part {part['name']} failed: {part['reason']}", file=sys.stderr)
     if status == DONE and report.get("validation") and not report["validation"]["passed"]:
         print(f"astrid run: careful: {'; '.join(report['validation']['reasons'])}", file=sys.stderr)

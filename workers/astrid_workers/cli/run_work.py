@@ -9,7 +9,7 @@ from typing import Any
 
 from astrid_workers.differencing.completeness import injection_numbers
 from astrid_workers.differencing.forced_photometry import ForcedFluxes, forced_photometry
-from astrid_workers.differencing.injection import InjectionOptions, inject_and_recover
+from astrid_workers.differencing.injection import Injected, InjectionOptions, inject_and_recover
 from astrid_workers.differencing.pair import PairResult, run_pair
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.frame import Frame
@@ -37,7 +37,8 @@ class Done:
     """A finished pair, with what was asked for besides; None: not asked."""
 
     pair: PairResult
-    #: The report's numbers.
+    injected: Injected | None
+    #: The report's numbers of them.
     injections: dict[str, Any] | None
     positions: Positions | None
     forced: ForcedFluxes | None
@@ -51,19 +52,11 @@ def difference_and_measure(science: Frame, reference: Frame, asked: Asked, tell:
     first = 1.0 if asked.injection is None else SHARE_BEFORE_INJECTION
     pair = run_pair(science, reference, asked.options, lambda step, share: tell(step, first * share))
     forced = None if positions is None else forced_photometry(pair, positions.x, positions.y)
-    injections = None
-    if asked.injection is not None:
-        injections = _injected(pair, asked, lambda step, share: tell(step, first + (1 - first) * share))
-    return Done(pair, injections, positions, forced)
-
-
-def _injected(pair: PairResult, asked: Asked, tell: Tell) -> dict[str, Any]:
-    assert asked.injection is not None
-    found = inject_and_recover(pair, asked.options, asked.injection, tell)
-    return injection_numbers(
-        found,
-        asked.injection,
-        asked.options.threshold_sigma,
-        pair.science.unit,
-        pair.science.facts.zero_point_mag,
+    if asked.injection is None:
+        return Done(pair, None, None, positions, forced)
+    injected = inject_and_recover(
+        pair, asked.options, asked.injection, lambda step, share: tell(step, first + (1 - first) * share)
     )
+    threshold, zero_point = asked.options.threshold_sigma, pair.science.facts.zero_point_mag
+    numbers = injection_numbers(injected, asked.injection, threshold, pair.science.unit, zero_point)
+    return Done(pair, injected, numbers, positions, forced)

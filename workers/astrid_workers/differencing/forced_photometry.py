@@ -4,7 +4,8 @@ Owns forced photometry on the difference and on both direct frames; never search
 that is not significant into a detection.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,15 @@ class ForcedFluxes:
 
     def __len__(self) -> int:
         return self.x.size
+
+    def only(self, keep: NDArray[np.bool_]) -> "ForcedFluxes":
+        """The rows where `keep` is True."""
+        return ForcedFluxes(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[ForcedFluxes]") -> "ForcedFluxes":
+        """The rows of all."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     @property
     def difference_limit(self) -> Floats:

@@ -4,7 +4,7 @@ Owns where they go, how they are drawn and which of them came back; `completenes
 changes the frame that it was given, and draws from nothing but the seed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 
@@ -105,9 +105,9 @@ def inject_and_recover(
     """Inject sources into the science frame of a finished pair, subtract and extract again, and match.
 
     Half on blank sky, half on sources, away from candidates and masks; the noise of their own photons is
-    drawn where the unit is the electron. The reference is taken as it was aligned. As many passes are made as keep
-    each one sparse: PSF, match and noise must see what a frame with one transient would show. Fewer than
-    asked come back when the frame has no room. Cosmic rays are looked for again at the injected sources.
+    drawn where the unit is the electron. The reference is taken as it was aligned. As many passes are made
+    as keep each one sparse: PSF, match and noise must see what a frame with one transient would show. Fewer
+    than asked come back when the frame has no room. Cosmic rays are looked for again at the injected sources.
     Raises as `difference` does.
     """
     options, injection = options or DifferenceOptions(), injection or InjectionOptions()
@@ -122,7 +122,7 @@ def inject_and_recover(
         rows.append(_one_pass(pair, options, places, snr[start:stop], rng))
         start = stop
     tell("injected", 1.0)
-    return _joined(rows)
+    return joined(rows)
 
 
 def choose_places(
@@ -305,7 +305,8 @@ def _matched(
     )  # fmt: skip
 
 
-def _joined(parts: list[Injected]) -> Injected:
+def joined(parts: Sequence[Injected]) -> Injected:
+    """The rows of all."""
     if not parts:
         empty = Places(np.zeros(0), np.zeros(0), np.zeros(0, bool))
         return _matched(empty, empty.x, empty.x, empty.x, (), 1.0)

@@ -76,7 +76,7 @@ class Layout:
         """The pixels that hold light of a plane of the raw shape."""
         rows = np.concatenate([np.arange(a, b) for a, b in self.rows])
         columns = np.concatenate([np.arange(a, b) for a, b in self.columns])
-        return plane[rows[:, None], columns[None, :]]
+        return np.asarray(plane[rows[:, None], columns[None, :]])
 
 
 def layout_of(amplifiers: Sequence[Amplifier], raw_shape: tuple[int, int]) -> Layout:
@@ -132,5 +132,5 @@ def _level(strip: Float32Image, one: Amplifier) -> Float32Image:
             lines = np.median(whole, axis=axis)
             smooth = ndimage.gaussian_filter1d(lines, SMOOTHING_PX, mode="nearest")
             part = smooth[start - low : stop - low].astype(np.float32)
-            return part[:, None] if axis == 1 else part[None, :]
+            return np.asarray(part[:, None] if axis == 1 else part[None, :])
     return np.full((1, 1), np.median(whole), np.float32)

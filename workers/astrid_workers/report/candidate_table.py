@@ -13,15 +13,17 @@ from astropy.table import MaskedColumn, Table
 from astrid_workers.differencing.products import Candidate
 
 
-def candidates_ecsv(candidates: Sequence[Candidate], unit: str) -> str:
+def candidates_ecsv(candidates: Sequence[Candidate], unit: str, *, parts: Sequence[str] | None = None) -> str:
     """The text of `candidates.ecsv`, strongest first.
 
     `x, y` are zero-based pixels of the science frame; `ra_deg, dec_deg` are masked without a WCS; `flux,
     flux_err` are in the frame's unit; `score` is signed, `snr` is not; `confidence` is masked: nothing
     calibrated it. `flags` holds the names of what speaks against a candidate, joined by commas, empty for a
-    clean one.
+    clean one. `parts` names the part of a mosaic that each lies on: the column `part`, there only then.
     """
     table = Table()
+    if parts is not None:
+        table["part"] = MaskedColumn(list(parts), dtype=str)
     flux_unit = u.Unit(unit, parse_strict="silent")
     table["x"] = _floats([c.x for c in candidates], u.pix)
     table["y"] = _floats([c.y for c in candidates], u.pix)

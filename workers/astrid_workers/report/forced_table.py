@@ -4,6 +4,7 @@ Owns column names, units and masking; never measures.
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from astropy import units as u
@@ -14,14 +15,19 @@ from astrid_workers.differencing.forced_photometry import ForcedFluxes
 from astrid_workers.positions import Positions
 
 
-def forced_ecsv(positions: Positions, forced: ForcedFluxes, unit: str) -> str:
+def forced_ecsv(
+    positions: Positions, forced: ForcedFluxes, unit: str, *, parts: Sequence[str] | None = None
+) -> str:
     """The text of `forced.ecsv`, one row per position in the order given; what was not measured is masked.
 
     Fluxes and 5-sigma limits are in the science frame's unit and on its scale, the reference's too.
     Magnitudes are masked without a zero point, and below 3 sigma; that of the difference is of |flux|.
+    `parts` names the part of a mosaic that each row was measured on: the column `part`, there only then.
     """
     table = Table()
     flux = u.Unit(unit, parse_strict="silent")
+    if parts is not None:
+        table["part"] = MaskedColumn(list(parts), dtype=str)
     table["name"] = MaskedColumn(list(positions.names), dtype=str)
     for column, values, kind in (
         ("x", forced.x, u.pix),

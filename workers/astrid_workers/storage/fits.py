@@ -109,8 +109,8 @@ def read_frame(
     header = opened.described()
     pixels, ceiling = opened.pixels()
     layout = opened.layout()
-    bad = None if mask is None else _companion(mask, "mask", header, limits, layout)
-    sigma = None if noise is None else _companion(noise, "noise map", header, limits, layout)
+    bad = None if mask is None else _companion(mask, "mask", header, limits, opened)
+    sigma = None if noise is None else _companion(noise, "noise map", header, limits, opened)
     facts = header.facts
     if layout is not None:
         pixels, level = without_overscan(pixels, layout)
@@ -136,8 +136,13 @@ class _Opened:
 
     source: CappedBytes
     hdu: Hdu
-    primary: Hdu
+    units: list[Hdu]
     name: str
+
+    @property
+    def primary(self) -> Hdu:
+        """Its cards hold for all extensions."""
+        return self.units[0]
 
     def header(self) -> fits.Header:
         """The image's cards; where the extension is silent, the primary header's."""
@@ -238,7 +243,7 @@ def _opened(data: bytes | Path, name: str | None, limits: FitsLimits, extension:
     shown = name or (data.name if isinstance(data, Path) else "frame")
     source = CappedBytes(data, name=shown, max_bytes=limits.max_bytes)
     units = read_structure(source, name=shown, limits=limits)
-    return _Opened(source, _chosen(units, shown, extension), units[0], shown)
+    return _Opened(source, _chosen(units, shown, extension), units, shown)
 
 
 def _chosen(units: list[Hdu], name: str, extension: str | int | None) -> Hdu:
@@ -353,11 +358,14 @@ def _cleaned(values: NDArray[Any]) -> Float32Image:
 
 
 def _companion(
-    data: bytes | Path, what: str, header: FrameHeader, limits: FitsLimits, layout: Layout | None
+    data: bytes | Path, what: str, header: FrameHeader, limits: FitsLimits, frame: _Opened
 ) -> Float32Image:
-    """The pixels of a companion file, which must have the frame's shape, before or after it was trimmed."""
+    """The pixels of a companion file, which must have the frame's shape, before or after it was trimmed.
+
+    Of several images, the one with the name of the frame's extension, else that with its number.
+    """
     shown = data.name if isinstance(data, Path) else f"{what} of {header.name}"
-    opened = _opened(data, shown, limits, None)
+    opened, layout = _like(_opened(data, shown, limits, None), frame.hdu), frame.layout()
     pixels = opened.pixels()[0] if opened.hdu.plane is not None else None
     if layout is not None and pixels is not None and layout.takes(pixels.shape):
         return np.asarray(layout.trim(pixels), np.float32)
@@ -366,6 +374,15 @@ def _companion(
         msg = f"{shown}: the {what} is {mx} x {my} pixels, the frame {header.name} is {nx} x {ny}"
         raise FrameRejected(msg)
     return pixels
+
+
+def _like(opened: _Opened, hdu: Hdu) -> _Opened:
+    """The same file at the unit that belongs to the frame's, where it has several images."""
+    images = [unit for unit in opened.units if unit.kind != "other" and unit.plane is not None]
+    named = [unit for unit in images if unit.name and unit.name == hdu.name]
+    numbered = [unit for unit in images if unit.index == hdu.index]
+    found = named if len(named) == 1 else numbered
+    return replace(opened, hdu=found[0]) if len(images) > 1 and found else opened
 
 
 def _first_line(error: BaseException) -> str:
