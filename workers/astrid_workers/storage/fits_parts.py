@@ -24,8 +24,8 @@ from astrid_workers.storage.fits_structure import FitsLimits, read_structure
 COMPANIONS = frozenset(
     {
         "VAR", "VARIANCE", "ERR", "ERROR", "UNCERT", "NOISE", "SIGMA", "STD", "RMS", "IVAR", "INVVAR", "WHT",
-        "WEIGHT", "WT", "DQ", "MASK", "BPM", "FLAG", "FLAGS", "OOF", "QUALITY", "CON", "CTX", "COVERAGE", "EXP",
-        "AREA", "BKG", "BACKGROUND", "PSF", "FACTS", "D2IMARR", "WCSDVARR", "GUIDE", "FOCUS",
+        "WEIGHT", "WT", "DQ", "MASK", "BPM", "FLAG", "FLAGS", "OOF", "QUALITY", "CON", "CTX", "COVERAGE",
+        "EXP", "AREA", "BKG", "BACKGROUND", "PSF", "FACTS", "D2IMARR", "WCSDVARR", "GUIDE", "FOCUS",
     }
 )  # fmt: skip
 
