@@ -385,6 +385,8 @@ def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) 
         arrivals_per_s_fast=estimates.arrivals_per_s_fast,
         arrivals_per_s_slow=estimates.arrivals_per_s_slow,
         finished=count.counters.ended if count.counters else None,
+        failed=count.counters.failed if count.counters else None,
+        task_seconds=count.counters.seconds if count.counters else None,
     )
 
 

@@ -4,7 +4,7 @@ Owns one registry. Labels are bounded: a namespace and an AstridQueue, a word of
 address without credentials. What is not known has no sample; it is never 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,6 +16,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.reconcile import Gathered
@@ -34,6 +36,36 @@ def installed_version() -> str:
         return version("astrid")
     except PackageNotFoundError:
         return "unknown"
+
+
+class TasksEnded(Collector):
+    """What workers counted of the tasks that ended, in their own counts: these outlive this process."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[int, int, float]] = {}
+
+    def saw(self, labels: tuple[str, str], demand: Demand | None) -> None:
+        """Take what `demand` says; what is not known has no sample."""
+        if demand is None or demand.finished is None or demand.task_seconds is None:
+            self.forgot(labels)
+        else:
+            self._known[labels] = (demand.finished, demand.failed or 0, demand.task_seconds)
+
+    def forgot(self, labels: tuple[str, str]) -> None:
+        """An AstridQueue is gone."""
+        self._known.pop(labels, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """Both families, with a sample for each queue that is known."""
+        ends = CounterMetricFamily(
+            "astrid_messages", "Tasks that ended, by how; each retry counts", labels=(*QUEUE, "outcome")
+        )
+        took = SummaryMetricFamily("astrid_message_duration_seconds", "What they took together", labels=QUEUE)
+        for labels, (ended, failed, seconds) in self._known.items():
+            ends.add_metric((*labels, "finished"), ended - failed)
+            ends.add_metric((*labels, "failed"), failed)
+            took.add_metric(labels, count_value=ended, sum_value=seconds)
+        yield from (ends, took)
 
 
 class Metrics:
@@ -88,6 +120,8 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._ended = TasksEnded()
+        registry.register(self._ended)
         self._waiting = gauge("astrid_workqueue_depth", "AstridQueues that wait for attention or a next try")
         self._last_event = gauge(
             "astrid_watch_last_event_timestamp_seconds", "When a watch told something last", ("kind",)
@@ -139,6 +173,7 @@ class Metrics:
             _remove(gauge, *labels)
         for state in STATES:
             _remove(self._depth, *labels, state)
+        self._ended.forgot(labels)
         for counter in (self._decisions, self._retired, self._reclaimed):
             counter.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
 
@@ -157,6 +192,7 @@ class Metrics:
             self._redis_up.labels(broker).set(answers)
 
     def _saw_demand(self, labels: tuple[str, str], demand: Demand | None) -> None:
+        self._ended.saw(labels, demand)
         if demand is None:
             for state in STATES:
                 _remove(self._depth, *labels, state)

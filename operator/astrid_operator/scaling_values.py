@@ -78,6 +78,9 @@ class Demand:
     arrivals_per_s_slow: float | None = None
     #: Tasks that ended since counting began; only differences mean anything.
     finished: int | None = None
+    #: Those of them that raised, and the seconds that all of them took together.
+    failed: int | None = None
+    task_seconds: float | None = None
     #: From asking for a member to its first heartbeat.
     start_seconds: float | None = None
     #: None: members do not say, or cannot be asked to leave one by one.

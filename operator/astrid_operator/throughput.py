@@ -32,6 +32,8 @@ class Counted:
     #: What they took together, and the sum of the squares of what each took.
     seconds: float
     seconds_squared: float
+    #: Those of `ended` that raised.
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def counted(values: Sequence[bytes]) -> Counted | None:
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
         return None
     _, finished, failed, seconds, squared = numbers
-    return Counted(int(finished + failed), seconds, squared)
+    return Counted(int(finished + failed), seconds, squared, int(failed))
 
 
 class Throughput:

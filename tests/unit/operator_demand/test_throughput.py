@@ -86,7 +86,7 @@ def test_what_no_task_can_take_is_not_believed(ended: Counted) -> None:
     [
         ([b"-"] * 5, None),
         ([b"3", b"-", b"-", b"-", b"-"], Counted(0, 0.0, 0.0)),
-        ([b"5", b"3", b"1", b"8.5", b"20"], Counted(4, 8.5, 20.0)),
+        ([b"5", b"3", b"1", b"8.5", b"20"], Counted(4, 8.5, 20.0, failed=1)),
         ([b"5", b"x", b"1", b"8.5", b"20"], None),
         ([b"5", b"nan", b"1", b"8.5", b"20"], None),
         ([b"5", b"1e999", b"1", b"8.5", b"20"], None),
