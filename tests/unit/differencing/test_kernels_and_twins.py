@@ -18,6 +18,8 @@ SHAPE = (180, 200)
 class PlainZogy:
     """a_n = P_r and a_r = gain × P_n, constant over the frame."""
 
+    varies = False
+
     def __init__(self, psf_n: np.ndarray, psf_r: np.ndarray, gain: float) -> None:
         self.psf_n, self.psf_r, self.gain = psf_n, psf_r, gain
 
@@ -168,3 +170,23 @@ def test_a_hole_in_one_frame_is_filled_from_the_other() -> None:
     filled, other = fill_pair(science, star, (hole, np.zeros_like(hole)), 0.7, 0.0)
     assert np.abs(filled - 0.7 * star).max() < 1.0
     assert np.array_equal(other, star)
+
+
+class SlopingGain:
+    """No PSF matching, a gain that rises along x and falls along y."""
+
+    varies = True
+
+    def transfer(self, x: float, y: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """`(1, gain(x, y))`."""
+        one = np.ones((size[0], size[1] // 2 + 1), np.complex64)
+        return one, one * np.float32(1 + 0.002 * x - 0.001 * y)
+
+
+def test_kernels_slope_within_a_tile() -> None:
+    """A kernel that varies linearly over the frame is exact at every pixel, with no step between tiles."""
+    pair, _, _ = prepared(seed=7)
+    parts = subtract(pair, SlopingGain(), plan_tiles(SHAPE, 13, 64))
+    y, x = np.indices(SHAPE)
+    expected = pair.science - (1 + 0.002 * x - 0.001 * y) * pair.reference
+    assert np.abs(parts.difference - expected).max() < 1e-3 * expected.std()

@@ -64,6 +64,11 @@ class AlardLupton:
         weights = polynomial(np.array([x]), np.array([y]), self.frame_shape, self.order)[0]
         return np.asarray(np.tensordot(weights, self.terms, axes=1))
 
+    @property
+    def varies(self) -> bool:
+        """Whether the kernel depends on the position."""
+        return self.order > 0
+
     def transfer(
         self, x: float, y: float, size: tuple[int, int]
     ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:
@@ -78,6 +83,11 @@ class Unmatched:
     """No PSF matching at all: a gain, for comparison only."""
 
     flux_scale: float
+
+    @property
+    def varies(self) -> bool:
+        """Never."""
+        return False
 
     def transfer(
         self,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from astrid_workers.differencing.alard_lupton import Unmatched, fit_kernel
+from astrid_workers.differencing.fourier_kernels import Matching
 from astrid_workers.differencing.measure import Measured, calm
 from astrid_workers.differencing.products import Algorithm, DifferenceOptions, Requested
-from astrid_workers.differencing.tiles import Matching
 from astrid_workers.differencing.zogy import Zogy
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.noise_model import NoiseModel, measure_noise

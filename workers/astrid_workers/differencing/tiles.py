@@ -1,37 +1,30 @@
 """The subtraction itself, tile by tile in Fourier space, with the noise that belongs to it.
 
-Owns one scheme that all algorithms share: D = (a_n N - a_r R) whitened, S = its matched filter, and the
-variance of S from the photons of both frames, the registration's residual and the models' errors. An
-algorithm is a pair of transfer functions a_n, a_r per tile (`zogy.py`, `alard_lupton.py`). Never measures a
-PSF and never detects anything.
-
-Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27, equations 12 to 17 and 25 to 33, in the form that any pair of
-transfer functions takes: source response q = a_n P_n, noise power den = c_n |a_n|² + c_r |a_r|²,
-    D = sqrt(den(0) / den) (a_n N - a_r R) / a_n(0),  S = conj(q) (a_n N - a_r R) / den.
+Owns one scheme that all algorithms share: the kernels of `fourier_kernels.py` at a tile's centre with their
+slopes across it, so that PSFs and kernels vary smoothly and not in steps, and the variance of the statistic
+from the photons of both frames. Never measures a PSF and never detects anything.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from astrid_workers.differencing.fourier_kernels import (
+    ComplexHat,
+    Kernels,
+    Matching,
+    NoisePower,
+    VarianceKernels,
+    kernels_at,
+    variance_kernels,
+)
 from astrid_workers.differencing.products import TileKernels
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.noise_model import NoiseModel
-from astrid_workers.imaging.photometric_match import stamp_hat
 from astrid_workers.imaging.psf import Psf
-
-ComplexHat = NDArray[np.complexfloating]
-
-
-class Matching(Protocol):
-    """An algorithm: what each frame is convolved with so that constant sources cancel."""
-
-    def transfer(self, x: float, y: float, size: tuple[int, int]) -> tuple[ComplexHat, ComplexHat]:
-        """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,16 +100,18 @@ def subtract(
     shape = pair.science.shape
     planes = [np.zeros(shape, np.float32) for _ in range(8)]
     rows, columns = grid.counts
+    side = grid.padded_px
+    shapes = (pair.noise_science.power((side, side)), pair.noise_reference.power((side, side)))
     size = 2 * (max(pair.psf_science.size_px, pair.psf_reference.size_px) // 2) + 1
     psfs, profiles = (np.zeros((rows, columns, size, size), np.float32) for _ in range(2))
     for row in range(rows):
         for column in range(columns):
             tile = _Tile(pair, grid, row, column)
-            kernels = _kernels(pair, matching, grid, tile)
+            kernels = _Local.at(pair, matching, tile, shapes, side)
             for plane, values in zip(planes, tile.run(kernels), strict=True):
                 plane[tile.core] = values
-            psfs[row, column] = _stamp(kernels.difference_psf_hat, grid.padded_px, size)
-            profiles[row, column] = _stamp(kernels.profile_hat, grid.padded_px, size)
+            psfs[row, column] = _stamp(kernels.middle.psf, side, size)
+            profiles[row, column] = _stamp(kernels.middle.profile, side, size)
             if progress is not None:
                 progress((row * columns + column + 1) / (rows * columns))
     profiles /= profiles[:, :, size // 2, size // 2][..., None, None]
@@ -125,78 +120,35 @@ def subtract(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Kernels:
-    """Everything that one tile multiplies with, rfft2 layout."""
+class _Local:
+    """The kernels of one tile: at its centre, and half a core to the right and below where they vary."""
 
-    a_n: ComplexHat
-    a_r: ComplexHat
-    #: D = whiten × (a_n N - a_r R).
-    whiten: NDArray[np.floating]
-    k_n: ComplexHat
-    k_r: ComplexHat
-    #: Squared kernels, for the propagation of variances, with the noise's correlation in them.
-    k_n2: ComplexHat
-    k_r2: ComplexHat
-    #: The same for a pixel of the difference: sums of squared kernels.
-    d_n2: float
-    d_r2: float
-    response: float
-    difference_psf_hat: ComplexHat
-    profile_hat: ComplexHat
+    middle: Kernels
+    right: Kernels | None
+    below: Kernels | None
+    variance: VarianceKernels
 
-
-def _kernels(pair: Prepared, matching: Matching, grid: TileGrid, tile: "_Tile") -> _Kernels:
-    side = grid.padded_px
-    size = (side, side)
-    x, y = tile.centre
-    a_n, a_r = matching.transfer(x, y, size)
-    p_n = stamp_hat(pair.psf_science.at(x, y), size)
-    power_n, power_r = pair.noise_science.power(size), pair.noise_reference.power(size)
-    c_n = tile.sky_variance_science * power_n
-    c_r = tile.sky_variance_reference * power_r
-    den = c_n * np.abs(a_n) ** 2 + c_r * np.abs(a_r) ** 2
-    den = np.maximum(den, np.float32(1e-10) * den.max())
-    q = a_n * p_n
-    matched = np.conj(q) / den
-    k_n, k_r = matched * a_n, matched * a_r
-    whiten = np.sqrt(den[0, 0] / den) / np.real(a_n[0, 0])
-    weights = _rfft_weights(side)
-    profile = np.abs(q) ** 2 / den
-    return _Kernels(
-        a_n.astype(np.complex64),
-        a_r.astype(np.complex64),
-        whiten.astype(np.float32),
-        k_n.astype(np.complex64),
-        k_r.astype(np.complex64),
-        _squared(k_n, power_n, side, weights),
-        _squared(k_r, power_r, side, weights),
-        float(np.sum(weights * np.abs(whiten * a_n) ** 2 * power_n)),
-        float(np.sum(weights * np.abs(whiten * a_r) ** 2 * power_r)),
-        float(np.sum(weights * profile)),
-        (whiten * q).astype(np.complex64),
-        profile.astype(np.complex64),
-    )
-
-
-def _rfft_weights(side: int) -> NDArray[np.float64]:
-    """What each rfft2 coefficient counts for in a mean over all frequencies: `(side, side // 2 + 1)`, sum
-    1.
-    """
-    weights = np.full((side, side // 2 + 1), 2.0)
-    weights[:, 0] = 1.0
-    if side % 2 == 0:
-        weights[:, -1] = 1.0
-    return weights / side**2
-
-
-def _squared(
-    kernel: ComplexHat, power: NDArray[np.float32], side: int, weights: NDArray[np.float64]
-) -> ComplexHat:
-    """rfft2 of the kernel's square, scaled so that correlated noise of uniform variance comes out exactly."""
-    square = fft.irfft2(kernel.astype(np.complex64), s=(side, side)) ** 2
-    white = float(np.sum(weights * np.abs(kernel) ** 2))
-    coloured = float(np.sum(weights * np.abs(kernel) ** 2 * power))
-    return np.asarray(fft.rfft2(square) * np.float32(coloured / white))
+    @classmethod
+    def at(
+        cls,
+        pair: Prepared,
+        matching: Matching,
+        tile: "_Tile",
+        shapes: tuple[NDArray[np.float32], NDArray[np.float32]],
+        side: int,
+    ) -> "_Local":
+        noise = NoisePower(
+            np.float32(tile.sky_variance_science) * shapes[0],
+            np.float32(tile.sky_variance_reference) * shapes[1],
+            *shapes,
+        )
+        (x, y), (dx, dy) = tile.centre, tile.half_core
+        middle = kernels_at(matching, pair.psf_science, noise, x, y, side)
+        right = below = None
+        if matching.varies:
+            right = kernels_at(matching, pair.psf_science, noise, x + dx, y, side)
+            below = kernels_at(matching, pair.psf_science, noise, x, y + dy, side)
+        return cls(middle, right, below, variance_kernels(middle, noise, side))
 
 
 def _stamp(hat: ComplexHat, side: int, size: int) -> NDArray[np.float32]:
@@ -223,6 +175,7 @@ class _Tile:
         bottom, right = min(top + grid.core_px, ny), min(left + grid.core_px, nx)
         self.core = (slice(top, bottom), slice(left, right))
         self.centre = ((left + right - 1) / 2, (top + bottom - 1) / 2)
+        self.half_core = (max((right - left) / 2, 1.0), max((bottom - top) / 2, 1.0))
         self._pair, self._grid = pair, grid
         margin = grid.margin_px
         self._outer = (
@@ -252,29 +205,60 @@ class _Tile:
         width = self.core[1].stop - self.core[1].start
         return np.asarray(image[oy : oy + height, ox : ox + width], np.float32)
 
-    def run(self, k: _Kernels) -> tuple[Float32Image, ...]:
+    def _along(self, values: Callable[[Kernels], ComplexHat], k: _Local) -> Float32Image:
+        """A linear image whose kernel is that of the middle plus its slopes times the distance from it."""
+        hat = values(k.middle)
+        image = self._back(hat)
+        for other, weight in ((k.right, self._across()), (k.below, self._down())):
+            if other is not None:
+                image += weight * self._back(values(other) - hat)
+        return image
+
+    def _across(self) -> Float32Image:
+        """Distance from the centre along x, in half cores: `(1, width)`."""
+        x = np.arange(self.core[1].start, self.core[1].stop)
+        return ((x - self.centre[0]) / self.half_core[0]).astype(np.float32)[None, :]
+
+    def _down(self) -> Float32Image:
+        y = np.arange(self.core[0].start, self.core[0].stop)
+        return ((y - self.centre[1]) / self.half_core[1]).astype(np.float32)[:, None]
+
+    def _response(self, k: _Local) -> Float32Image:
+        height = self.core[0].stop - self.core[0].start
+        width = self.core[1].stop - self.core[1].start
+        response = np.full((height, width), k.middle.response, np.float32)
+        for other, weight in ((k.right, self._across()), (k.below, self._down())):
+            if other is not None:
+                response += weight * np.float32(other.response - k.middle.response)
+        return np.maximum(response, np.float32(0.5 * k.middle.response))
+
+    def _variances(self, v: VarianceKernels) -> tuple[Float32Image, Float32Image]:
+        """Of a pixel of the difference and of the statistic, from the photons and read noise of both
+        frames.
+        """
+        pair, sky_n, sky_r = self._pair, self.sky_variance_science, self.sky_variance_reference
+        beyond = self._back(
+            v.k_n2 * self._variance_hat(pair.variance_science, sky_n)
+            + v.k_r2 * self._variance_hat(pair.variance_reference, sky_r)
+        )
+        uniform = np.float32(sky_n * v.k_n2[0, 0].real + sky_r * v.k_r2[0, 0].real)
+        science, reference = pair.variance_science[self.core], pair.variance_reference[self.core]
+        variance = science * np.float32(v.d_n2) + reference * np.float32(v.d_r2)
+        return variance, np.maximum(uniform + beyond, np.float32(0.5) * uniform)
+
+    def run(self, k: _Local) -> tuple[Float32Image, ...]:
         """difference, its variance, statistic, its variance, gradients, subtracted light, response."""
-        pair, side = self._pair, self._grid.padded_px
-        n_hat, r_hat = self._hat(pair.science), self._hat(pair.reference)
-        left = k.a_n * n_hat - k.a_r * r_hat
-        difference = self._back(k.whiten * left)
-        subtracted_hat = k.k_r * r_hat
-        statistic = self._back(k.k_n * n_hat - subtracted_hat)
+        side = self._grid.padded_px
+        n_hat, r_hat = self._hat(self._pair.science), self._hat(self._pair.reference)
+        difference = self._along(lambda at: at.d_n * n_hat - at.d_r * r_hat, k)
+        statistic = self._along(lambda at: at.k_n * n_hat - at.k_r * r_hat, k)
+        subtracted_hat = k.middle.k_r * r_hat
         omega_y = (2j * np.pi * fft.fftfreq(side)[:, None]).astype(np.complex64)
         omega_x = (2j * np.pi * fft.rfftfreq(side)[None, :]).astype(np.complex64)
         gradient_x, gradient_y = self._back(omega_x * subtracted_hat), self._back(omega_y * subtracted_hat)
         subtracted = self._back(subtracted_hat)
-        sky_n, sky_r = self.sky_variance_science, self.sky_variance_reference
-        beyond = self._back(
-            k.k_n2 * self._variance_hat(pair.variance_science, sky_n)
-            + k.k_r2 * self._variance_hat(pair.variance_reference, sky_r)
-        )
-        uniform = np.float32(sky_n * k.k_n2[0, 0].real + sky_r * k.k_r2[0, 0].real)
-        score_variance = np.maximum(uniform + beyond, np.float32(0.5) * uniform)
-        variance = pair.variance_science[self.core] * np.float32(k.d_n2) + pair.variance_reference[
-            self.core
-        ] * np.float32(k.d_r2)
-        response = np.full_like(statistic, k.response)
+        variance, score_variance = self._variances(k.variance)
+        response = self._response(k)
         return (
             difference,
             variance,

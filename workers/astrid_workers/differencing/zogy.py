@@ -21,6 +21,11 @@ class Zogy:
     psf_reference: Psf
     match: PhotometricMatch
 
+    @property
+    def varies(self) -> bool:
+        """Whether PSFs or match depend on the position."""
+        return max(self.psf_science.order, self.psf_reference.order, self.match.order) > 0
+
     def transfer(
         self, x: float, y: float, size: tuple[int, int]
     ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:

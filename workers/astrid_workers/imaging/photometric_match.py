@@ -7,6 +7,7 @@ at any seeing. Never resamples a frame, and never uses apertures: on unequal PSF
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ MIN_SOURCES = 3
 #: Sources needed for gain, shift and width to vary over the frame with order 1 and 2.
 MIN_SOURCES_FOR_ORDER = {1: 20, 2: 60}
 #: More sources than this, or than this per megapixel of a large frame, only cost time.
-MAX_SOURCES, MAX_PER_MPIX = 300, 150
+MAX_SOURCES, MAX_PER_MPIX = 300, 90
 #: Relative error that no source is trusted beyond: colours, flat fields, PSF models.
 MODEL_ERROR = 0.005
 #: What is known before of a change of width (second moments, px²) and of a residual shift (px).
@@ -106,20 +107,32 @@ def transfer_function(
 
     A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
     """
-    omega_y = 2 * np.pi * fft.fftfreq(size[0])[:, None]
-    omega_x = 2 * np.pi * fft.rfftfreq(size[1])[None, :]
-    gain, shift_x, shift_y, xx, xy, yy = local[:N_VARYING]
+    omega_y, omega_x = _frequencies(size)
+    gain, shift_x, shift_y, xx, xy, yy = (np.float32(value) for value in local[:N_VARYING])
     moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
-    phase = -(omega_x * shift_x + omega_y * shift_y)
-    core = gain * np.exp(np.minimum(-moments, np.log(3.0)) + 1j * phase)
-    wings = 1 + np.tensordot(local[N_VARYING:], _wing_shapes(omega_x, omega_y, wing_sigmas_px), axes=1)
-    return np.asarray(core * wings, np.complex64)
+    shape = gain * np.exp(np.minimum(-moments, np.float32(np.log(3.0))))
+    shares = local[N_VARYING:].astype(np.float32)
+    shape *= 1 + np.tensordot(shares, _wing_shapes(tuple(wing_sigmas_px), size), axes=1)
+    return np.asarray(
+        shape * (np.exp(-1j * omega_y * shift_y) * np.exp(-1j * omega_x * shift_x)), np.complex64
+    )
 
 
-def _wing_shapes(omega_x: Floats, omega_y: Floats, sigmas_px: Floats) -> Floats:
+@lru_cache(maxsize=8)
+def _frequencies(size: tuple[int, int]) -> tuple[Float32Image, Float32Image]:
+    """Angular frequencies of an rfft2 grid, radians per pixel: float32 `(ny, 1)` and `(1, nx // 2 + 1)`."""
+    omega_y = (2 * np.pi * fft.fftfreq(size[0])[:, None]).astype(np.float32)
+    omega_x = (2 * np.pi * fft.rfftfreq(size[1])[None, :]).astype(np.float32)
+    return omega_y, omega_x
+
+
+@lru_cache(maxsize=8)
+def _wing_shapes(sigmas_px: tuple[float, ...], size: tuple[int, int]) -> NDArray[np.float32]:
     """Transforms of Gaussians less a delta: light moved from the centre outwards, `(n, ny, nx // 2 + 1)`."""
+    omega_y, omega_x = _frequencies(size)
     square = omega_x**2 + omega_y**2
-    return np.exp(-0.5 * np.asarray(sigmas_px)[:, None, None] ** 2 * square) - 1
+    widths = np.array(sigmas_px, np.float32)[:, None, None]
+    return np.asarray(np.exp(-0.5 * widths**2 * square) - 1, np.float32)
 
 
 def measure_match(
@@ -355,11 +368,10 @@ def _normal_equations(stamps: _Stamps, local: Floats) -> tuple[Floats, Floats, F
     """Per source: normal matrix `(n, 9, 9)`, right side `(n, 9)` and reduced chi², pedestal projected out."""
     size = stamps.matched_science.shape[1]
     padded = stamps.matched_reference_hat.shape[1]
-    omega_y = (2 * np.pi * fft.fftfreq(padded)[:, None]).astype(np.float32)
-    omega_x = (2 * np.pi * fft.rfftfreq(padded)[None, :]).astype(np.float32)
+    omega_y, omega_x = _frequencies((padded, padded))
     normal, right = np.zeros((len(local), N_LOCAL, N_LOCAL)), np.zeros((len(local), N_LOCAL))
     chi2 = np.zeros(len(local))
-    wings = _wing_shapes(omega_x, omega_y, stamps.wing_sigmas_px)
+    wings = _wing_shapes(tuple(stamps.wing_sigmas_px), (padded, padded))
     factors = np.empty((N_LOCAL, padded, padded // 2 + 1), np.complex64)
     core = (1.0, -1j * omega_x, -1j * omega_y, -(omega_x**2), -omega_x * omega_y, -(omega_y**2))
     for factor, shape in zip(factors, core, strict=False):

@@ -1,0 +1,131 @@
+"""What a tile multiplies with in Fourier space: whitened difference, matched filter and the variances of
+both.
+
+Owns the algebra of Zackay, Ofek & Gal-Yam 2016 (ApJ 830, 27, equations 12 to 17 and 25 to 33) in the form
+that any pair of transfer functions takes: source response q = a_n P_n, noise power den = c_n |a_n|² + c_r
+|a_r|²,
+    D = sqrt(den(0) / den) (a_n N - a_r R) / a_n(0),  S = conj(q) (a_n N - a_r R) / den.
+Never sees a pixel.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from astrid_workers.imaging.photometric_match import stamp_hat
+from astrid_workers.imaging.psf import Psf
+
+ComplexHat = NDArray[np.complexfloating]
+
+#: Noise power below this share of its maximum is not divided by.
+POWER_FLOOR = 1e-10
+
+
+class Matching(Protocol):
+    """An algorithm: what each frame is convolved with so that constant sources cancel."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether the transfer functions depend on the position."""
+
+    def transfer(self, x: float, y: float, size: tuple[int, int]) -> tuple[ComplexHat, ComplexHat]:
+        """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid, complex64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoisePower:
+    """Noise power per frequency of science and reference in one tile, float32, rfft2 layout."""
+
+    science: NDArray[np.float32]
+    reference: NDArray[np.float32]
+    #: The same with mean 1: the correlation alone.
+    science_shape: NDArray[np.float32]
+    reference_shape: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernels:
+    """At one position, complex64: D = d_n N - d_r R and S = k_n N - k_r R."""
+
+    d_n: ComplexHat
+    d_r: ComplexHat
+    k_n: ComplexHat
+    k_r: ComplexHat
+    #: Statistic at the peak of a source of unit flux.
+    response: float
+    #: Transforms of the difference's PSF and of a source's profile in the statistic.
+    psf: ComplexHat
+    profile: ComplexHat
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VarianceKernels:
+    """How variances of pixels become variances of the statistic and of the difference."""
+
+    #: Squared kernels of the statistic, with the noise's correlation in their scale.
+    k_n2: ComplexHat
+    k_r2: ComplexHat
+    #: Sums of squared kernels of the difference.
+    d_n2: float
+    d_r2: float
+
+
+def kernels_at(
+    matching: Matching, psf_science: Psf, noise: NoisePower, x: float, y: float, side: int
+) -> Kernels:
+    """The kernels at a position, on a grid of `side` × `side`."""
+    size = (side, side)
+    a_n, a_r = matching.transfer(x, y, size)
+    q = a_n * stamp_hat(psf_science.at(x, y), size)
+    den = noise.science * _power(a_n) + noise.reference * _power(a_r)
+    np.maximum(den, np.float32(POWER_FLOOR) * den.max(), out=den)
+    matched = np.conj(q) / den
+    whiten = np.sqrt(den[0, 0] / den) / np.float32(np.real(a_n[0, 0]))
+    profile = _power(q) / den
+    return Kernels(
+        whiten * a_n,
+        whiten * a_r,
+        matched * a_n,
+        matched * a_r,
+        float(np.sum(mean_weights(side) * profile)),
+        whiten * q,
+        profile.astype(np.complex64),
+    )
+
+
+def variance_kernels(kernels: Kernels, noise: NoisePower, side: int) -> VarianceKernels:
+    """For the noise around one position."""
+    weights = mean_weights(side)
+    return VarianceKernels(
+        _squared(kernels.k_n, noise.science_shape, side),
+        _squared(kernels.k_r, noise.reference_shape, side),
+        float(np.sum(weights * _power(kernels.d_n) * noise.science_shape)),
+        float(np.sum(weights * _power(kernels.d_r) * noise.reference_shape)),
+    )
+
+
+def _power(hat: ComplexHat) -> NDArray[np.float32]:
+    return np.asarray(hat.real**2 + hat.imag**2, np.float32)
+
+
+@lru_cache(maxsize=8)
+def mean_weights(side: int) -> NDArray[np.float64]:
+    """What each rfft2 coefficient counts for in a mean over all frequencies: `(side, side // 2 + 1)`, sum
+    1.
+    """
+    weights = np.full((side, side // 2 + 1), 2.0)
+    weights[:, 0] = 1.0
+    if side % 2 == 0:
+        weights[:, -1] = 1.0
+    return weights / side**2
+
+
+def _squared(kernel: ComplexHat, shape: NDArray[np.float32], side: int) -> ComplexHat:
+    """rfft2 of the kernel's square, scaled so that correlated noise of uniform variance comes out exactly."""
+    square = fft.irfft2(kernel, s=(side, side)) ** 2
+    power = mean_weights(side) * _power(kernel)
+    return np.asarray(fft.rfft2(square) * np.float32(np.sum(power * shape) / np.sum(power)))
