@@ -41,6 +41,9 @@ LEAST_PAUSE_SECONDS = 0.1
 #: Least seconds between two tries of what only a person can mend; an edit is tried at once.
 STALLED_SECONDS = 10.0
 
+#: Least seconds between two logs of decisions for one queue that fail unexpectedly.
+BUG_TOLD_SECONDS = 60.0
+
 #: Age that a status has which was never written, in seconds: it comes first.
 NEVER_WRITTEN_SECONDS = 1e6
 
@@ -238,15 +241,25 @@ class Loop:
         now = self._clock()
         asked: dict[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]] = {}
         for key, each in gathered.items():
-            if not each.is_hands_off:
-                record = self._records[key]
-                policy, memory = each.queue.spec, record.memory
-                decision, record.memory = decide(policy, each.reading, each.fleet, memory, now)
+            if not each.is_hands_off and (decision := self._decided(each, now)) is not None:
                 asked[key] = (each.queue, each.fleet, decision)
         granted = self._budget(asked)
         for key, each in gathered.items():
             self._observer.saw(each, granted.get(key))
         return granted
+
+    def _decided(self, gathered: Gathered, now: float) -> ScalingDecision | None:
+        """The decision for one queue; None where making it failed: that fleet stays, the others go on."""
+        record, policy = self._records[gathered.queue.key], gathered.queue.spec
+        try:
+            decision, record.memory = decide(policy, gathered.reading, gathered.fleet, record.memory, now)
+        except Exception:
+            self._observer.reconciled("bug", 0.0)
+            if now >= record.bug_told_at + BUG_TOLD_SECONDS:
+                record.bug_told_at = now
+                log.exception("Decision failed unexpectedly", queue=str(gathered.queue.key))
+            return None
+        return decision
 
     # ----------------------------------------------------------------------------------------- act
 

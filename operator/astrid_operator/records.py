@@ -58,6 +58,8 @@ class Record:
     #: Not before then is a status written that failed to be written.
     status_retry_at: float = float("-inf")
     status_failures: int = 0
+    #: When it was logged last that a decision for it failed unexpectedly.
+    bug_told_at: float = float("-inf")
     task: asyncio.Task[None] | None = None
     starts: StartTimes = field(default_factory=StartTimes)
 

@@ -15,7 +15,7 @@ from astrid_operator.claims import BrokerQueue
 from astrid_operator.errors import ApiBusy, FleetRefused, LeadershipLost, QuotaExceeded
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
-from astrid_operator.scaling import Demand, DemandReading, MembersSeen
+from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide
 from support.memory_fleet import MemoryFleet, MemoryReporter
 
 KEY = QueueKey("sky", "differencing")
@@ -422,6 +422,32 @@ def test_a_deposed_leader_ends_its_loop(play: Play) -> None:
 
         with pytest.raises(LeadershipLost):
             running.result()
+
+    play(scenario)
+
+
+def test_a_decision_that_fails_stops_no_other_queue(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that one queue's numbers bring out leaves its fleet as it is; the loop lives, the others are served."""
+    other = QueueKey("sky", "detection")
+
+    def broken(policy: Any, reading: Any, *rest: Any) -> Any:
+        if reading.demand.ready == 13:
+            raise ZeroDivisionError
+        return decide(policy, reading, *rest)
+
+    monkeypatch.setattr("astrid_operator.loop.decide", broken)
+
+    async def scenario(world: World) -> None:
+        world.put()
+        world.put(other)
+        world.demand = {KEY: Demand(ready=1, service_seconds=60.0), other: Demand()}
+        await world.step(times=3)
+        assert world.fleet.sizes == {KEY: 1, other: 0}
+
+        world.demand = {KEY: Demand(ready=13), other: Demand(ready=1, service_seconds=60.0)}
+        await world.step(times=3)
+        assert world.fleet.sizes == {KEY: 1, other: 1}
+        assert b'astrid_reconcile_total{result="bug"} 3.0' in world.metrics.text()
 
     play(scenario)
 
