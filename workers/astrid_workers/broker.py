@@ -15,7 +15,6 @@ import dramatiq
 import redis
 from dramatiq.middleware import AgeLimit, Callbacks, Middleware, Pipelines, ShutdownNotifications
 from dramatiq.results import Results
-from dramatiq.results.backends import RedisBackend
 
 from astrid_workers.config import get_worker_config, queue_settings
 from astrid_workers.errors import PermanentFailure, ServiceUnavailable
@@ -25,6 +24,7 @@ from astrid_workers.middleware.order import surround
 from astrid_workers.middleware.retries import REDIS_AWAY, PatientRetries
 from astrid_workers.pipeline import Stage, following
 from astrid_workers.redis_broker import QueueBroker
+from astrid_workers.result_backend import PatientResults
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +75,7 @@ def redis_client(url: str) -> redis.Redis:
 
 def _middleware() -> list[Middleware]:
     config = get_worker_config()
-    backend = RedisBackend(client=redis_client(config.result_backend), encoder=dramatiq.JSONEncoder())
+    backend = PatientResults(client=redis_client(config.result_backend), encoder=dramatiq.JSONEncoder())
     inner = [
         Results(backend=backend, result_ttl=config.result_ttl * 1000),  # type: ignore[no-untyped-call]
         AgeLimit(),
