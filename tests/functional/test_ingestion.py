@@ -211,7 +211,11 @@ def test_a_survey_that_is_known_by_uuid_or_by_name_is_not_made_twice(database, p
         ("/etc/passwd", SourceRefused, "outside the folders"),
         ("file:///etc/passwd", SourceRefused, "outside the folders"),
         ("http://169.254.169.254/latest/meta-data/", SourceRefused, "http:// addresses are refused"),
-        ("https://169.254.169.254/x.fits", SourceRefused, "not an address of the public internet"),
+        (
+            "https://169.254.169.254/x.fits",
+            SourceRefused,
+            ": 169.254.169.254 is not an address of the public internet",
+        ),
         ("https://localhost/x.fits", SourceRefused, "not an address of the public internet"),
         ("https://[::1]/x.fits", SourceRefused, "not an address of the public internet"),
         ("https://2130706433/x.fits", SourceRefused, "not an address of the public internet"),

@@ -87,9 +87,8 @@ class HttpsReader:
         addresses = self.resolve(host, port)
         for address in addresses:
             if not self.is_allowed(address):
-                msg = (
-                    f"{shown} is refused: {host} is {address}, which is not an address of the public internet"
-                )
+                who = host if host == address else f"{host} is {address}, which"
+                msg = f"{shown} is refused: {who} is not an address of the public internet"
                 raise SourceRefused(msg)
         return addresses[0]
 
