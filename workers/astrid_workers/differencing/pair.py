@@ -15,7 +15,7 @@ from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.measure import sky_of
 from astrid_workers.differencing.products import Candidates, Difference, DifferenceOptions, Validation
 from astrid_workers.differencing.validate import validate_difference
-from astrid_workers.frame import Float32Image, Frame
+from astrid_workers.frame import Frame
 from astrid_workers.imaging.align import Registration, align, measure_registration, stars_of
 from astrid_workers.imaging.stars import Stars
 
@@ -43,11 +43,6 @@ class PairResult:
     def wcs(self) -> WCS | None:
         """Of the science grid."""
         return self.science.wcs
-
-    @property
-    def reference_image(self) -> Float32Image:
-        """The reference's pixels on the science grid, in its own flux unit."""
-        return self.reference.science
 
 
 def moved_stars(stars: Stars, to_reference: Mapping, shape: tuple[int, int]) -> Stars:
