@@ -1,0 +1,107 @@
+"""What `astrid-operator simulate` reads, refuses and prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astrid_operator.__main__ import main
+from astrid_operator.simulation_load import Arrival, LoadRejected, read_trace
+from support.queue_documents import manifest
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    """A file with one AstridQueue, `differencing`."""
+    path = tmp_path / "queues.yaml"
+    path.write_text(yaml.safe_dump(manifest(concurrency=2, scaling={"maxReplicas": 4})))
+    return str(path)
+
+
+def trace(folder: Path, text: str) -> Path:
+    path = folder / "night.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "enqueued,queue,seconds\n105,q,2\n100,q,3.5\n",
+        "100,q,3.5\n\n105,q,2\n",
+        "2026-11-25T20:00:00Z,q,3.5\n2026-11-25T20:00:05+00:00,q,2\n",
+    ],
+)
+def test_a_trace_counts_from_its_first_message(tmp_path: Path, text: str) -> None:
+    """Seconds or dates, with a header or without, in any order."""
+    assert read_trace(trace(tmp_path, text), ["q"]) == {"q": [Arrival(0.0, 3.5), Arrival(5.0, 2.0)]}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1,q,2\n2,other,2\n", "line 2: no spec serves queue 'other', only q"),
+        ("1,q,2\n2,q\n", "line 2: has 2 cells, must have 3"),
+        ("1,q,2\nsoon,q,2\n", "line 2: 'soon' is no time"),
+        ("1,q,-2\n", "line 1: '-2' is no duration"),
+        ("1,q,nan\n", "line 1: 'nan' is no duration"),
+        ("1,q,9e9\n", "line 1: '9e9' is no duration"),
+        ("", "holds no message"),
+    ],
+)
+def test_a_trace_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+    """The sentence says which line, and what was expected there."""
+    with pytest.raises(LoadRejected, match=says.replace("(", r"\(")):
+        read_trace(trace(tmp_path, text), ["q"])
+
+
+def test_the_numbers_are_printed_for_people_and_for_programs(
+    spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table names waits and pod-hours; JSON holds every change of size; all is done and nothing was cut."""
+    asked = ["simulate", "-f", spec, "--burst", "differencing:40,5", "--seed", "3"]
+
+    assert main(asked) == 0
+    assert "40 of 40 messages finished" in capsys.readouterr().out
+    assert main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["total"]["finished"], told["total"]["interrupted"]) == (40, 0)
+    assert told["queues"][0]["resizes"][0]["to"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no load: give --trace"),
+        (["--burst", "other:1,1"], "no spec serves queue 'other'"),
+        (["--trace", "/nowhere.csv"], "/nowhere.csv: No such file"),
+    ],
+)
+def test_a_load_that_cannot_be_used_is_one_sentence(
+    spec: str, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, and no traceback."""
+    assert main(["simulate", "-f", spec, *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_fleet_that_may_not_work_is_not_called_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Messages that nobody serves are said, and the exit status tells."""
+    path = tmp_path / "off.yaml"
+    path.write_text(yaml.safe_dump(manifest(enabled=False)))
+
+    assert main(["simulate", "-f", str(path), "--burst", "3,1"]) == 1
+    assert "3 NEVER FINISHED" in capsys.readouterr().out
+
+
+def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user sizes a night from --help alone."""
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    text = capsys.readouterr().out
+
+    assert "--capacity 4" in text
+    assert "enqueue time, queue, seconds of work" in text
