@@ -450,6 +450,17 @@ def test_log_lines_name_their_message(start, seen):
     assert any("archive is away" in str(line.get("exception")) for line in lines)
 
 
+def test_the_log_level_is_the_flags_then_the_variables(start, seen):
+    """--log-level wins over WORKER_LOG_LEVEL; below it nothing is logged, by Dramatiq neither."""
+    quiet = start("--log-level", "ERROR", WORKER_LOG_LEVEL="DEBUG")
+    send("note", "here")
+    wait_until(lambda: "here" in seen(), 20, "the task to run")
+    assert quiet.log_lines() == []
+    quiet.stop()
+    loud = start(WORKER_LOG_LEVEL="DEBUG")
+    wait_until(lambda: any(line["level"] == "debug" for line in loud.log_lines()), 20, "it to say more")
+
+
 def test_worker_waits_for_its_schema_and_says_so(start, redis_client):
     """Without its database a worker takes no message, says what it waits for, and still leaves when told."""
     worker = start(
