@@ -10,6 +10,7 @@ STAMP := $(VENV)/.installed
 BASE_IMAGE ?= python:3.11-slim
 IMAGE_TAG ?= 0.1.0
 DEMO_OBSERVATIONS ?= 12
+SEEDS ?= 3101 3102
 PYTEST := nice $(BIN)/python -m pytest
 
 # One thread per process: the suite runs many processes side by side.
@@ -67,7 +68,7 @@ e2e: install ## images, manifests and real frames on a real node: KUBECONFIG, or
 
 .PHONY: bench-science
 bench-science: install ## false candidates, depth, flux and cost of the subtraction, on fresh seeds
-	$(BIN)/python benchmarks/science/false_positives.py
+	$(BIN)/python benchmarks/science/false_positives.py $(SEEDS)
 
 .PHONY: bench-scaling
 bench-scaling: install ## fleets against models of KEDA in the simulator, then reaction times on a real control plane
