@@ -35,11 +35,11 @@ CELL_FWHM, APART_FWHM, CLEAR_OF_CANDIDATES_FWHM, CLEAR_OF_MASK_FWHM, MATCH_FWHM 
 JITTER = 0.6
 #: Scatter of a source about the one that it is put on, in FWHM, per axis.
 ON_SOURCE_SCATTER_FWHM = 0.3
-#: Share of the frame's sources that get a neighbour in one pass: more, and they would be taken for a
-#: misregistration, which a single transient never is.
+#: Injected in one pass, of each kind, as a share of the frame's sources. More on sources would be taken for a
+#: misregistration; more on blank sky enter the PSF and the match (a quarter more sources: 4 % in flux).
 SHARE_OF_SOURCES = 0.08
 #: Most times that a frame is subtracted anew; the report says how many sources fitted.
-MOST_PASSES = 6
+MOST_PASSES = 8
 #: Draws per cell before it is left empty; after one that fits, the rest of its cell has no room.
 TRIES = 3
 
@@ -200,10 +200,10 @@ def _passes(
     sky, fwhm = sky_of(pair.science, options), _fwhm(pair.difference)
     allowed = _allowed(pair.difference, pair.candidates.items)
     per_pass = int(np.ceil(SHARE_OF_SOURCES * len(sky.stars)))
-    on_source = min(count // 2, MOST_PASSES * per_pass)
+    on_source = count // 2
     blank = count - on_source
     for _ in range(MOST_PASSES):
-        counts = min(on_source, per_pass), blank
+        counts = min(on_source, per_pass), min(blank, per_pass)
         places = choose_places(allowed, sky.background.sources, (sky.stars.x, sky.stars.y), fwhm, counts, rng)
         if places.x.size:
             yield places
