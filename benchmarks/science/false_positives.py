@@ -44,8 +44,8 @@ PER_MPIX = {
 HARD: dict[str, dict[str, Any]] = {
     "realistic": {},
     "clean": {
-        "psf_gradient": 0.0, "shift_field_px": 0.0, "offset_px": (0.0, 0.0), "rotation_deg": 0.0, "gradient_e": 0.0,
-        "n_saturated": 0, "n_cosmic_rays": 0, "n_bad_columns": 0,
+        "psf_gradient": 0.0, "shift_field_px": 0.0, "offset_px": (0.0, 0.0), "rotation_deg": 0.0,
+        "gradient_e": 0.0, "n_saturated": 0, "n_cosmic_rays": 0, "n_bad_columns": 0,
     },
     "few-stars": {"n_stars": 26, "n_galaxies": 120, "n_saturated": 1},
     "undersampled": {"fwhm_science_px": 1.8, "fwhm_reference_px": 1.6},
@@ -211,9 +211,10 @@ def _scatter(values: Any) -> float | None:
 
 
 COLUMNS = (
-    ("false", "false/Mpix"), ("false_clean", "clean"), ("false_cosmic_ray", "of CR"), ("false_star", "of star"),
-    ("s50_blank", "S50 blank"), ("s50_host", "S50 host"), ("complete_above_10", "compl>10"), ("flux_ratio", "flux"),
-    ("flux_pull_scatter", "pull"), ("position_pull", "pos"), ("score_median", "median"), ("score_scatter", "scatter"),
+    ("false", "false/Mpix"), ("false_clean", "clean"), ("false_cosmic_ray", "of CR"),
+    ("false_star", "of star"), ("s50_blank", "S50 blank"), ("s50_host", "S50 host"),
+    ("complete_above_10", "compl>10"), ("flux_ratio", "flux"), ("flux_pull_scatter", "pull"),
+    ("position_pull", "pos"), ("score_median", "median"), ("score_scatter", "scatter"),
     ("score_tails", "tails"), ("noise_scale", "scale"), ("flux_scale_error_percent", "gain %"),
     ("cpu_s_per_mpix", "CPU/Mpix"), ("peak_rss_mb", "MB"), ("chosen", "ran"),
 )  # fmt: skip

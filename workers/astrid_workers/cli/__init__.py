@@ -1,2 +1,1 @@
-"""The verbs of the astrid command, one file each.
-"""
+"""The verbs of the astrid command, one file each."""

@@ -92,7 +92,11 @@ def run_mosaic(
                 kept.parts.append({"name": part.name, "ending": "failed", "reason": str(error)})
                 continue
             made = done.pair.difference
-            cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
+            cards: dict[str, str | int | float | bool | None] = {
+                "BUNIT": made.unit,
+                "FLXSCALE": made.flux_scale,
+                "ALGORITH": made.algorithm,
+            }
             differences.add(part.name, made.difference, done.pair.wcs, cards)
             scores.add(part.name, made.score, done.pair.wcs, {**cards, "BUNIT": "sigma"})
             page = folder / f"report-{part.name}.html"

@@ -1,2 +1,1 @@
-"""The third stage: a reference is subtracted and candidates are extracted from the difference.
-"""
+"""The third stage: a reference is subtracted and candidates are extracted from the difference."""

@@ -1,2 +1,1 @@
-"""The second stage: calibration, alignment and quality of one frame.
-"""
+"""The second stage: calibration, alignment and quality of one frame."""

@@ -1,2 +1,1 @@
-"""Rows, artifacts and FITS files: the only place that writes to a database or a store.
-"""
+"""Rows, artifacts and FITS files: the only place that writes to a database or a store."""
