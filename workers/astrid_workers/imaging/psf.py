@@ -37,7 +37,7 @@ MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
 #: More stars than this only cost time.
 MAX_STARS = 300
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
-WEIGHT_SNR = 2000.0
+WEIGHT_SNR = 600.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
 PEDESTAL_PRIOR_SIGMA = 0.005
 #: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
@@ -442,6 +442,18 @@ class _Stack:
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
 
+    def _agreeing(self, stamps: Stamps, weights: Stamps, model: Stamps) -> Stamps:
+        """Weights without the pixels in which a star differs from the model of it: a faint neighbour of a
+        bright star.
+
+        A pixel may differ by its own noise, by a tenth of the model, and by what the model's own noise may
+        be.
+        """
+        relative = self.noise / self.flux[:, None, None]
+        own = np.median(relative, axis=0) / np.sqrt(len(self))
+        tolerance = 4 * np.hypot(relative, own) + 0.1 * np.abs(model)
+        return np.where(np.abs(stamps - model) < tolerance, weights, 0.0)
+
     def _mean(self, stamps: Stamps, weights: Stamps, fwhm: float) -> Stamps:
         """Weighted mean of the stars without what faint neighbours add."""
         mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
@@ -454,17 +466,25 @@ class _Stack:
         self.centred = self._shifted()
         stamps, weights = self._normalised()
         basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
-        normal = np.einsum("nij,nk,nl->ijkl", weights, basis, basis)
-        right = np.einsum("nij,nij,nk->ijk", weights, stamps, basis)
-        ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
-        normal += ridge[..., None, None] * np.eye(basis.shape[1])
-        terms = np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
+        terms = _polynomial_images(stamps, weights, basis)
+        for _ in range(2):
+            weights = self._agreeing(stamps, weights, np.tensordot(basis, terms, axes=1))
+            terms = _polynomial_images(stamps, weights, basis)
         centre = terms[0] - _skew(terms[0], stamps, weights, self.radius, fwhm)
         terms[0] = _with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
         fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
         terms[1:] *= fade
         terms /= terms[0].sum()
         return terms
+
+
+def _polynomial_images(stamps: Stamps, weights: Stamps, basis: Stamps) -> Stamps:
+    """Weighted least squares per pixel: `(n_terms, size, size)` from `(n, size, size)` and `(n, n_terms)`."""
+    normal = np.einsum("nij,nk,nl->ijkl", weights, basis, basis, optimize=True)
+    right = np.einsum("nij,nij,nk->ijk", weights, stamps, basis, optimize=True)
+    ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
+    normal += ridge[..., None, None] * np.eye(basis.shape[1])
+    return np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
 
 
 def _solve(design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float64]) -> NDArray[np.float64]:
