@@ -248,15 +248,13 @@ class _Tile:
 
     def run(self, k: _Local) -> tuple[Float32Image, ...]:
         """difference, its variance, statistic, its variance, gradients, subtracted light, response."""
-        side = self._grid.padded_px
         n_hat, r_hat = self._hat(self._pair.science), self._hat(self._pair.reference)
         difference = self._along(lambda at: at.d_n * n_hat - at.d_r * r_hat, k)
         statistic = self._along(lambda at: at.k_n * n_hat - at.k_r * r_hat, k)
-        subtracted_hat = k.middle.k_r * r_hat
-        omega_y = (2j * np.pi * fft.fftfreq(side)[:, None]).astype(np.complex64)
-        omega_x = (2j * np.pi * fft.rfftfreq(side)[None, :]).astype(np.complex64)
-        gradient_x, gradient_y = self._back(omega_x * subtracted_hat), self._back(omega_y * subtracted_hat)
-        subtracted = self._back(subtracted_hat)
+        subtracted = self._back(k.middle.k_r * r_hat)
+        gradient_y, gradient_x = (
+            np.asarray(np.gradient(subtracted, axis=axis) ** 2, np.float32) for axis in (0, 1)
+        )
         variance, score_variance = self._variances(k.variance)
         response = self._response(k)
         return (
@@ -264,8 +262,8 @@ class _Tile:
             variance,
             statistic,
             score_variance,
-            gradient_x**2,
-            gradient_y**2,
+            gradient_x,
+            gradient_y,
             subtracted,
             response,
         )

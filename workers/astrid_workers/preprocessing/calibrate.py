@@ -23,6 +23,8 @@ from astrid_workers.mask import UNUSABLE, MaskBit
 DEAD_RESPONSE = 0.1
 #: Sigmas of the dark's own scatter beyond which its pixels are hot.
 HOT_SIGMA = 12.0
+#: Side of the middle of a large frame whose stars tell the width by which rays are found.
+MIDDLE_PX = 1200
 #: A dark whose level is below this share of the bias has had its bias removed already.
 BIAS_IN_DARK = 0.5
 
@@ -273,8 +275,7 @@ def _rays_masked(frame: Frame) -> tuple[Frame, int | None, float | None]:
     usable = _usable(frame)
     if np.count_nonzero(usable) < FEWEST_PIXELS or min(frame.shape) < 16:
         return frame, None, None
-    sky = estimate_background(frame.science, ~usable)
-    fwhm = measure_fwhm_px(frame.science, sky, frame.mask)
+    fwhm = _stellar_fwhm_px(frame, usable)
     if not np.isfinite(fwhm):
         return (
             frame.with_assumption("no clean stars: cosmic rays could not be told from them, none masked"),
@@ -284,6 +285,29 @@ def _rays_masked(frame: Frame) -> tuple[Frame, int | None, float | None]:
     rays = find_cosmic_rays(frame.science, frame.variance, fwhm, unusable=~usable)
     marked = replace(frame, mask=_with_bit(frame.mask, rays, MaskBit.COSMIC_RAY))
     return marked, count_groups(rays), fwhm
+
+
+def _stellar_fwhm_px(frame: Frame, usable: NDArray[np.bool_]) -> float:
+    """FWHM of the stars: of the middle of a large frame where that has enough of them, else of the whole."""
+    for window in (_middle(frame.shape), (slice(None), slice(None))):
+        if np.count_nonzero(usable[window]) < FEWEST_PIXELS:
+            continue
+        sky = estimate_background(frame.science[window], ~usable[window])
+        fwhm = measure_fwhm_px(frame.science[window], sky, frame.mask[window])
+        if np.isfinite(fwhm):
+            return fwhm
+    return float("nan")
+
+
+def _middle(shape: tuple[int, int]) -> tuple[slice, slice]:
+    """A square of `MIDDLE_PX` about the centre, or all of a smaller frame."""
+    rows, columns = (
+        slice(
+            max((side - MIDDLE_PX) // 2, 0), (side - MIDDLE_PX) // 2 + MIDDLE_PX if side > MIDDLE_PX else side
+        )
+        for side in shape
+    )
+    return rows, columns
 
 
 def count_groups(mask: NDArray[np.bool_]) -> int:

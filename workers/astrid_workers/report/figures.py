@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 Image = NDArray[np.floating]
@@ -51,10 +50,16 @@ def frames_figure(panels: Sequence[Panel], marks: Sequence[Mark] = ()) -> bytes:
     """Panels side by side in two columns, the marks on those that are `signed`."""
     rows = -(-len(panels) // 2)
     ny, nx = panels[0].image.shape
-    width = 9.6
-    figure = empty_figure(width, rows * (width / 2 * ny / nx + 0.45))
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, 2, number)
+    width, title, gap = 9.6, 0.28, 0.1
+    side = (width - gap) / 2
+    tall = side * ny / nx + title
+    figure = empty_figure(width, rows * tall + (rows - 1) * gap, layout=None)
+    height = figure.get_size_inches()[1]
+    for number, panel in enumerate(panels):
+        left, top = (number % 2) * (side + gap), (number // 2) * (tall + gap)
+        axes = figure.add_axes(
+            (left / width, 1 - (top + tall) / height, side / width, (tall - title) / height)
+        )
         _show(axes, panel)
         if panel.stretch == "signed":
             _mark(axes, marks, nx)
@@ -63,15 +68,15 @@ def frames_figure(panels: Sequence[Panel], marks: Sequence[Mark] = ()) -> bytes:
 
 def psf_figure(stamps: Sequence[tuple[str, Image]]) -> bytes:
     """PSFs beside each other on a logarithmic scale over four decades, with their radial profiles below."""
-    figure = empty_figure(9.6, 4.6)
-    for number, (title, stamp) in enumerate(stamps, start=1):
-        axes = figure.add_subplot(2, len(stamps), number)
+    figure = empty_figure(9.6, 5.6, layout=None)
+    for number, (title, stamp) in enumerate(stamps):
+        axes = figure.add_axes(((number + 0.1) / len(stamps), 0.52, 0.8 / len(stamps), 0.43))
         peak = float(np.max(stamp))
         axes.imshow(np.log10(np.maximum(stamp / peak, 1e-4)), origin="lower", cmap="viridis", vmin=-4, vmax=0)
         axes.set_title(title, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
-    axes = figure.add_subplot(2, 1, 2)
+    axes = figure.add_axes((0.08, 0.09, 0.9, 0.38))
     for style, (title, stamp) in zip(("-", "--", ":"), stamps, strict=False):
         radius, profile = radial_profile(stamp)
         axes.semilogy(radius, np.maximum(profile / profile[0], 1e-5), style, label=title)
@@ -85,8 +90,8 @@ def psf_figure(stamps: Sequence[tuple[str, Image]]) -> bytes:
 
 def noise_figure(values: NDArray[np.floating]) -> bytes:
     """Histogram of the score on empty sky against a standard Gaussian, counts on a logarithmic scale."""
-    figure = empty_figure(9.6, 3.6)
-    axes = figure.add_subplot(1, 1, 1)
+    figure = empty_figure(9.6, 3.6, layout=None)
+    axes = figure.add_axes((0.08, 0.14, 0.9, 0.83))
     edges = np.linspace(-6, 6, 97)
     middle, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     counts, _ = np.histogram(values, edges)
@@ -105,13 +110,18 @@ def noise_figure(values: NDArray[np.floating]) -> bytes:
 def triplets_figure(rows: Sequence[tuple[str, Sequence[Panel]]]) -> bytes:
     """One row per candidate: its label and its cutouts."""
     columns = max(len(panels) for _, panels in rows)
-    figure = empty_figure(9.6, 1.75 * len(rows) + 0.3)
+    width, label_width, title, gap = 9.6, 0.9, 0.28, 0.08
+    side = min((width - label_width) / columns - gap, 1.7)
+    height = title + len(rows) * (side + gap)
+    figure = empty_figure(width, height, layout=None)
     for row, (label, panels) in enumerate(rows):
+        bottom = 1 - (title + row * (side + gap) + side) / height
+        middle = bottom + side / height / 2
+        figure.text((label_width - 0.12) / width, middle, label, fontsize=8.5, ha="right", va="center")
         for column, panel in enumerate(panels):
-            axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
+            left = (label_width + column * (side + gap)) / width
+            axes = figure.add_axes((left, bottom, side / width, side / height))
             _show(axes, panel if row == 0 else Panel(panel.image, "", panel.stretch, panel.limit))
-            if column == 0:
-                axes.set_ylabel(label, fontsize=8.5, rotation=0, ha="right", va="center", labelpad=8)
     return png_of(figure)
 
 
@@ -149,9 +159,11 @@ def sky_limits(image: Image) -> tuple[float, float]:
     return median - 2 * scatter, top if top > median - 2 * scatter else median + 1.0
 
 
-def empty_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
-    figure = Figure(figsize=(width, max(height, 1.0)), dpi=100, layout="constrained")
+def empty_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """An empty figure of so many inches; without a layout engine, which is slow, axes are placed by hand."""
+    figure = Figure(figsize=(width, max(height, 1.0)), dpi=100, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -182,11 +194,15 @@ def _signed_limit(image: Image) -> float:
 
 
 def _mark(axes: Axes, marks: Sequence[Mark], nx: int) -> None:
-    radius = max(nx / 60, 6)
-    for mark in marks:
-        colour = POSITIVE if mark.is_positive else NEGATIVE
-        style = "-" if mark.is_positive else "--"
-        axes.add_patch(Circle((mark.x, mark.y), radius, fill=False, color=colour, lw=1.1, ls=style))
+    """Circles of about a sixtieth of the panel's width."""
+    points = max(axes.get_window_extent().width / 30, 8 / nx) * 72 / axes.figure.dpi
+    for is_positive, colour, style in ((True, POSITIVE, "-"), (False, NEGATIVE, "--")):
+        places = [(mark.x, mark.y) for mark in marks if mark.is_positive == is_positive]
+        if places:
+            x, y = zip(*places, strict=True)
+            axes.scatter(
+                x, y, s=points**2, facecolors="none", edgecolors=colour, linewidths=1.1, linestyles=style
+            )
 
 
 def png_of(figure: Figure) -> bytes:
