@@ -9,13 +9,11 @@ from pathlib import Path
 from time import monotonic
 
 from astrid_operator.errors import BrokerNotConfigured
+from astrid_operator.redis_connection import SCHEMES, sentinel_address
 from astrid_operator.settings import redacted
 
 #: The broker of an AstridQueue that names none: the default of `spec.broker.secretRef`.
 DEFAULT_SECRET, DEFAULT_KEY = "astrid-redis", "url"
-
-#: Address schemes that redis-py understands.
-SCHEMES = ("redis://", "rediss://", "unix://")
 
 #: Seconds for which a mounted address is believed before its file is read again.
 REREAD_SECONDS = 5.0
@@ -81,4 +79,9 @@ def _checked(url: str, origin: str) -> BrokerAddress:
     if not url.startswith(SCHEMES):
         message = f"{origin} holds no Redis address; expected one of {', '.join(SCHEMES)}"
         raise BrokerNotConfigured(message)
+    try:
+        sentinel_address(url)
+    except ValueError as error:
+        message = f"{origin} holds no Redis address: {error}"
+        raise BrokerNotConfigured(message) from None
     return BrokerAddress(url)

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from astrid_operator.dead_letters import DeadLetter, DeadLetters, Outcome
-from astrid_operator.demand import trouble_of
 from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_operator.redis_connection import blocking_connection, trouble_of
 from astrid_operator.settings import redacted
 
 #: Exit status where some of what was asked could not be done, and where nothing could.
@@ -57,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     if not url:
         return _unusable("No Redis is named: give --redis-url or set REDIS_URL")
     try:
-        with _connected(url) as client:
+        with blocking_connection(url, timeout_seconds=TIMEOUT_SECONDS, name="astrid-operator-dead") as client:
             letters = DeadLetters(client, DramatiqQueue(options.namespace, options.queue))
             return _VERBS[options.what](letters, options)
     except (redis.RedisError, OSError, ValueError) as error:
@@ -79,17 +77,6 @@ def _positive(text: str) -> int:
         message = f"{text!r} is no number of rows, must be 1 or more"
         raise argparse.ArgumentTypeError(message)
     return int(text)
-
-
-def _connected(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        client_name="astrid-operator-dead",
-        decode_responses=False,
-    )
 
 
 def _unusable(sentence: str) -> int:

@@ -1,7 +1,7 @@
 """Reads from Redis what waits, runs, is delayed and is dead, for all queues once a second.
 
-Owns the connections to brokers, one pipeline per endpoint and tick (and further ones only while ETAs of
-delayed messages have to be found), and the words for what goes wrong. Never writes, never takes what it could
+Owns when brokers are read: one pipeline per endpoint and tick, and further ones only while ETAs of delayed
+messages have to be found. Never writes, never takes what it could
 not read for nothing, and never lets one slow endpoint hold up another.
 """
 
@@ -17,8 +17,6 @@ from typing import Any
 import redis.asyncio
 import structlog
 from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
@@ -33,8 +31,10 @@ from astrid_operator.dramatiq_keys import (
     DramatiqQueue,
 )
 from astrid_operator.presence import members_said
-from astrid_operator.scaling_values import Demand, DemandReading
-from astrid_operator.throughput import Counted, Estimates, Throughput, counted
+from astrid_operator.queue_counts import Count, count_of, demand_of, identity_of
+from astrid_operator.redis_connection import connection, disconnect, trouble_of
+from astrid_operator.scaling_values import DemandReading
+from astrid_operator.throughput import Throughput
 
 log = structlog.get_logger(__name__)
 
@@ -57,30 +57,6 @@ def _sha(script: str) -> str:
 
 _COUNT_QUEUE_SHA, _WALK_SHA, _END_SHA = _sha(COUNT_QUEUE), _sha(WALK_DELAYED), _sha(READ_DELAYED_END)
 _SCRIPTS = (COUNT_QUEUE, WALK_DELAYED, READ_DELAYED_END)
-
-#: What an error of redis-py means, the first that fits. Its own text is not shown: that may hold anything.
-_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
-    (redis_errors.BusyLoadingError, "Loading: it is still reading its data set"),
-    (redis_errors.AuthenticationError, "NotAuthenticated: it refuses the credentials"),
-    (redis_errors.AuthorizationError, "NotAuthorised: its user may not do this"),
-    (redis_errors.NoPermissionError, "NotAuthorised: its user may not do this"),
-    (redis_errors.ReadOnlyError, "ReadOnly: it is a replica"),
-    (redis_errors.MasterDownError, "MasterDown: it is a replica without its master"),
-    (redis_errors.MaxConnectionsError, "TooManyConnections"),
-    (redis_errors.OutOfMemoryError, "OutOfMemory"),
-    (redis_errors.TimeoutError, "TimedOut: it did not answer in time"),
-    (TimeoutError, "TimedOut: it did not answer in time"),
-    (redis_errors.ConnectionError, "Unreachable: no connection"),
-    (OSError, "Unreachable: no connection"),
-    (ValueError, "BadAddress: its address cannot be understood"),
-    (redis_errors.ResponseError, "Refused: it answers with an error"),
-)
-
-
-def trouble_of(error: Exception) -> str:
-    """One word and a few more for why a Redis could not be read."""
-    words = next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)
-    return f"{words} ({error})" if type(error) is redis_errors.ResponseError else words
 
 
 class DemandReader:
@@ -136,23 +112,6 @@ class _Pace:
 
     throughput: Throughput = field(default_factory=Throughput)
     etas: EtaScan = field(default_factory=EtaScan)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The answer of `COUNT_QUEUE`."""
-
-    ready: int
-    outstanding: int
-    delayed: int
-    dead: int
-    #: Since when the head waits, in ms since the epoch; negative: not known.
-    since_ms: int
-    #: Delayed messages that no worker has taken into its hands.
-    delayed_listed: int
-    #: What workers counted, and their records of presence; None: not to be had.
-    counters: Counted | None
-    presence: Mapping[bytes, bytes] | None
 
 
 class _Endpoint:
@@ -231,7 +190,7 @@ class _Endpoint:
     async def _counts(self, queues: tuple[DramatiqQueue, ...]) -> tuple[float, str | None, list[Any]]:
         """Server time in ms, the server's identity and one answer or error per queue."""
         if self._client is None:
-            self._client = _connect(self._broker, self._timeout)
+            self._client = connection(self._broker.url, timeout_seconds=self._timeout, name="astrid-operator")
         answers = await self._pipeline(self._client, queues)
         if any(isinstance(each, redis_errors.NoScriptError) for each in answers):
             for script in _SCRIPTS:
@@ -243,7 +202,7 @@ class _Endpoint:
             raise failures[0]
         if isinstance(time, Exception):
             raise time
-        return time[0] * 1000 + time[1] / 1000, _identity(server, replication), counts
+        return time[0] * 1000 + time[1] / 1000, identity_of(server, replication), counts
 
     async def _pipeline(self, client: "redis.asyncio.Redis", queues: tuple[DramatiqQueue, ...]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
@@ -336,73 +295,6 @@ class _Endpoint:
         """Close the connection, whose state is not known; the next read makes a new one."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(redis_errors.RedisError, OSError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await client.aclose()
-
-
-def count_of(answer: Sequence[Any]) -> Count:
-    """The answer of `COUNT_QUEUE` in its words."""
-    line, presence = answer
-    ready, outstanding, delayed, dead, since_ms, listed, *counters = line.split()
-    return Count(
-        ready=int(ready),
-        outstanding=int(outstanding),
-        delayed=int(delayed),
-        dead=int(dead),
-        since_ms=int(since_ms),
-        delayed_listed=int(listed),
-        counters=counted(counters),
-        presence=_pairs(presence),
-    )
-
-
-def _pairs(presence: Any) -> dict[bytes, bytes] | None:
-    """A hash as scripts answer it, whatever the protocol."""
-    if presence is None or isinstance(presence, dict):
-        return presence
-    return dict(zip(presence[::2], presence[1::2], strict=True))
-
-
-def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) -> Demand:
-    """What was counted and what was learned, as demand; `now_ms` is the server's time."""
-    # While anything is outstanding somebody is needed anyway, and ETAs are not looked for.
-    etas = scan.etas(now_ms) if count.delayed and not count.outstanding else None
-    known = None if etas is None or etas.is_unreadable else etas
-    none = None if count.delayed else 0
-    return Demand(
-        ready=count.ready,
-        running=max(0, count.outstanding - count.ready),
-        delayed=count.delayed,
-        dead=count.dead,
-        oldest_seconds=max(0.0, (now_ms - count.since_ms) / 1000) if count.since_ms >= 0 else None,
-        due=none if known is None else known.due,
-        soon=none if known is None else known.soon,
-        delayed_unread=0 if known is None else known.unread,
-        next_due_seconds=None if known is None else known.next_due_seconds,
-        service_seconds=estimates.service_seconds,
-        service_spread_seconds=estimates.service_spread_seconds,
-        arrivals_per_s_fast=estimates.arrivals_per_s_fast,
-        arrivals_per_s_slow=estimates.arrivals_per_s_slow,
-        finished=count.counters.ended if count.counters else None,
-        failed=count.counters.failed if count.counters else None,
-        task_seconds=count.counters.seconds if count.counters else None,
-    )
-
-
-def _identity(server: Any, replication: Any) -> str | None:
-    """What changes when another server answers: run id and role; None where the user may not ask."""
-    if isinstance(server, Exception) or isinstance(replication, Exception) or "run_id" not in server:
-        return None
-    return f"{server['run_id']}/{replication.get('role', '')}"
-
-
-def _connect(broker: BrokerAddress, timeout_seconds: float) -> "redis.asyncio.Redis":
-    return redis.asyncio.from_url(
-        broker.url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        client_name="astrid-operator",
-        decode_responses=False,
-    )
+                    await disconnect(client)

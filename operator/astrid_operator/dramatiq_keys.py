@@ -94,6 +94,11 @@ return {{0, unknown, etas}}
 """
 
 
+def heartbeats_key(namespace: str) -> str:
+    """Sorted set: broker id of every process that ever asked for anything → its newest heartbeat in ms."""
+    return f"{namespace}:__heartbeats__"
+
+
 @dataclass(frozen=True, slots=True)
 class DramatiqQueue:
     """One Dramatiq queue within one Redis: the prefix of all keys, and the queue's name."""
@@ -121,6 +126,11 @@ class DramatiqQueue:
     def presence(self) -> str:
         """Hash in which each worker process says what it does."""
         return f"astrid:{self.namespace}:presence:{self.name}"
+
+    @property
+    def drain(self) -> str:
+        """Set of the processes that are asked to leave: the one thing that is said to workers."""
+        return f"astrid:{self.namespace}:drain:{self.name}"
 
     def acks_of(self, broker_id: str) -> tuple[str, str]:
         """Sets of the messages that one process holds: fetched to be worked on, and delayed."""

@@ -27,9 +27,9 @@ from astrid_operator.errors import (
     QueueTaken,
 )
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
+from astrid_operator.orphans import Reclaimed
 from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
 from astrid_operator.records import Manifest, Record, Records
-from astrid_operator.recovery import Reclaimed
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
 from astrid_operator.workqueue import WorkQueue
 

@@ -1,6 +1,6 @@
 """What worker processes say of themselves in Redis: the other end of the workers' presence middleware.
 
-Owns the names of the keys and how much of what they hold is believed. Never connects; a record that is stale
+Owns how much of it is believed. Never connects; a record that is stale
 or makes no sense is as good as none. Knowing nothing of a member is not knowing that it is idle.
 """
 
@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from astrid_operator.dramatiq_keys import DramatiqQueue
 
 #: Seconds without a beat after which a process counts as gone; it beats every two.
 STALE_SECONDS = 10.0
@@ -43,16 +41,6 @@ class MemberSaid:
     def has_stopped(self) -> bool:
         """None of them fetches any more, and none runs a message."""
         return not self.busy and all(each.draining for each in self.processes)
-
-
-def presence_key(queue: DramatiqQueue) -> str:
-    """Hash: process → JSON of what it says of itself."""
-    return queue.presence
-
-
-def drain_key(queue: DramatiqQueue) -> str:
-    """Set of the processes that are asked to leave: the one thing that is said to workers."""
-    return f"astrid:{queue.namespace}:drain:{queue.name}"
 
 
 def members_said(records: Mapping[bytes, bytes], now: float) -> dict[str, MemberSaid]:

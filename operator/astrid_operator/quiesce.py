@@ -7,7 +7,6 @@ asked by one that is gone. Never decides who leaves; what processes say of thems
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -18,7 +17,7 @@ from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import NotAsked
-from astrid_operator.presence import drain_key
+from astrid_operator.redis_connection import connection, disconnect, trouble_of
 
 #: Longest that one command may take, and that a tick waits for who is asked, in seconds.
 PATIENCE_SECONDS = 1.0
@@ -52,14 +51,14 @@ class Conversation:
         claim, named = self._claim(key), tuple(processes)
         pipeline = self._client(claim.broker).pipeline(transaction=False)
         if named:
-            pipeline.sadd(drain_key(claim.queue), *named)
-        pipeline.expire(drain_key(claim.queue), ASKED_SECONDS)
+            pipeline.sadd(claim.queue.drain, *named)
+        pipeline.expire(claim.queue.drain, ASKED_SECONDS)
         await _tried(claim.broker, pipeline.execute())
 
     async def release(self, key: QueueKey, processes: Iterable[str]) -> None:
         """Let `processes` stay after all; raises NotAsked."""
         claim = self._claim(key)
-        await _tried(claim.broker, self._client(claim.broker).srem(drain_key(claim.queue), *processes))
+        await _tried(claim.broker, self._client(claim.broker).srem(claim.queue.drain, *processes))
 
     async def held_by(self, key: QueueKey, broker_ids: Iterable[str]) -> dict[str, int]:
         """Messages that each process holds by Redis's own account, delayed ones too; raises NotAsked."""
@@ -74,15 +73,14 @@ class Conversation:
     async def close(self) -> None:
         """End every connection."""
         for client in self._clients.values():
-            with suppress(redis_errors.RedisError, OSError):
-                await client.aclose()
+            await disconnect(client)
 
     async def _asked(
         self, broker: BrokerAddress, queues: Mapping[QueueKey, DramatiqQueue]
     ) -> dict[QueueKey, frozenset[str]]:
         pipeline = self._client(broker).pipeline(transaction=False)
         for queue in queues.values():
-            pipeline.smembers(drain_key(queue))
+            pipeline.smembers(queue.drain)
         try:
             answers = await _tried(broker, pipeline.execute(), TICK_PATIENCE_SECONDS)
         except NotAsked:
@@ -100,11 +98,8 @@ class Conversation:
 
     def _client(self, broker: BrokerAddress) -> "redis.asyncio.Redis":
         if broker not in self._clients:
-            self._clients[broker] = redis.asyncio.from_url(
-                broker.url,
-                socket_timeout=PATIENCE_SECONDS,
-                socket_connect_timeout=PATIENCE_SECONDS,
-                client_name="astrid-operator",
+            self._clients[broker] = connection(
+                broker.url, timeout_seconds=PATIENCE_SECONDS, name="astrid-operator-requests"
             )
         return self._clients[broker]
 
@@ -114,5 +109,5 @@ async def _tried(broker: BrokerAddress, call: Awaitable[Any], seconds: float = P
         async with asyncio.timeout(seconds):
             return await call
     except (redis_errors.RedisError, OSError) as error:
-        message = f"Redis {broker} does not answer: {type(error).__name__}"
+        message = f"Redis {broker}: {trouble_of(error)}"
         raise NotAsked(message) from error

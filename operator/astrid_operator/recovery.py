@@ -20,148 +20,31 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
 import structlog
 from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
-from astrid_operator.dramatiq_keys import DramatiqQueue
-from astrid_operator.presence import STALE_SECONDS, drain_key
+from astrid_operator.dramatiq_keys import DramatiqQueue, heartbeats_key
+from astrid_operator.orphans import HOLDERS, PRESENCE_OF, RECLAIM, Holder, Reclaimed
+from astrid_operator.presence import STALE_SECONDS
+from astrid_operator.redis_connection import connection, disconnect, trouble_of
 from astrid_operator.silence import Silence
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at one server.
 LOOK_SECONDS = 4.0
-#: Seconds without a heartbeat after which a process is gone; Dramatiq's own number.
-SILENT_SECONDS = 60.0
-#: The same for one of which nothing else is known and that may be full: Dramatiq's longest task and a minute.
-FULL_SILENT_SECONDS = 660.0
-#: A process that holds fewer delayed messages than this has room, and so it would ask for more, which is a
-#: heartbeat. Fleets allow 100 per thread, Dramatiq alone 1000.
-LEAST_WINDOW = 100
-
 #: Heartbeats that are read at a time; where there are more, each look takes the next ones.
 BEATS_PER_LOOK = 5000
 #: Processes that are asked about in one step, and steps per look.
 ASKED_AT_ONCE, STEPS_PER_LOOK = 500, 200
 #: Messages that go back in one step, and steps per look.
 MOVED_AT_ONCE, MOVES_PER_LOOK = 1000, 20
-
-#: Who of some processes holds anything. Answers [broker id, messages, delayed messages, …].
-#: KEYS: none that could be named before. ARGV: prefix and suffix of the sets, broker ids.
-HOLDERS = """
-local found = {}
-for i = 3, #ARGV do
-  local acks = ARGV[1] .. ARGV[i] .. ARGV[2]
-  local held, delayed = redis.call('SCARD', acks), redis.call('SCARD', acks .. '.DQ')
-  if held + delayed > 0 then
-    found[#found + 1] = ARGV[i]
-    found[#found + 1] = held
-    found[#found + 1] = delayed
-  end
-end
-return found
-"""
-
-_PRESENCE = """
-local function presence_of(key, broker_id, stale)
-  if redis.call('HLEN', key) > 5000 then error('more records of presence than any fleet has') end
-  local records = redis.call('HGETALL', key)
-  local time = redis.call('TIME')
-  local now, state, field = time[1] + time[2] / 1e6, 'none', false
-  for i = 1, #records, 2 do
-    if string.find(records[i + 1], broker_id, 1, true) then
-      local ok, record = pcall(cjson.decode, records[i + 1])
-      if ok and type(record) == 'table' and record.broker_id == broker_id then
-        local beat = tonumber(record.beat)
-        if beat and math.abs(now - beat) <= stale then return 'beats', records[i] end
-        state, field = 'stale', records[i]
-      end
-    end
-  end
-  return state, field
-end
-"""
-
-#: What a process says on one queue: `beats`, `stale` or `none`.
-#: KEYS: hash of presence. ARGV: broker id, seconds after which a beat is stale.
-PRESENCE_OF = f"""{_PRESENCE}
-return (presence_of(KEYS[1], ARGV[1], tonumber(ARGV[2])))
-"""
-
-#: Puts messages of one process back, unless it has given a sign of life. Answers how many, or -1.
-#: KEYS: heartbeats, list of waiting ids, hash of bodies, set of what the process holds, hash of presence, set
-#: of processes asked to leave. ARGV: broker id, its heartbeat as it was seen, seconds after which a beat is
-#: stale, most messages. What has no body any more is done, and only forgotten.
-RECLAIM = f"""{_PRESENCE}
-local beat = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not beat or tonumber(beat) ~= tonumber(ARGV[2]) then return -1 end
-local state, field = presence_of(KEYS[5], ARGV[1], tonumber(ARGV[3]))
-if state == 'beats' then return -1 end
-local moved = 0
-for _, id in ipairs(redis.call('SPOP', KEYS[4], ARGV[4])) do
-  if redis.call('HEXISTS', KEYS[3], id) == 1 then
-    redis.call('RPUSH', KEYS[2], id)
-    moved = moved + 1
-  end
-end
-if field and redis.call('EXISTS', KEYS[4]) == 0 then
-  redis.pcall('HDEL', KEYS[5], field)
-  redis.pcall('SREM', KEYS[6], field)
-end
-return moved
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A silent process that holds messages of one queue."""
-
-    broker_id: str
-    held: int
-    delayed: int
-    silent_seconds: float
-    #: `beats`, `stale` or `none`: what it says of itself.
-    presence: str
-
-    @property
-    def is_gone(self) -> bool:
-        """It cannot be alive."""
-        if self.presence == "beats" or self.silent_seconds < SILENT_SECONDS:
-            return False
-        may_be_full = self.presence == "none" and self.delayed >= LEAST_WINDOW
-        return not may_be_full or self.silent_seconds >= FULL_SILENT_SECONDS
-
-    @property
-    def is_missed(self) -> bool:
-        """It said what it does, and has stopped to; or it is gone in any case."""
-        return self.presence == "stale" or self.is_gone
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaimed:
-    """What went back to one queue."""
-
-    messages: int
-    delayed: int
-    #: Processes that had them, and for how long the first of these had been silent.
-    processes: int
-    silent_seconds: float
-
-    @property
-    def sentence(self) -> str:
-        """What happened, for an event."""
-        whose = "a process" if self.processes == 1 else f"{self.processes} processes"
-        what = f"{self.messages} waiting again, {self.delayed} delayed again"
-        return f"Took back what {whose} held, silent for {self.silent_seconds:.0f} s: {what}"
 
 
 class Recovery:
@@ -240,7 +123,7 @@ class _Server:
             async with asyncio.timeout(self._timeout + LOOK_SECONDS):
                 await self._look()
         except (redis_errors.RedisError, OSError, ValueError) as error:
-            await self._failed(type(error).__name__)
+            await self._failed(trouble_of(error))
         except Exception:
             log.exception("Look for orphans failed", broker=str(self._broker))
             await self._failed("bug")
@@ -260,7 +143,9 @@ class _Server:
 
     async def _look(self) -> None:
         if self._client is None:
-            self._client = _connect(self._broker, self._timeout)
+            self._client = connection(
+                self._broker.url, timeout_seconds=self._timeout, name="astrid-operator-recovery"
+            )
         for namespace in {queue.namespace for queue in self._queues}:
             await self._hear(namespace)
             names = {queue.name for queue in self._queues if queue.namespace == namespace}
@@ -291,7 +176,7 @@ class _Server:
         first = self._next_beats[namespace]
         last = first + BEATS_PER_LOOK - 1
         try:
-            beats = await self._call("ZRANGE", _heartbeats(namespace), first, last, "WITHSCORES")
+            beats = await self._call("ZRANGE", heartbeats_key(namespace), first, last, "WITHSCORES")
         except redis_errors.ResponseError as error:
             self._silence[namespace].broken()
             log.debug("Heartbeats not read", namespace=namespace, trouble=str(error))
@@ -347,7 +232,7 @@ class _Server:
         beat = self._silence[queue.namespace].beat_of(holder.broker_id)
         ids, bodies, *_ = part.keys
         acks = part.acks_of(holder.broker_id)[0]
-        keys = (_heartbeats(queue.namespace), ids, bodies, acks, queue.presence, drain_key(queue))
+        keys = (heartbeats_key(queue.namespace), ids, bodies, acks, queue.presence, queue.drain)
         moved = 0
         for _ in range(min(MOVES_PER_LOOK, -(-held // MOVED_AT_ONCE))):
             count = await self._run(RECLAIM, keys, holder.broker_id, repr(beat), STALE_SECONDS, MOVED_AT_ONCE)
@@ -373,13 +258,9 @@ class _Server:
     async def _drop_client(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(redis_errors.RedisError, OSError, TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await client.aclose()
-
-
-def _heartbeats(namespace: str) -> str:
-    return f"{namespace}:__heartbeats__"
+                    await disconnect(client)
 
 
 def _scores(answer: Sequence[Any]) -> dict[str, float]:
@@ -388,14 +269,3 @@ def _scores(answer: Sequence[Any]) -> dict[str, float]:
     if answer and not isinstance(answer[0], list | tuple):
         pairs = list(zip(answer[::2], answer[1::2], strict=True))
     return {name.decode(errors="replace"): float(score) for name, score in pairs}
-
-
-def _connect(broker: BrokerAddress, timeout_seconds: float) -> "redis.asyncio.Redis":
-    return redis.asyncio.from_url(
-        broker.url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        client_name="astrid-operator-recovery",
-        decode_responses=False,
-    )

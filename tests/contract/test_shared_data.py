@@ -72,8 +72,7 @@ def test_keys_have_one_name_on_both_sides(namespace: str) -> None:
     """What workers write is where the operator looks, and the other way round."""
     queue = DramatiqQueue(namespace, "detection")
 
-    assert presence.presence_key(queue) == fleet_keys.presence_key(namespace, "detection")
-    assert presence.drain_key(queue) == fleet_keys.drain_key(namespace, "detection")
+    assert queue.drain == fleet_keys.drain_key(namespace, "detection")
     assert queue.counters == fleet_keys.counters_key(namespace, "detection")
     assert queue.presence == fleet_keys.presence_key(namespace, "detection")
 

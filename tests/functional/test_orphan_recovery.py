@@ -19,7 +19,8 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue
-from astrid_operator.recovery import LEAST_WINDOW, Reclaimed, Recovery
+from astrid_operator.orphans import LEAST_WINDOW, Reclaimed
+from astrid_operator.recovery import Recovery
 from support.foreign_app import DIARY
 from support.local_operator import LocalOperator
 from support.redis_server import RedisServer

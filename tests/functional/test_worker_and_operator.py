@@ -17,8 +17,9 @@ from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.demand import DemandReader
 from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_operator.orphans import Reclaimed
 from astrid_operator.presence import STALE_SECONDS
-from astrid_operator.recovery import Reclaimed, Recovery
+from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import Demand, DemandReading
 from support.waiting import wait_until
 from support.worker_processes import WITH_TEST_ACTORS, WorkerProcess, WorkerProcesses

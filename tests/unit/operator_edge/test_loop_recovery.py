@@ -17,7 +17,7 @@ from astrid_operator.errors import ApiBusy, LeadershipLost
 from astrid_operator.fleet import EventType, Subject
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
-from astrid_operator.recovery import Reclaimed
+from astrid_operator.orphans import Reclaimed
 from astrid_operator.scaling import Demand, DemandReading
 from support.memory_fleet import MemoryFleet, MemoryReporter
 

@@ -3,7 +3,7 @@
 import json
 
 from astrid_operator.dramatiq_keys import DramatiqQueue
-from astrid_operator.presence import MemberSaid, members_said, presence_key
+from astrid_operator.presence import MemberSaid, members_said
 
 NOW = 1000.0
 
@@ -48,4 +48,4 @@ def test_nonsense_is_passed_over() -> None:
 
 def test_the_key_is_the_workers_own() -> None:
     """The name stands once on each side; a functional test runs a real worker against this reader."""
-    assert presence_key(DramatiqQueue("dramatiq", "detection")) == "astrid:dramatiq:presence:detection"
+    assert DramatiqQueue("dramatiq", "detection").presence == "astrid:dramatiq:presence:detection"

@@ -1,0 +1,156 @@
+"""Connections to a broker, whatever its address says: one server, with or without TLS, or Sentinels.
+
+Owns the words of an address and of what goes wrong with it. A Sentinel address names the Sentinels and the
+service that they watch, as in `redis+sentinel://user:password@s1:26379,s2:26379/service/0`; user, password
+and database are those of the servers, `?sentinel_username=…&sentinel_password=…` those of the Sentinels, and
+`rediss+sentinel://` speaks TLS with all. Every connection gives up instead of waiting, and is never tried
+again by itself: whoever asks once a second is a better judge. Nothing here connects before its first command.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+
+#: Address schemes: those of redis-py, and those for Sentinels.
+SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
+
+SENTINEL_PORT = 26379
+#: Longest that one Sentinel is waited for, in seconds: the next one knows as much.
+SENTINEL_SECONDS = 0.5
+
+#: What an error of redis-py means, the first that fits. Its own text is not shown: that may hold anything.
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (redis_errors.BusyLoadingError, "Loading: it is still reading its data set"),
+    (redis_errors.AuthenticationError, "NotAuthenticated: it refuses the credentials"),
+    (redis_errors.AuthorizationError, "NotAuthorised: its user may not do this"),
+    (redis_errors.NoPermissionError, "NotAuthorised: its user may not do this"),
+    (redis_errors.ReadOnlyError, "ReadOnly: it is a replica"),
+    (redis_errors.MasterDownError, "MasterDown: it is a replica without its master"),
+    (redis_errors.MaxConnectionsError, "TooManyConnections"),
+    (redis_errors.OutOfMemoryError, "OutOfMemory"),
+    (redis_errors.TimeoutError, "TimedOut: it did not answer in time"),
+    (TimeoutError, "TimedOut: it did not answer in time"),
+    (redis.sentinel.MasterNotFoundError, "NoMaster: no Sentinel names one"),
+    (redis.asyncio.sentinel.MasterNotFoundError, "NoMaster: no Sentinel names one"),
+    (redis_errors.ConnectionError, "Unreachable: no connection"),
+    (OSError, "Unreachable: no connection"),
+    (ValueError, "BadAddress: its address cannot be understood"),
+    (redis_errors.ResponseError, "Refused: it answers with an error"),
+)
+
+
+def trouble_of(error: Exception) -> str:
+    """One word and a few more for why a Redis could not be read."""
+    words = next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)
+    return f"{words} ({error})" if type(error) is redis_errors.ResponseError else words
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelAddress:
+    """Where the present server of a service is asked for."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    #: What redis-py is told of the servers, and of the Sentinels.
+    server_arguments: dict[str, Any]
+    sentinel_arguments: dict[str, Any]
+
+
+def sentinel_address(url: str) -> SentinelAddress | None:
+    """The Sentinels that `url` names; None where it names a server. Raises ValueError with a sentence."""
+    if not url.startswith(SENTINEL_SCHEMES):
+        return None
+    split = urlsplit(url)
+    credentials, at, hosts = split.netloc.rpartition("@")
+    service, _, database = split.path.strip("/").partition("/")
+    if not service:
+        message = "a Sentinel address names the service too: redis+sentinel://host:26379/service"
+        raise ValueError(message)
+    options = dict(parse_qsl(split.query))
+    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    scheme = split.scheme.partition("+")[0]
+    server = parse_url(  # type: ignore[no-untyped-call]
+        f"{scheme}://{credentials}{at}server/{database}?{urlencode(options)}"
+    )
+    arguments = {
+        name: value for name, value in server.items() if name not in ("host", "port", "connection_class")
+    }
+    secure = {name: value for name, value in arguments.items() if name.startswith("ssl")}
+    if scheme == "rediss":
+        secure["ssl"] = True
+    return SentinelAddress(
+        sentinels=tuple(_host_and_port(each) for each in hosts.split(",") if each),
+        service=service,
+        server_arguments={**arguments, **secure},
+        sentinel_arguments={**{name: value for name, value in own.items() if value}, **secure},
+    )
+
+
+def connection(url: str, *, timeout_seconds: float, name: str) -> "redis.asyncio.Redis":
+    """A client for `url`, called `name` on the server; raises ValueError where it is no address."""
+    arguments = _arguments(timeout_seconds, AsyncRetry(NoBackoff(), 0))
+    address = sentinel_address(url)
+    if address is None:
+        return redis.asyncio.from_url(url, client_name=name, **arguments)
+    asking = {**arguments, **_short(timeout_seconds), **address.sentinel_arguments}
+    sentinel = redis.asyncio.sentinel.Sentinel(address.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    serving = {**arguments, "client_name": name, **address.server_arguments}
+    client: redis.asyncio.Redis = sentinel.master_for(address.service, **serving)
+    return client
+
+
+def blocking_connection(url: str, *, timeout_seconds: float, name: str) -> redis.Redis:
+    """The same for code that waits."""
+    arguments = _arguments(timeout_seconds, Retry(NoBackoff(), 0))
+    address = sentinel_address(url)
+    if address is None:
+        return redis.Redis.from_url(url, client_name=name, **arguments)
+    asking = {**arguments, **_short(timeout_seconds), **address.sentinel_arguments}
+    sentinel = redis.sentinel.Sentinel(address.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    serving = {**arguments, "client_name": name, **address.server_arguments}
+    client: redis.Redis = sentinel.master_for(address.service, **serving)  # type: ignore[no-untyped-call]
+    return client
+
+
+async def disconnect(client: "redis.asyncio.Redis") -> None:
+    """End a client's connections, those to Sentinels too, whatever state they are in."""
+    sentinel = getattr(client.connection_pool, "sentinel_manager", None)
+    for each in (client, *(sentinel.sentinels if sentinel is not None else ())):
+        with suppress(redis_errors.RedisError, OSError):
+            await each.aclose()
+
+
+def _arguments(timeout_seconds: float, retry: Any) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "retry": retry,
+        "decode_responses": False,
+    }
+
+
+def _short(timeout_seconds: float) -> dict[str, float]:
+    seconds = min(timeout_seconds, SENTINEL_SECONDS)
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Raises ValueError where the port is no number, without repeating it: it may be half a password."""
+    split = urlsplit(f"//{text}")
+    try:
+        return split.hostname or "localhost", split.port or SENTINEL_PORT
+    except ValueError:
+        message = "the port of a Sentinel is no number"
+        raise ValueError(message) from None
