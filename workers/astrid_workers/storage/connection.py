@@ -23,6 +23,15 @@ SQLITE_BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10
 #: Connections beyond the pool's own that a process with many threads may open.
 MAX_OVERFLOW = 20
+#: SQLite's primary result codes for what passes without anybody touching a statement: locked, out of memory,
+#: read-only, a failing or full disk, a file that cannot be opened. A missing table or bad SQL is SQLITE_ERROR.
+_SQLITE_OUTAGES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)  # fmt: skip
 #: Marks a connection of `Database.reading`, which takes no write lock.
 _READ_ONLY = "astrid_read_only"
 
@@ -63,7 +72,8 @@ class Database:
     def session(self) -> Iterator[Session]:
         """A transaction that may write: committed on success, rolled back on error.
 
-        Rows stay readable after it. Raises ServiceUnavailable where the database does not answer.
+        Rows stay readable after it. Raises ServiceUnavailable where the database does not answer; what
+        waiting cannot mend (`is_outage`) is raised as it is.
         """
         with self._translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
@@ -86,10 +96,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            raise self._unavailable(error) from error
-        except DBAPIError as error:
-            if not error.connection_invalidated:
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not is_outage(error):
                 raise
             raise self._unavailable(error) from error
 
@@ -97,6 +105,21 @@ class Database:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()
         said = cause[0] if cause else type(error).__name__
         return ServiceUnavailable(f"the database {self} does not answer: {said}", service="database")
+
+
+def is_outage(error: DBAPIError | PoolTimeoutError) -> bool:
+    """Whether waiting helps: the database does not answer, is locked or full.
+
+    SQLite's driver calls a missing table and a wrong statement operational errors as well; those are faults
+    of ours, or of a schema that somebody changed, and waiting for them would never end.
+    """
+    if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        # raised by the driver itself, an error has no code: it is about arguments or values
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF in _SQLITE_OUTAGES
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def parsed_url(url: str) -> URL:
