@@ -18,6 +18,13 @@ WRONG = {
 }
 
 
+def execute(database: Database, *statements: str) -> None:
+    """All in one transaction."""
+    with database.session() as session:
+        for statement in statements:
+            session.execute(text(statement))
+
+
 @pytest.mark.parametrize("statement", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("way", ["session", "reading", "transaction"])
 def test_a_wrong_statement_is_not_an_outage(database, way: str, statement: str) -> None:
@@ -32,7 +39,10 @@ def test_a_wrong_statement_is_not_an_outage(database, way: str, statement: str) 
 def test_a_folder_that_is_gone_is_an_outage(tmp_path) -> None:
     """The share is not mounted yet: SQLite cannot open the file."""
     database = Database(f"sqlite:///{tmp_path / 'not-mounted' / 'a.db'}")
-    with pytest.raises(ServiceUnavailable, match="unable to open database file"), database.session() as session:
+    with (
+        pytest.raises(ServiceUnavailable, match="unable to open database file"),
+        database.session() as session,
+    ):
         session.execute(text("SELECT 1"))
 
 
@@ -63,10 +73,13 @@ def test_a_writer_that_does_not_end_is_an_outage(tmp_path) -> None:
 def test_a_full_disk_is_an_outage(tmp_path) -> None:
     """A database at its greatest size says what a full disk says."""
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    with pytest.raises(ServiceUnavailable, match="full"), database.session() as session:
-        session.execute(text("PRAGMA max_page_count = 2"))
-        session.execute(text("CREATE TABLE one (x)"))
-        session.execute(text("INSERT INTO one VALUES (zeroblob(100000))"))
+    with pytest.raises(ServiceUnavailable, match="full"):
+        execute(
+            database,
+            "PRAGMA max_page_count = 2",
+            "CREATE TABLE one (x)",
+            "INSERT INTO one VALUES (zeroblob(100000))",
+        )
 
 
 def test_a_file_that_may_not_be_written_is_an_outage(tmp_path) -> None:
@@ -75,6 +88,5 @@ def test_a_file_that_may_not_be_written_is_an_outage(tmp_path) -> None:
     with Database(f"sqlite:///{path}").transaction() as connection:
         connection.execute(text("CREATE TABLE one (x)"))
     database = Database(f"sqlite:///{path}")
-    with pytest.raises(ServiceUnavailable, match="readonly"), database.session() as session:
-        session.execute(text("PRAGMA query_only = ON"))
-        session.execute(text("INSERT INTO one VALUES (1)"))
+    with pytest.raises(ServiceUnavailable, match="readonly"):
+        execute(database, "PRAGMA query_only = ON", "INSERT INTO one VALUES (1)")

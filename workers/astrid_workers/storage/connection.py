@@ -23,8 +23,8 @@ SQLITE_BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10
 #: Connections beyond the pool's own that a process with many threads may open.
 MAX_OVERFLOW = 20
-#: SQLite's primary result codes for what passes without anybody touching a statement: locked, out of memory,
-#: read-only, a failing or full disk, a file that cannot be opened. A missing table or bad SQL is SQLITE_ERROR.
+#: SQLite's primary result codes for what passes without anybody touching a statement: locked, out of
+#: memory, read-only, a failing or full disk, a file that cannot be opened. Bad SQL is SQLITE_ERROR.
 _SQLITE_OUTAGES = frozenset(
     {
         sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
