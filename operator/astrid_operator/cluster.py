@@ -26,14 +26,10 @@ from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
 from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.informer import Informer
-from astrid_operator.kubernetes_fleet import (
-    Credentials,
-    KubernetesApi,
-    KubernetesFleet,
-    KubernetesReporter,
-    connect,
-    credentials,
-)
+from astrid_operator.kubernetes_api import KubernetesApi
+from astrid_operator.kubernetes_connection import Credentials, connect, credentials
+from astrid_operator.kubernetes_fleet import KubernetesFleet
+from astrid_operator.kubernetes_reporter import KubernetesReporter
 from astrid_operator.leadership import Leadership, LeaseTimes
 from astrid_operator.logs import set_up_logs
 from astrid_operator.loop import Loop

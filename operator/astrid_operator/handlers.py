@@ -14,7 +14,7 @@ import kopf
 
 from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION
 from astrid_operator.errors import WatchesEnded
-from astrid_operator.kubernetes_fleet import Credentials
+from astrid_operator.kubernetes_connection import Credentials
 from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind
 
 #: What a watch serves: group, version, plural.

@@ -11,7 +11,7 @@ import structlog
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.errors import ObjectGone, OperatorError
-from astrid_operator.kubernetes_fleet import KubernetesApi
+from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.seen import Kind, Seen
 
 log = structlog.get_logger(__name__)

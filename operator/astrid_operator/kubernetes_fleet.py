@@ -1,36 +1,23 @@
-"""Fleets as Deployments: the module that writes to the API server.
+"""Fleets as Deployments, with a PodDisruptionBudget each.
 
-Owns every request but the Lease's, the order in which a Deployment comes to be, and when an object differs
-from what it should be. Decides nothing about sizes; knows of objects only what `Seen` holds, so that the API
-is never polled.
+Owns the order in which a Deployment comes to be, and when an object differs from what it should be. Decides
+nothing about sizes; knows of objects only what `Seen` holds, so that the API is never polled.
 """
 
-import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import structlog
-from kubernetes.aio import client, config
 
-from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND, PLURAL, VERSION, AstridQueue, QueueKey
+from astrid_operator.astrid_queue import KIND, AstridQueue, QueueKey
 from astrid_operator.deletion import finalizers, is_held, is_leaving, should_hold
 from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb, max_unavailable
-from astrid_operator.errors import (
-    LeadershipLost,
-    NameTaken,
-    NoCluster,
-    ObjectGone,
-    OperatorError,
-    StillLeaving,
-)
-from astrid_operator.fleet import EventType, FleetState, Subject
+from astrid_operator.errors import NameTaken, ObjectGone, OperatorError, StillLeaving
+from astrid_operator.fleet import FleetState
 from astrid_operator.fleet_view import (
-    FIELD_MANAGER,
     REPLICAS_MANAGER,
     Moment,
     fleet_state,
@@ -38,207 +25,20 @@ from astrid_operator.fleet_view import (
     member,
     replicas_are_held,
 )
-from astrid_operator.kubernetes_answers import Response, answer
+from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.pod_members import PodMembers
 from astrid_operator.pod_retirement import PodRetirement, Retired
 from astrid_operator.presence import MemberSaid
 from astrid_operator.quiesce import Conversation
 from astrid_operator.scaling_values import MembersSeen
-from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind, Seen
+from astrid_operator.seen import QUEUE_LABEL, Kind, Seen
 
 log = structlog.get_logger(__name__)
-
-APPLY = "application/apply-patch+yaml"
-MERGE = "application/merge-patch+json"
-
-#: Seconds that one request may take.
-REQUEST_SECONDS = 15.0
-#: Writes that are under way at a time: enough to make hundreds of fleets quickly, few enough to be fair. With
-#: 64 the making of 300 fleets left so little of a small API server that the Lease was lost.
-WRITES_AT_A_TIME = 16
-#: Sizes have a way of their own: they are small, and wait for nothing that is only told.
-SIZES_AT_A_TIME = 48
-#: Objects per page of a list.
-PAGE = 500
 
 #: Annotations that the Deployment's own controller writes.
 _CONTROLLER_ANNOTATIONS = "deployment.kubernetes.io/"
 
 Manifest = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Where the API server is and how to be let in, for the informer, which speaks HTTP itself."""
-
-    server: str
-    ca_path: str | None
-    ca_data: str | bytes | None
-    insecure: bool
-    certificate_path: str | None
-    private_key_path: str | None
-    authorization: str | None
-
-
-async def connect() -> client.ApiClient:
-    """A client for the cluster that KUBECONFIG names, else the one this pod runs in, else ~/.kube/config."""
-    return client.ApiClient(await _configuration())
-
-
-async def credentials() -> Credentials:
-    """The same choice as `connect`, read afresh: tokens of pods are replaced every hour."""
-    found = await _configuration()
-    return Credentials(
-        server=found.host,
-        ca_path=found.ssl_ca_cert,
-        ca_data=found.ca_cert_data,
-        insecure=not found.verify_ssl,
-        certificate_path=found.cert_file,
-        private_key_path=found.key_file,
-        authorization=await found.get_api_key_with_prefix("BearerToken", "authorization"),
-    )
-
-
-async def _configuration() -> client.Configuration:
-    configuration = client.Configuration()
-    configuration.connection_pool_maxsize = 2 * WRITES_AT_A_TIME + SIZES_AT_A_TIME
-    named = os.environ.get("KUBECONFIG")
-    try:
-        if named or not os.environ.get("KUBERNETES_SERVICE_HOST"):
-            load: Callable[..., Awaitable[Any]] = config.load_kube_config
-            await load(named or None, client_configuration=configuration, persist_config=False)
-        else:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
-        message = f"No cluster is known: set KUBECONFIG, or run in a pod ({error})"
-        raise NoCluster(message) from error
-    return configuration
-
-
-class KubernetesApi:
-    """The requests that the operator makes: raw documents in and out, failures as our own errors."""
-
-    def __init__(self, api: client.ApiClient, may_write: Callable[[], bool]) -> None:
-        self._apps = client.AppsV1Api(api)
-        self._policy = client.PolicyV1Api(api)
-        self._core = client.CoreV1Api(api)
-        self._custom = client.CustomObjectsApi(api)
-        self._may_write = may_write
-        self._slots = asyncio.Semaphore(WRITES_AT_A_TIME)
-        self._size_slots = asyncio.Semaphore(SIZES_AT_A_TIME)
-
-    def check_leads(self) -> None:
-        """Raise LeadershipLost where nothing may be written, be it here or to a broker."""
-        if not self._may_write():
-            message = "not the leader: nothing may be written"
-            raise LeadershipLost(message)
-
-    async def read_deployment(self, key: QueueKey) -> dict[str, Any]:
-        read = self._apps.read_namespaced_deployment_without_preload_content
-        return await answer(read(key.name, key.namespace, _request_timeout=REQUEST_SECONDS))
-
-    async def read_budget(self, key: QueueKey) -> dict[str, Any]:
-        read = self._policy.read_namespaced_pod_disruption_budget_without_preload_content
-        return await answer(read(key.name, key.namespace, _request_timeout=REQUEST_SECONDS))
-
-    async def apply_deployment(
-        self, key: QueueKey, manifest: Manifest, manager: str = FIELD_MANAGER
-    ) -> dict[str, Any]:
-        patch = self._apps.patch_namespaced_deployment_without_preload_content
-        return await self._write(patch, key.name, key.namespace, manifest, **_applied_by(manager))
-
-    async def apply_budget(self, key: QueueKey, manifest: Manifest) -> dict[str, Any]:
-        patch = self._policy.patch_namespaced_pod_disruption_budget_without_preload_content
-        return await self._write(patch, key.name, key.namespace, manifest, **_applied_by(FIELD_MANAGER))
-
-    async def scale_deployment(self, key: QueueKey, replicas: int) -> dict[str, Any]:
-        patch = self._apps.patch_namespaced_deployment_scale_without_preload_content
-        body = {"spec": {"replicas": replicas}}
-        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
-        return await self._write(patch, key.name, key.namespace, body, slots=self._size_slots, **options)
-
-    async def patch_finalizers(self, key: QueueKey, live: Manifest, names: list[str]) -> dict[str, Any]:
-        """Set the finalizers of an AstridQueue that is still as `live` says; raises Conflict."""
-        patch = self._custom.patch_namespaced_custom_object_without_preload_content
-        path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
-        version = live["metadata"]["resourceVersion"]
-        body = {"metadata": {"finalizers": names, "resourceVersion": version}}
-        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
-        return await self._write(patch, *path, body, **options)
-
-    async def apply_status(self, key: QueueKey, manifest: Manifest) -> dict[str, Any]:
-        patch = self._custom.patch_namespaced_custom_object_status_without_preload_content
-        path = (GROUP, VERSION, key.namespace, PLURAL, key.name)
-        return await self._write(patch, *path, manifest, **_applied_by(FIELD_MANAGER))
-
-    async def annotate_pod(self, pod: Manifest, annotations: Mapping[str, str | None]) -> dict[str, Any]:
-        """Merge `annotations` (None removes) into those of `pod`, and of no successor of its name."""
-        patch = self._core.patch_namespaced_pod_without_preload_content
-        metadata = pod["metadata"]
-        body = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
-        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_content_type": MERGE}
-        return await self._write(patch, metadata["name"], metadata["namespace"], body, **options)
-
-    async def create_event(self, namespace: str, event: client.CoreV1Event) -> dict[str, Any]:
-        create = self._core.create_namespaced_event_without_preload_content
-        return await self._write(create, namespace, event, field_manager=FIELD_MANAGER)
-
-    async def list_objects(self, kind: Kind, namespace: str | None) -> list[dict[str, Any]]:
-        """Every object of `kind` that is looked at, in one namespace or (None) in all."""
-        path: tuple[str, ...] = () if namespace is None else (namespace,)
-        options: dict[str, Any] = {"label_selector": QUEUE_LABEL} if kind in LABELLED else {}
-        if kind is Kind.ASTRID_QUEUE:
-            path = (GROUP, VERSION, *path, PLURAL)
-        method = self._lister(kind, everywhere=namespace is None)
-        found: list[dict[str, Any]] = []
-        token: str | None = None
-        while token is None or token:
-            page = await answer(
-                method(*path, **options, limit=PAGE, _continue=token, _request_timeout=REQUEST_SECONDS)
-            )
-            found += page.get("items") or []
-            token = (page.get("metadata") or {}).get("continue") or ""
-        return found
-
-    def _lister(self, kind: Kind, *, everywhere: bool) -> Callable[..., Awaitable[Response]]:
-        apps, core, policy, custom = self._apps, self._core, self._policy, self._custom
-        if kind is Kind.ASTRID_QUEUE:
-            if everywhere:
-                return custom.list_cluster_custom_object_without_preload_content
-            return custom.list_namespaced_custom_object_without_preload_content
-        if kind is Kind.DEPLOYMENT:
-            if everywhere:
-                return apps.list_deployment_for_all_namespaces_without_preload_content
-            return apps.list_namespaced_deployment_without_preload_content
-        if kind is Kind.POD:
-            if everywhere:
-                return core.list_pod_for_all_namespaces_without_preload_content
-            return core.list_namespaced_pod_without_preload_content
-        if kind is Kind.NODE:
-            return core.list_node_without_preload_content
-        if kind is Kind.QUOTA:
-            if everywhere:
-                return core.list_resource_quota_for_all_namespaces_without_preload_content
-            return core.list_namespaced_resource_quota_without_preload_content
-        if everywhere:
-            return policy.list_pod_disruption_budget_for_all_namespaces_without_preload_content
-        return policy.list_namespaced_pod_disruption_budget_without_preload_content
-
-    async def _write(
-        self,
-        method: Callable[..., Awaitable[Response]],
-        *arguments: Any,
-        slots: asyncio.Semaphore | None = None,
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Every write passes here: none is made by a process that may have lost the Lease."""
-        async with slots or self._slots:
-            self.check_leads()
-            return await answer(method(*arguments, _request_timeout=REQUEST_SECONDS, **options))
-
-
-def _applied_by(manager: str) -> dict[str, Any]:
-    return {"field_manager": manager, "force": True, "_content_type": APPLY}
 
 
 class KubernetesFleet:
@@ -402,58 +202,6 @@ class KubernetesFleet:
     def _keep(self, kind: Kind, key: QueueKey, applied: Manifest, manifest: Manifest) -> None:
         self._seen.put(kind, applied)
         self._applied[kind, key] = (_digest(manifest), _fingerprint(applied))
-
-
-class KubernetesReporter:
-    """`Reporter` on a cluster: the status subresource and events."""
-
-    def __init__(self, api: KubernetesApi, seen: Seen, now: Callable[[], Moment]) -> None:
-        self._api = api
-        self._seen = seen
-        self._now = now
-
-    async def status(self, queue: Subject, status: Mapping[str, Any]) -> None:
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"name": queue.key.name, "namespace": queue.key.namespace, "uid": queue.uid},
-            "status": dict(status),
-        }
-        try:
-            self._seen.put(Kind.ASTRID_QUEUE, await self._api.apply_status(queue.key, manifest))
-        except ObjectGone:
-            self._seen.forget(Kind.ASTRID_QUEUE, queue.key)
-
-    async def event(self, queue: Subject, kind: EventType, reason: str, message: str) -> None:
-        try:
-            await self._api.create_event(queue.key.namespace, self._event(queue, kind, reason, message))
-        except LeadershipLost:
-            raise
-        except OperatorError as error:
-            log.warning("Event not posted", queue=str(queue.key), reason=reason, error=str(error))
-
-    def _event(self, queue: Subject, kind: EventType, reason: str, message: str) -> client.CoreV1Event:
-        now = self._now().wall
-        regarding = client.V1ObjectReference(
-            api_version=API_VERSION,
-            kind=KIND,
-            name=queue.key.name,
-            namespace=queue.key.namespace,
-            uid=queue.uid,
-        )
-        return client.CoreV1Event(
-            metadata=client.V1ObjectMeta(name=f"{queue.key.name}.{uuid4().hex[:16]}"),
-            involved_object=regarding,
-            type=kind,
-            reason=reason,
-            message=message[:1024],
-            count=1,
-            first_timestamp=now,
-            last_timestamp=now,
-            source=client.V1EventSource(component=FIELD_MANAGER),
-            reporting_component=f"{GROUP}/operator",
-            reporting_instance=FIELD_MANAGER,
-        )
 
 
 async def _if_there(call: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:

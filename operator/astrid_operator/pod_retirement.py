@@ -32,7 +32,7 @@ Retired = Callable[[QueueKey, bool], None]
 
 
 class PodWriter(Protocol):
-    """Who writes on pods; `kubernetes_fleet.KubernetesApi` does."""
+    """Who writes on pods; `kubernetes_api.KubernetesApi` does."""
 
     def annotate_pod(
         self, pod: Mapping[str, Any], annotations: Mapping[str, str | None]

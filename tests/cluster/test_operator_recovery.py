@@ -15,7 +15,9 @@ from astrid_operator.desired import OperatorDefaults
 from astrid_operator.errors import LeadershipLost
 from astrid_operator.fleet_view import Moment
 from astrid_operator.informer import Informer
-from astrid_operator.kubernetes_fleet import KubernetesApi, KubernetesFleet, connect
+from astrid_operator.kubernetes_api import KubernetesApi
+from astrid_operator.kubernetes_connection import connect
+from astrid_operator.kubernetes_fleet import KubernetesFleet
 from astrid_operator.leadership import Leadership, LeaseTimes
 from astrid_operator.seen import Seen
 from cluster.api_client import Api, Object
