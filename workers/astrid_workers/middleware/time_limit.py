@@ -25,6 +25,7 @@ import dramatiq
 import redis
 from dramatiq.middleware import Middleware, TimeLimitExceeded, raise_thread_exception
 
+from .fleet_keys import process_name
 from .held import Held, Running
 
 #: Milliseconds that a task may take where neither message nor actor says.
@@ -98,7 +99,7 @@ class TimeLimit(Middleware):
             try:
                 self._look(time.monotonic())
             except Exception:  # noqa: BLE001 - the watch must go on
-                _log.exception("The watch over time limits failed")
+                _log.exception("The watch over time limits of %s failed", process_name(self._broker))
 
     def _look(self, now: float) -> None:
         limits = dict(self._limits)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -126,7 +126,7 @@ def parsed_url(url: str) -> URL:
     """`url` with the driver that Astrid installs. Raises SettingRejected for any other database."""
     try:
         parsed = make_url(url)
-    except Exception as error:
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
         msg = "ASTRID_DATABASE_URL is not a database address; expected sqlite:///FILE or postgresql://…"
         raise SettingRejected(msg) from error
     if parsed.drivername in ("postgresql", "postgres"):
