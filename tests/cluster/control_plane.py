@@ -30,6 +30,8 @@ HOST = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 #: The controllers that need a kubelet or a cloud, or would judge our made-up nodes, stay out.
 CONTROLLERS = "*,-node-lifecycle-controller,-node-ipam-controller,-cloud-node-lifecycle-controller"
+#: The name under which the API server hands requests on to servers behind it (APIServices).
+FRONT_PROXY = "front-proxy-client"
 
 
 class ControlPlane:
@@ -123,6 +125,9 @@ class ControlPlane:
         names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", HOST, "10.96.0.1")
         self._authority.issue("apiserver", "kube-apiserver", names=names)
         self._authority.key_pair("service-accounts")
+        # its own authority: what it signs may speak for any user, to servers behind the API server
+        (self.keys / "front-proxy").mkdir(mode=0o700)
+        Authority(self.keys / "front-proxy").issue(FRONT_PROXY, FRONT_PROXY)
         for name, user, groups in (
             ("admin", "astrid-test-admin", ("system:masters",)),
             ("controller-manager", "system:kube-controller-manager", ()),
@@ -166,7 +171,21 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.keys}/service-accounts.pub",
             f"--service-account-signing-key-file={self.keys}/service-accounts.key",
+            *self._aggregation_flags(),
             "--profiling=false",
+        ]
+
+    def _aggregation_flags(self) -> list[str]:
+        """What lets another server serve an API group, as external metrics need."""
+        folder = self.keys / "front-proxy"
+        return [
+            f"--requestheader-client-ca-file={folder}/ca.crt",
+            f"--requestheader-allowed-names={FRONT_PROXY}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={folder}/{FRONT_PROXY}.crt",
+            f"--proxy-client-key-file={folder}/{FRONT_PROXY}.key",
         ]
 
     def _controller_flags(self, port: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The cluster tests' own parts do what the other tests take for granted."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import httpx
 import yaml
 
 from cluster.api_client import Api
-from cluster.control_plane import ControlPlane
+from cluster.control_plane import FRONT_PROXY, ControlPlane
 from cluster.process_pods import ProcessPods
 from support.waiting import wait_until
 
@@ -64,6 +65,14 @@ def test_owned_objects_are_collected(api: Api, namespace: str) -> None:
     api.create(child, namespace)
     api.delete("configmaps", "owner", namespace)
     wait_until(lambda: api.find("configmaps", "child", namespace) is None, 30, "the child to be collected")
+
+
+def test_servers_behind_the_api_server_can_tell_who_asks(api: Api, control_plane: ControlPlane) -> None:
+    """The aggregation layer is on, with an authority that signs nobody else's certificate."""
+    told = api.get("configmaps", "extension-apiserver-authentication", "kube-system")["data"]
+    assert json.loads(told["requestheader-allowed-names"]) == [FRONT_PROXY]
+    assert told["requestheader-client-ca-file"] == (control_plane.keys / "front-proxy/ca.crt").read_text()
+    assert told["requestheader-client-ca-file"] != told["client-ca-file"]
 
 
 def test_rights_are_those_of_the_user(control_plane: ControlPlane, namespace: str) -> None:
