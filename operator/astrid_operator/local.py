@@ -32,7 +32,8 @@ from astrid_operator.local_view import LiveTable, Row, Snapshot, View, missing_w
 from astrid_operator.loop import Loop
 from astrid_operator.manifest_files import STDIN, FileRejected, read_queues
 from astrid_operator.member_demand import MemberDemand
-from astrid_operator.process_fleet import FolderTaken, ProcessFleet
+from astrid_operator.member_folder import FolderTaken
+from astrid_operator.process_fleet import ProcessFleet
 from astrid_operator.reconcile import Gathered
 from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import ScalingDecision

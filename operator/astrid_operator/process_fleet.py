@@ -8,16 +8,11 @@ process that it did not start.
 
 import asyncio
 import contextlib
-import fcntl
-import json
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
-from typing import Any
 
 import structlog
 
@@ -25,76 +20,22 @@ from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.desired import OperatorDefaults, desired_deployment
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.local_environment import Mounted, Template, template_of
-from astrid_operator.member_process import MemberProcess, ProcessId, signal_session
+from astrid_operator.local_member import LocalFleet, LocalMember, candidate_of, exit_words, is_up
+from astrid_operator.member_folder import MemberFolder
+from astrid_operator.member_process import MemberProcess
 from astrid_operator.presence import MemberSaid
-from astrid_operator.retirement import Candidate, leaving_order, next_step
+from astrid_operator.retirement import next_step, to_leave
 from astrid_operator.scaling_values import MembersSeen
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at all members; the end of one is noticed at once.
 LOOK_SECONDS = 0.25
-#: Seconds after which a member of a foreign application counts as ready: it cannot say so. Ours do.
-FOREIGN_READY_SECONDS = 3.0
 #: A member that ended before it was ready, or within so many seconds, failed at its start: the next one
 #: waits.
 EARLY_END_SECONDS = 10.0
 #: Pause before the next start after such an end, in seconds: doubled each time, up to the second figure.
 BACK_OFF_SECONDS = (1.0, 60.0)
-#: Logs kept of members of one queue that are gone.
-LOGS_KEPT = 20
-
-
-class FolderTaken(Exception):  # noqa: N818 - named for what it is
-    """Another local fleet uses this folder."""
-
-
-@dataclass
-class _Member:
-    process: MemberProcess
-    #: Wakes the fleet at its end; held here, since the event loop itself would forget it.
-    watch: asyncio.Task[int]
-    template: Template
-    started_at: float
-    phase: MemberPhase = MemberPhase.STARTING
-    since: float = 0.0
-    said: MemberSaid | None = None
-    killed_at: float | None = None
-
-    @property
-    def name(self) -> str:
-        return self.process.name
-
-    @property
-    def is_leaving(self) -> bool:
-        return self.phase is MemberPhase.DRAINING
-
-    def becomes(self, phase: MemberPhase, now: float) -> None:
-        if phase is not self.phase:
-            self.phase, self.since = phase, now
-
-
-@dataclass
-class _Fleet:
-    key: QueueKey
-    template: Template
-    is_ours: bool
-    slots_each: int
-    desired: int = 0
-    members: list[_Member] = field(default_factory=list)
-    started: int = 0
-    failures: int = 0
-    next_start_at: float = 0.0
-    unhealthy: str = ""
-    is_removed: bool = False
-
-    @property
-    def staying(self) -> list[_Member]:
-        return [each for each in self.members if not each.is_leaving]
-
-    @property
-    def outdated(self) -> list[_Member]:
-        return [each for each in self.staying if each.template != self.template]
 
 
 class ProcessFleet:
@@ -113,25 +54,22 @@ class ProcessFleet:
         mounted: Mounted = lambda _namespace, _name, _key: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
+        self._folder = MemberFolder(folder)
+        self._folder_name = str(folder)
         self._capacity = capacity
         self._machine = dict(machine)
         self._mounted = mounted
         self._clock = clock
         self._defaults = OperatorDefaults(image="", max_cpu_percent=max(1, 100 // max(1, capacity)))
-        self._fleets: dict[QueueKey, _Fleet] = {}
-        self._leftovers: dict[ProcessId, float] = {}
+        self._fleets: dict[QueueKey, LocalFleet] = {}
         self._wake = asyncio.Event()
         self._all_gone = asyncio.Event()
-        self._lock: contextlib.ExitStack = contextlib.ExitStack()
         self._task: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ life
 
     async def __aenter__(self) -> "ProcessFleet":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._take_folder()
-        self._find_leftovers()
+        self._folder.take(self._clock())
         self._task = asyncio.create_task(self._keep_looking(), name="process fleet")
         return self
 
@@ -143,7 +81,7 @@ class ProcessFleet:
                 await self._task
         await self.kill()
         self._write_down()
-        self._lock.close()
+        self._folder.leave()
 
     async def drain(self) -> None:
         """Ask every member to leave and return when all are gone."""
@@ -186,7 +124,7 @@ class ProcessFleet:
         template = self._template(queue)
         fleet = self._fleets.get(queue.key)
         if fleet is None:
-            fleet = self._fleets[queue.key] = _Fleet(queue.key, template, queue.spec.is_ours, 1, replicas)
+            fleet = self._fleets[queue.key] = LocalFleet(queue.key, template, queue.spec.is_ours, 1, replicas)
         elif fleet.is_removed:
             fleet.is_removed, fleet.desired = False, replicas
         if fleet.template != template:
@@ -205,7 +143,7 @@ class ProcessFleet:
         Asking and going are one here: SIGTERM lets a member finish what it runs, and nobody hurries it.
         """
         fleet = self._fleets[queue.key]
-        members = [_candidate(each, fleet.template) for each in fleet.members]
+        members = [candidate_of(each, fleet.template) for each in fleet.members]
         speaks = any(each.is_busy is not None for each in members)
         quiet = [replace(each, is_quiet=whoever or each.is_busy is False) for each in members]
         step = next_step(quiet, fleet.desired, replicas, whoever=whoever or not speaks)
@@ -273,13 +211,13 @@ class ProcessFleet:
             try:
                 await self._look()
             except Exception:
-                log.exception("Look at local members failed", folder=str(self._folder))
+                log.exception("Look at local members failed", folder=self._folder_name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._wake.wait()
 
     async def _look(self) -> None:
-        self._end_leftovers()
+        self._folder.end_leftovers(self._clock())
         changed = False
         for key, fleet in list(self._fleets.items()):
             changed |= self._take_note(fleet)
@@ -297,7 +235,7 @@ class ProcessFleet:
         else:
             self._all_gone.set()
 
-    def _take_note(self, fleet: _Fleet) -> bool:
+    def _take_note(self, fleet: LocalFleet) -> bool:
         """Notice who has ended, who is ready, and who has had all its grace."""
         now, before = self._clock(), len(fleet.members)
         for member in list(fleet.members):
@@ -306,21 +244,21 @@ class ProcessFleet:
                 self._ended(fleet, member, now)
             elif member.is_leaving:
                 self._mind_the_grace(member, now)
-            elif member.phase is MemberPhase.STARTING and _is_up(fleet, member, now):
+            elif member.phase is MemberPhase.STARTING and is_up(fleet, member, now):
                 member.becomes(MemberPhase.READY, now)
                 fleet.unhealthy = ""
         return len(fleet.members) != before
 
-    def _ended(self, fleet: _Fleet, member: _Member, now: float) -> None:
+    def _ended(self, fleet: LocalFleet, member: LocalMember, now: float) -> None:
         member.process.kill()  # what is left below its first process
-        self._forget_old_logs(fleet)
+        self._folder.forget_old_logs(fleet.key, {each.process.log for each in fleet.members})
         code, lived = member.process.exit_code, now - member.started_at
         facts = {"member": member.name, "exit_code": code, "seconds": round(lived, 1)}
         if member.is_leaving:
             log.info("Member gone", **facts)
             return
         words, where = member.process.last_words(), member.process.log
-        fleet.unhealthy = f"{member.name} ended with {_exit_words(code)}: {words} (see {where})"
+        fleet.unhealthy = f"{member.name} ended with {exit_words(code)}: {words} (see {where})"
         log.warning("Member ended unasked", **facts, last_words=words, log=str(where))
         if member.phase is MemberPhase.READY and lived >= EARLY_END_SECONDS:
             fleet.failures = 0
@@ -329,18 +267,18 @@ class ProcessFleet:
         fleet.next_start_at = now + min(longest, first * 2.0 ** min(fleet.failures, 16))
         fleet.failures += 1
 
-    def _mind_the_grace(self, member: _Member, now: float) -> None:
+    def _mind_the_grace(self, member: LocalMember, now: float) -> None:
         if now - member.since > member.template.grace_seconds and member.killed_at is None:
             member.killed_at = now
             grace = member.template.grace_seconds
             log.warning("Member killed after its grace", member=member.name, grace_seconds=grace)
             member.process.kill()
 
-    def _let_go(self, fleet: _Fleet) -> bool:
+    def _let_go(self, fleet: LocalFleet) -> bool:
         """Ask those to leave that are too many, and of a roll-out the one whose place is taken."""
         now = self._clock()
         leaving = to_leave(
-            [_candidate(each, fleet.template) for each in fleet.staying],
+            [candidate_of(each, fleet.template) for each in fleet.staying],
             fleet.desired,
             may_surge=self._room_for(fleet) > 0,
             already_leaving=len(fleet.members) > len(fleet.staying),
@@ -351,7 +289,7 @@ class ProcessFleet:
             log.info("Member asked to leave", queue=str(fleet.key), member=member.name)
         return bool(leaving)
 
-    async def _start_missing(self, fleet: _Fleet) -> bool:
+    async def _start_missing(self, fleet: LocalFleet) -> bool:
         surge = 1 if fleet.desired and fleet.outdated else 0
         missing = fleet.desired + surge - len(fleet.staying)
         count = min(missing, self._room_for(fleet))
@@ -361,18 +299,17 @@ class ProcessFleet:
             await self._start(fleet)
         return True
 
-    def _room_for(self, fleet: _Fleet) -> int:
+    def _room_for(self, fleet: LocalFleet) -> int:
         """Members of `fleet` that would fit beside all that there are; one that is too large fits alone."""
         slots_each = min(fleet.slots_each, max(1, self._capacity))
         return max(0, self._capacity - self.slots_held()) // slots_each
 
-    async def _start(self, fleet: _Fleet) -> None:
+    async def _start(self, fleet: LocalFleet) -> None:
         fleet.started += 1
         uid = uuid.uuid4()
         name = f"{fleet.key.name}-{fleet.started}-{uid.hex[:5]}"
         environment = fleet.template.environment_of(name, str(uid), self._machine)
-        path = self._logs_of(fleet.key) / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._folder.new_log(fleet.key, name)
         now = self._clock()
         try:
             process = await MemberProcess.start(name, fleet.template.command, environment, path)
@@ -382,108 +319,13 @@ class ProcessFleet:
             return
         watch = asyncio.create_task(process.wait(), name=f"wait for {name}")
         watch.add_done_callback(lambda _: self._wake.set())
-        fleet.members.append(_Member(process, watch, fleet.template, now, since=now))
+        fleet.members.append(LocalMember(process, watch, fleet.template, now, since=now))
         log.info("Member started", queue=str(fleet.key), member=name, pid=process.id.pid)
 
-    # ------------------------------------------------------------------ the folder
-
-    def _take_folder(self) -> None:
-        lock = self._lock.enter_context((self._folder / "lock").open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise FolderTaken(f"another local fleet runs in {self._folder}") from None
-
-    @property
-    def _notes(self) -> Path:
-        return self._folder / "members.json"
-
     def _write_down(self) -> None:
-        members = [
-            {**member.process.id.as_json(), "grace": member.template.grace_seconds}
+        self._folder.write_down(
+            (member.process.id, member.template.grace_seconds)
             for fleet in self._fleets.values()
             for member in fleet.members
             if member.process.exit_code is None
-        ]
-        new = self._notes.with_suffix(".new")
-        new.write_text(json.dumps(members))
-        new.replace(self._notes)
-
-    def _find_leftovers(self) -> None:
-        """Members of an earlier run that was killed: they have their grace, then they are killed."""
-        try:
-            noted = [_noted(each) for each in json.loads(self._notes.read_text())]
-        except (OSError, ValueError, TypeError, KeyError):
-            return
-        now = self._clock()
-        self._leftovers = {identity: now + grace for identity, grace in noted if identity.is_alive}
-        for identity in self._leftovers:
-            log.warning("Member of an earlier run still ends", pid=identity.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, SIGTERM)
-
-    def _end_leftovers(self) -> None:
-        now = self._clock()
-        for identity, deadline in list(self._leftovers.items()):
-            if not identity.is_alive:
-                del self._leftovers[identity]
-            elif now > deadline:
-                signal_session(identity.pid, SIGKILL)
-
-    def _logs_of(self, key: QueueKey) -> Path:
-        return self._folder / "logs" / key.namespace / key.name
-
-    def _forget_old_logs(self, fleet: _Fleet) -> None:
-        alive = {member.process.log for member in fleet.members}
-        gone = [path for path in self._logs_of(fleet.key).glob("*.log") if path not in alive]
-        gone.sort(key=lambda path: path.stat().st_mtime)
-        for path in gone[:-LOGS_KEPT]:
-            path.unlink(missing_ok=True)
-
-
-def _is_up(fleet: _Fleet, member: _Member, now: float) -> bool:
-    unsaid = not fleet.is_ours and now - member.started_at > FOREIGN_READY_SECONDS
-    return member.said is not None or unsaid
-
-
-def to_leave(
-    members: Iterable[Candidate], desired: int, *, may_surge: bool, already_leaving: bool
-) -> set[str]:
-    """Names of those who leave now: the surplus, and in a roll-out an outdated one whose place is taken.
-
-    `may_surge`: there is room for one more, so a successor is ready before an outdated one goes. Without, one
-    goes first, and the next when its successor is ready.
-    """
-    order = leaving_order(members)
-    outdated = [each for each in order if each.is_outdated]
-    surplus = len(order) - desired
-    if not outdated or desired == 0:
-        return {each.name for each in order[: max(0, surplus)]}
-    successors = [each for each in order if not each.is_outdated]
-    successors_ready = all(each.phase is MemberPhase.READY for each in successors)
-    if surplus > 0:
-        count = surplus if successors_ready else surplus - 1
-    else:
-        goes_first = surplus == 0 and successors_ready and not may_surge and not already_leaving
-        count = 1 if goes_first else 0
-    return {each.name for each in [*outdated, *successors][:count]}
-
-
-def _candidate(member: _Member, template: Template) -> Candidate:
-    said = member.said
-    return Candidate(
-        name=member.name,
-        phase=member.phase,
-        is_outdated=member.template != template,
-        is_busy=None if said is None else said.busy > 0,
-        idle_seconds=None if said is None else said.idle_seconds,
-    )
-
-
-def _noted(entry: Mapping[str, Any]) -> tuple[ProcessId, float]:
-    return ProcessId(int(entry["pid"]), str(entry["started"])), float(entry["grace"])
-
-
-def _exit_words(code: int | None) -> str:
-    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        )

@@ -94,6 +94,29 @@ def next_step(members: Sequence[Candidate], desired: int, target: int, *, whoeve
     )
 
 
+def to_leave(
+    members: Iterable[Candidate], desired: int, *, may_surge: bool, already_leaving: bool
+) -> set[str]:
+    """Names of those who leave now: the surplus, and in a roll-out an outdated one whose place is taken.
+
+    `may_surge`: there is room for one more, so a successor is ready before an outdated one goes. Without, one
+    goes first, and the next when its successor is ready.
+    """
+    order = leaving_order(members)
+    outdated = [each for each in order if each.is_outdated]
+    surplus = len(order) - desired
+    if not outdated or desired == 0:
+        return {each.name for each in order[: max(0, surplus)]}
+    successors = [each for each in order if not each.is_outdated]
+    successors_ready = all(each.phase is MemberPhase.READY for each in successors)
+    if surplus > 0:
+        count = surplus if successors_ready else surplus - 1
+    else:
+        goes_first = surplus == 0 and successors_ready and not may_surge and not already_leaving
+        count = 1 if goes_first else 0
+    return {each.name for each in [*outdated, *successors][:count]}
+
+
 def can_go(member: Candidate) -> bool:
     """It may be ended now: nobody can lose by it what could have been asked for."""
     return member.is_quiet or not _can_be_asked(member)

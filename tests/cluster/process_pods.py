@@ -17,8 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,8 @@ import httpx
 
 from cluster.container_environment import ConfigMissing, Object, command_of, environment_of
 from cluster.owned_process import bound_to_us
+from cluster.pod_status import PodRun, PodStatus
+from cluster.pod_status import now as kubernetes_now
 
 logger = logging.getLogger(__name__)
 
@@ -35,37 +35,14 @@ ROOM = {"cpu": "1000", "memory": "1000Gi", "ephemeral-storage": "1000Gi", "pods"
 BACK_OFF_S = (0.5, 8.0)
 
 
-@dataclass
-class PodRun:
-    """What happened to one pod; times are `time.monotonic()` of this machine."""
-
-    namespace: str
-    name: str
-    uid: str
-    bound_at: float
-    folder: Path
-    ready_at: float | None = None
-    asked_to_leave_at: float | None = None
-    gone_at: float | None = None
-    #: Process ids of the running containers by name.
-    pids: dict[str, int] = field(default_factory=dict)
-    #: (container, exit code) of every process that ended, in order; a signal n is 128 + n.
-    exits: list[tuple[str, int]] = field(default_factory=list)
-    #: The grace was over and SIGKILL was sent.
-    was_killed: bool = False
-
-    def log(self, container: str | None = None) -> str:
-        """What its containers wrote, all starts of them."""
-        paths = sorted(self.folder.glob(f"{container or '*'}.log"))
-        return "\n".join(path.read_text(errors="replace") for path in paths)
-
-
 class ProcessPods:
     """Runs the pods of one made-up node in a thread of its own; usable as a context manager.
 
     `start_seconds`: bounds of the drawn time between binding and start, as image pulls and sandboxes take.
     `capacity`: what the node has beside CPU and memory, such as `{"nvidia.com/gpu": "8"}`.
     `missing_images`: images that cannot be pulled.
+    `longest_grace_seconds`: the node gives no pod more than this, whatever the pod asks for, as one that is
+    taken away does.
     """
 
     def __init__(
@@ -78,12 +55,14 @@ class ProcessPods:
         seed: int = 0,
         capacity: dict[str, str] | None = None,
         missing_images: frozenset[str] = frozenset(),
+        longest_grace_seconds: float | None = None,
         folder: Path | None = None,
     ) -> None:
         self.node = node
         self.runs: dict[str, PodRun] = {}
         self.folder = folder or Path(tempfile.mkdtemp(prefix="astrid-process-pods-"))
         self.missing_images = missing_images
+        self._longest_grace_seconds = longest_grace_seconds
         self._server, self._keys = server, keys
         self._capacity = ROOM | (capacity or {})
         self._start_seconds = start_seconds
@@ -169,7 +148,7 @@ class ProcessPods:
             "reason": "ProcessPods",
             "message": "runs pods as processes",
         }
-        now = _now()
+        now = kubernetes_now()
         node = {
             "apiVersion": "v1",
             "kind": "Node",
@@ -235,7 +214,7 @@ class ProcessPods:
         folder.mkdir(parents=True, exist_ok=True)
         run = PodRun(metadata["namespace"], name, uid, time.monotonic(), folder)
         self.runs[uid] = run
-        statuses = _PodStatus(pod)
+        statuses = PodStatus(pod)
         containers = {
             container["name"]: asyncio.create_task(self._run_container(run, pod, container, statuses))
             for container in pod["spec"]["containers"]
@@ -259,7 +238,7 @@ class ProcessPods:
         run: PodRun,
         leaving: asyncio.Task[None],
         containers: dict[str, asyncio.Task[None]],
-        statuses: "_PodStatus",
+        statuses: PodStatus,
     ) -> None:
         """Wait for the deletion; a pod all of whose containers ended for good says so before that."""
         unended = set(containers.values())
@@ -280,7 +259,9 @@ class ProcessPods:
     async def _end_containers(self, run: PodRun, containers: dict[str, asyncio.Task[None]]) -> None:
         run.asked_to_leave_at = time.monotonic()
         pod = self._latest.get(run.uid)
-        grace = 0 if pod is None else pod["metadata"].get("deletionGracePeriodSeconds", 30)
+        grace = 0.0 if pod is None else float(pod["metadata"].get("deletionGracePeriodSeconds", 30))
+        if self._longest_grace_seconds is not None:
+            grace = min(grace, self._longest_grace_seconds)
         waiting = [task for name, task in containers.items() if name in run.pids]
         for pid in run.pids.values():  # the container's first process alone, as container runtimes do
             with contextlib.suppress(ProcessLookupError):
@@ -298,9 +279,7 @@ class ProcessPods:
 
     # ------------------------------------------------------------------ one container
 
-    async def _run_container(
-        self, run: PodRun, pod: Object, container: Object, statuses: "_PodStatus"
-    ) -> None:
+    async def _run_container(self, run: PodRun, pod: Object, container: Object, statuses: PodStatus) -> None:
         name = container["name"]
         policy = pod["spec"].get("restartPolicy", "Always")
         pause_s = BACK_OFF_S[0]
@@ -320,7 +299,7 @@ class ProcessPods:
             pause_s = min(2 * pause_s, BACK_OFF_S[1])
 
     async def _prepared(
-        self, run: PodRun, pod: Object, container: Object, statuses: "_PodStatus"
+        self, run: PodRun, pod: Object, container: Object, statuses: PodStatus
     ) -> tuple[list[str], dict[str, str]]:
         """Command and environment, as soon as the image can be pulled and all that is referred to is there."""
         while True:
@@ -337,7 +316,7 @@ class ProcessPods:
             await asyncio.sleep(0.5)
 
     async def _one_start(
-        self, run: PodRun, name: str, command: list[str], env: dict[str, str], statuses: "_PodStatus"
+        self, run: PodRun, name: str, command: list[str], env: dict[str, str], statuses: PodStatus
     ) -> int:
         with (run.folder / f"{name}.log").open("ab") as log:
             try:
@@ -375,7 +354,7 @@ class ProcessPods:
         found: Object = answer.raise_for_status().json()
         return found
 
-    async def _publish(self, run: PodRun, statuses: "_PodStatus") -> None:
+    async def _publish(self, run: PodRun, statuses: PodStatus) -> None:
         path = f"/api/v1/namespaces/{run.namespace}/pods/{run.name}/status"
         await self._request("PATCH", path, {"metadata": {"uid": run.uid}, "status": statuses.document()})
 
@@ -404,95 +383,7 @@ class _WatchEnded(Exception):  # noqa: N818 - an ending
     """The server ended the watch with an error event."""
 
 
-class _PodStatus:
-    """The status of one pod, built from what its containers go through."""
-
-    def __init__(self, pod: Object) -> None:
-        self._started = _now()
-        self._restart_policy = pod["spec"].get("restartPolicy", "Always")
-        self._containers: dict[str, Object] = {
-            container["name"]: {
-                "name": container["name"],
-                "image": container.get("image", ""),
-                "imageID": "",
-                "ready": False,
-                "started": False,
-                "restartCount": 0,
-                "state": {"waiting": {"reason": "ContainerCreating"}},
-            }
-            for container in pod["spec"]["containers"]
-        }
-
-    @property
-    def is_ready(self) -> bool:
-        return all(each["ready"] for each in self._containers.values())
-
-    def runs(self, name: str) -> None:
-        self._containers[name] |= {
-            "ready": True,
-            "started": True,
-            "state": {"running": {"startedAt": _now()}},
-            "containerID": f"process://{name}",
-        }
-
-    def waits(self, name: str, reason: str, message: str) -> bool:
-        """False when nothing changed."""
-        state = {"waiting": {"reason": reason, "message": message}}
-        changed = self._containers[name]["state"] != state
-        self._containers[name]["state"] = state
-        return changed
-
-    def ended(self, name: str, code: int, *, will_restart: bool) -> None:
-        container = self._containers[name]
-        terminated: Object = {
-            "exitCode": code,
-            "reason": "Completed" if code == 0 else "Error",
-            "startedAt": container["state"].get("running", {}).get("startedAt", self._started),
-            "finishedAt": _now(),
-        }
-        if code > 128:
-            terminated["signal"] = code - 128
-        container |= {"ready": False, "started": False}
-        if not will_restart:
-            container["state"] = {"terminated": terminated}
-            return
-        container["lastState"] = {"terminated": terminated}
-        container["restartCount"] += 1
-        message = "back-off restarting failed container"
-        container["state"] = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
-
-    def document(self) -> Object:
-        ready = "True" if self.is_ready else "False"
-        conditions = [
-            {"type": "Initialized", "status": "True", "lastTransitionTime": self._started},
-            {"type": "ContainersReady", "status": ready, "lastTransitionTime": _now()},
-            {"type": "Ready", "status": ready, "lastTransitionTime": _now()},
-        ]
-        return {
-            "phase": self._phase(),
-            "conditions": conditions,
-            "startTime": self._started,
-            "podIP": "127.0.0.1",
-            "podIPs": [{"ip": "127.0.0.1"}],
-            "hostIP": "127.0.0.1",
-            "containerStatuses": list(self._containers.values()),
-        }
-
-    def _phase(self) -> str:
-        states = [each["state"] for each in self._containers.values()]
-        if all("terminated" in state for state in states):
-            failed = any(state["terminated"]["exitCode"] for state in states)
-            return "Failed" if failed else "Succeeded"
-        has_started = any("running" in state or "terminated" in state for state in states)
-        has_run = any(each["restartCount"] for each in self._containers.values())
-        return "Running" if has_started or has_run else "Pending"
-
-
 def _signal_all(run: PodRun, number: int) -> None:
     for pid in list(run.pids.values()):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, number)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

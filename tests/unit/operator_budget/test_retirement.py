@@ -5,8 +5,7 @@ import random
 import pytest
 
 from astrid_operator.fleet import MemberPhase
-from astrid_operator.process_fleet import to_leave
-from astrid_operator.retirement import Candidate, Step, leaving_order, next_step
+from astrid_operator.retirement import Candidate, Step, leaving_order, next_step, to_leave
 
 READY, STARTING = MemberPhase.READY, MemberPhase.STARTING
 
