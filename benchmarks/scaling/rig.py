@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
@@ -50,6 +50,9 @@ _READS = frozenset({"GET", "LIST", "WATCH", "CONNECT"})
 #: What only the operator writes while the benchmark itself writes nothing. Events are counted apart: the
 #: controllers write some too.
 _OPERATORS = re.compile(r"^\S+ (astridqueues/status|deployments/scale|deployments|poddisruptionbudgets)$")
+
+
+R = TypeVar("R", bound="Rig")
 
 
 @dataclass
@@ -354,9 +357,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def rig_or_exit() -> Rig:
+def rig_or_exit(make: Callable[[], R] = Rig) -> R:  # type: ignore[assignment]
     """A rig; ends the program with a sentence where there is no control plane to be had."""
     try:
-        return Rig()
+        return make()
     except ControlPlaneMissing as missing:
         sys.exit(str(missing))
