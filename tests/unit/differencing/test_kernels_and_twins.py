@@ -9,8 +9,8 @@ from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.inpaint import fill_pair, fill_smoothly
 from astrid_workers.imaging.noise_model import measure_noise, white_noise
-from astrid_workers.imaging.photometric_match import stamp_hat
 from astrid_workers.imaging.psf import given_psf, moffat_stamp
+from astrid_workers.imaging.transfer import stamp_hat
 
 SHAPE = (180, 200)
 

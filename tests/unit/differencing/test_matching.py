@@ -1,6 +1,8 @@
 """Gain, shift and width between two frames, from PSF-matched pixels."""
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,20 +12,16 @@ from astrid_workers.differencing.match_frames import match_places
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
-from astrid_workers.imaging.photometric_match import (
-    PhotometricMatch,
-    excess_scatter,
-    measure_match,
-    stamp_hat,
-    transfer_function,
-)
+from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
+from astrid_workers.imaging.residual_map import excess_scatter
+from astrid_workers.imaging.transfer import stamp_hat, transfer_function
 from astrid_workers.sky import Sky, make_sky
 
 UNEQUAL = {"transparency": 0.7, "fwhm_science_px": 3.6, "fwhm_reference_px": 2.6}
 
 
 @lru_cache(maxsize=8)
-def measured(seed: int = 3, n_stars: int = 130, **settings: float) -> tuple[Sky, Measured, Measured]:
+def measured(seed: int = 3, n_stars: int = 130, **settings: Any) -> tuple[Sky, Measured, Measured]:
     """A sky of 512 × 512 and both of its frames."""
     sky = make_sky(seed=seed, shape=(512, 512), n_stars=n_stars, n_transients=0, **{**UNEQUAL, **settings})
     return sky, *(measure_frame(f, DifferenceOptions()) for f in (sky.science, sky.reference))
@@ -154,6 +152,31 @@ def test_the_sharper_frame_is_convolved(widths: tuple[float, float], convolved: 
         science.unusable | reference.unusable,
         (science.psf.fwhm_px, reference.psf.fwhm_px),
         match_places((science, reference)),
+        match_of(science, reference),
     )
     assert kernel.convolved == convolved
     assert kernel.flux_scale == pytest.approx(0.7, rel=0.03)
+
+
+def test_a_kernel_leaves_bends_of_the_registration_to_the_map_of_shifts() -> None:
+    """A shift field bends on scales that kernels of order 2 do not follow: without the map stars stay behind."""
+    _, science, reference = measured(seed=12, n_stars=120, star_flux_e=(4e4, 2e5), shift_field_px=0.2)
+    match = match_of(science, reference)
+    unmoved = replace(
+        match,
+        coefficients=match.coefficients * ([1.0, 0.0, 0.0] + [1.0] * 5),
+        residual=replace(match.residual, bandwidth_px=np.zeros(3)),
+    )
+    chi2 = [
+        fit_kernel(
+            science.image,
+            reference.image,
+            (science.variance, reference.variance),
+            science.unusable | reference.unusable,
+            (science.psf.fwhm_px, reference.psf.fwhm_px),
+            match_places((science, reference)),
+            shifts,
+        ).chi2
+        for shifts in (match, unmoved)
+    ]
+    assert chi2[0] < 0.8 * chi2[1], chi2

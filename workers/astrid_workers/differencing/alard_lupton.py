@@ -3,8 +3,9 @@ sources.
 
 Owns the basis (Gaussians times polynomials, Alard & Lupton 1998; zero-sum but the first, Alard 2000), the fit
 with its variation over the frame, and which frame is convolved: always the sharper. Needs no PSF, so it holds
-where stars are too few for one. The noise it correlates is undone by `tiles.py`. Never convolves a whole
-frame itself.
+where stars are too few for one. Registration is not the kernel's business: a shift field bends on scales that
+no polynomial of kernels follows, so the shifts that `photometric_match.py` measured go into the transfer. The
+noise that a kernel correlates is undone by `tiles.py`. Never convolves a whole frame itself.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from scipy import fft
 from astrid_workers.differencing.kernel_freedom import KernelEquations, choose_freedom
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.photometric_match import MODEL_ERROR, stamp_hat
+from astrid_workers.imaging.photometric_match import MODEL_ERROR, PhotometricMatch
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM, polynomial
+from astrid_workers.imaging.transfer import shift_hats, stamp_hat
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +54,8 @@ class AlardLupton:
     chi2: float
     #: Residual of sources that the fit does not know over that of those it knows; at least 1.
     overfit: float
+    #: Where the reference's sources stand beside the science frame's; the kernel is for what they share.
+    match: PhotometricMatch
 
     @property
     def flux_scale(self) -> float:
@@ -66,16 +70,16 @@ class AlardLupton:
 
     @property
     def varies(self) -> bool:
-        """Whether the kernel depends on the position."""
-        return self.order > 0
+        """Whether the kernel or the shift depends on the position."""
+        return max(self.order, self.match.order) > 0
 
     def transfer(
         self, x: float, y: float, size: tuple[int, int]
     ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:
         """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid, complex."""
         kernel = stamp_hat(self.kernel(x, y).astype(np.float32), size)
-        one = np.ones_like(kernel)
-        return (one, kernel) if self.convolved == "reference" else (kernel, one)
+        moved = shift_hats(self.match.moves(np.array([x]), np.array([y])), size)[0]
+        return (np.ones_like(kernel), kernel * moved) if self.convolved == "reference" else (kernel, moved)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +111,15 @@ def fit_kernel(
     bad: NDArray[np.bool_],
     fwhm: tuple[float, float],
     places: tuple[Floats, Floats],
+    match: PhotometricMatch,
     *,
     max_order: int = 2,
 ) -> AlardLupton:
     """Fit the kernel on stamps around `places` (x, y of bright sources, brightest first).
 
     Images are background-subtracted on one grid; `variance` and `fwhm` are (science, reference); `bad` marks
-    pixels unusable in either. Raises `SubtractionRefused` with fewer than `MIN_SOURCES` whole sources.
+    pixels unusable in either; `match` has the shifts between them. Raises `SubtractionRefused` with
+    fewer than `MIN_SOURCES` whole sources.
     """
     backwards = fwhm[0] < fwhm[1]
     images = (reference, science) if backwards else (science, reference)
@@ -132,7 +138,9 @@ def fit_kernel(
     wings = tuple(factor * broad for factor in WINGS_FWHM)
     basis, degrees = kernel_basis(base, half_kernel, BASIS, wings)
     pedestal = PEDESTAL_SIGMA * float(np.sqrt(sum(np.median(v[::7, ::7][~bad[::7, ::7]]) for v in variances)))
-    equations = _equations(*_stamps(images, variances, x, y, basis, reach), pedestal)
+    moves = match.moves(x, y)
+    moves = np.stack([1 / moves[:, 0], -moves[:, 1], -moves[:, 2]], axis=1) if backwards else moves
+    equations = _equations(*_stamps(images, variances, x, y, moves, basis, reach), pedestal)
     frame_shape = (science.shape[0], science.shape[1])
     held = np.zeros(len(basis))
     held[-len(wings) :] = 1 / (WING_PRIOR * equations.gain) ** 2
@@ -148,6 +156,7 @@ def fit_kernel(
         int(np.count_nonzero(~choice.kept)),
         choice.chi2,
         choice.overfit,
+        match,
     )
 
 
@@ -195,11 +204,12 @@ def _stamps(
     variances: tuple[Float32Image, Float32Image],
     x: Floats,
     y: Floats,
+    moves: Floats,
     basis: Floats,
     reach: int,
 ) -> tuple[Floats, Floats, Floats]:
     """Target `(n, p)`, design `(n, n_basis, p)` and weights `(n, p)` of the pixels within reach of each
-    source.
+    source; `moves` bring the sharp frame's sources to the broad one's.
     """
     broad, sharp = images
     half_kernel = basis.shape[-1] // 2
@@ -209,6 +219,7 @@ def _stamps(
     columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
     padded = fft.next_fast_len(size + half_kernel, real=True)
     sharp_hat = fft.rfft2(sharp[rows, columns].astype(np.float64), s=(padded, padded))
+    sharp_hat *= shift_hats(moves, (padded, padded))
     axis = np.arange(-half, half + 1.0)
     inner = np.hypot(axis[:, None], axis[None, :]) <= reach
     design = np.empty((len(x), len(basis), int(inner.sum())))

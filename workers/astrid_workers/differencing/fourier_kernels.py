@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from astrid_workers.imaging.photometric_match import stamp_hat
 from astrid_workers.imaging.psf import Psf
+from astrid_workers.imaging.transfer import stamp_hat
 
 ComplexHat = NDArray[np.complexfloating]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.imaging.photometric_match import Floats
 from astrid_workers.imaging.psf import polynomial
+
+Floats = NDArray[np.float64]
 
 #: Highest degrees of the basis' polynomials that are tried, least freedom first.
 DEGREES = (1, 2, 4)

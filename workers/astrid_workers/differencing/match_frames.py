@@ -140,6 +140,7 @@ def _matching(
         bad,
         (seen[0].psf.fwhm_px, seen[1].psf.fwhm_px),
         places,
+        match,
         max_order=options.max_match_order,
     )
     return kernel, kernel.flux_scale

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.imaging.photometric_match import PhotometricMatch, stamp_hat
+from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import Psf
+from astrid_workers.imaging.transfer import stamp_hat
 
 
 @dataclass(frozen=True, slots=True, eq=False)

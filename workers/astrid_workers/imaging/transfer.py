@@ -1,0 +1,75 @@
+"""What gain, shift, width and wings are in Fourier space, and how a stamp gets there.
+
+Owns the transfer functions that take one frame to another; never fits anything and never sees a frame.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.psf import Stamp
+
+Floats = NDArray[np.float64]
+
+#: Parameters of a transfer function before the shares of its wings: gain, shift x and y, moments xx, xy, yy.
+N_VARYING = 6
+
+
+def transfer_function(
+    local: Floats, wing_sigmas_px: Floats, size: tuple[int, int]
+) -> NDArray[np.complexfloating]:
+    """Gain, shift, change of second moments and wings as rfft2 coefficients, complex64 `(ny, nx // 2 + 1)`.
+
+    A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
+    """
+    omega_y, omega_x = frequencies(size)
+    gain, shift_x, shift_y, xx, xy, yy = (np.float32(value) for value in local[:N_VARYING])
+    moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
+    shape = gain * np.exp(np.minimum(-moments, np.float32(np.log(3.0))))
+    shares = local[N_VARYING:].astype(np.float32)
+    shape *= 1 + np.tensordot(shares, wing_shapes(tuple(wing_sigmas_px), size), axes=1)
+    return np.asarray(
+        shape * (np.exp(-1j * omega_y * shift_y) * np.exp(-1j * omega_x * shift_x)), np.complex64
+    )
+
+
+@lru_cache(maxsize=8)
+def frequencies(size: tuple[int, int]) -> tuple[Float32Image, Float32Image]:
+    """Angular frequencies of an rfft2 grid, radians per pixel: float32 `(ny, 1)` and `(1, nx // 2 + 1)`."""
+    omega_y = (2 * np.pi * fft.fftfreq(size[0])[:, None]).astype(np.float32)
+    omega_x = (2 * np.pi * fft.rfftfreq(size[1])[None, :]).astype(np.float32)
+    return omega_y, omega_x
+
+
+@lru_cache(maxsize=8)
+def wing_shapes(sigmas_px: tuple[float, ...], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Transforms of Gaussians less a delta: light moved from the centre outwards, `(n, ny, nx // 2 + 1)`."""
+    omega_y, omega_x = frequencies(size)
+    square = omega_x**2 + omega_y**2
+    widths = np.array(sigmas_px, np.float32)[:, None, None]
+    return np.asarray(np.exp(-0.5 * widths**2 * square) - 1, np.float32)
+
+
+def shift_hats(moves: Floats, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """Relative gain and shift x, y (px), `(n, 3)`, as rfft2 coefficients: complex64
+    `(n, ny, nx // 2 + 1)`.
+    """
+    omega_y, omega_x = frequencies(size)
+    gain, dx, dy = (moves[:, k].astype(np.float32)[:, None, None] for k in range(3))
+    return np.asarray(gain * np.exp(-1j * omega_y * dy) * np.exp(-1j * omega_x * dx), np.complex64)
+
+
+def stamp_hat(stamp: Stamp, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """rfft2 of a centred odd stamp laid on a `(ny, nx)` grid with its middle pixel at the origin.
+
+    A stamp larger than the grid is cropped about its middle.
+    """
+    half = min(stamp.shape[0] // 2, (min(size) - 1) // 2)
+    middle = stamp.shape[0] // 2
+    core = stamp[middle - half : middle + half + 1, middle - half : middle + half + 1]
+    grid = np.zeros(size, stamp.dtype)
+    grid[: 2 * half + 1, : 2 * half + 1] = core
+    return np.asarray(fft.rfft2(np.roll(grid, (-half, -half), axis=(0, 1))))
