@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from astrid_workers.imaging.background import estimate_background
+from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.moments import adaptive_moments
 from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode, measure_fwhm_px
 from astrid_workers.mask import MaskBit
@@ -135,3 +135,15 @@ def test_the_mode_is_where_most_values_are() -> None:
     rng = np.random.default_rng(7)
     values = np.concatenate([rng.normal(3.0, 0.05, 60), rng.uniform(1, 12, 60)])
     assert half_sample_mode(values) == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.02, 0.3])
+def test_a_frame_full_of_light_does_not_overflow(hidden: float) -> None:
+    """sep's stack of detected pixels holds all of them, however many, and masked ones between them."""
+    shape, random = (300, 400), np.random.default_rng(5)
+    image = random.normal(1.2, 1.0, shape).astype(np.float32)
+    image[:150] += 30
+    flat = np.ones(shape, np.float32)
+    sky = Background(0 * flat, flat, 0.0, 1.0, np.zeros(shape, bool))
+    mask = np.where(random.random(shape) < hidden, np.uint32(MaskBit.BAD_PIXEL), np.uint32(0))
+    assert len(find_stars(image, sky, mask)) > 0

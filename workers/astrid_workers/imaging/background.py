@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.grow import grow_diamond
 from astrid_workers.imaging.noise import clipped_scatter, robust_median_and_scatter
 
 BoolImage = NDArray[np.bool_]
@@ -88,12 +89,11 @@ def _mesh(
 def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image) -> BoolImage:
     """Pixels of sources: where the smoothed image stands out of its own scatter, and around."""
     residual[masked] = 0
-    smooth = ndimage.uniform_filter(residual, 5, mode="nearest")
+    smooth = box_mean(residual, 5)
     smooth /= rms
     _, scatter = robust_median_and_scatter(smooth[::2, ::2])
     high = smooth > SOURCE_SIGMA * scatter
-    grown: BoolImage = ndimage.binary_dilation(high, iterations=4)
-    return grown
+    return grow_diamond(high, 4)
 
 
 def _rescaled(pixels: Float32Image, level: Float32Image, rms: Float32Image, sky: BoolImage) -> Float32Image:

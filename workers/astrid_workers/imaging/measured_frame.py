@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
+from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.grow import grow_diamond
 from astrid_workers.imaging.noise import photon_transfer, pixel_noise, robust_median_and_scatter
 from astrid_workers.mask import MaskBit
 
@@ -91,8 +92,7 @@ def grown(mask: BoolImage, radius_px: int) -> BoolImage:
     """`mask` and everything within `radius_px` (a diamond)."""
     if radius_px < 1 or not mask.any():
         return mask
-    wide: BoolImage = ndimage.binary_dilation(mask, iterations=radius_px)
-    return wide
+    return grow_diamond(mask, radius_px)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,7 +254,7 @@ def _source_photons(residual: Float32Image, rms: Float32Image) -> Float32Image:
 
     Elsewhere by the mean of 3 × 3 pixels, above twice its scatter: its own noise would bias a variance.
     """
-    photons: Float32Image = ndimage.uniform_filter(residual, 3, mode="nearest")
+    photons: Float32Image = box_mean(residual, 3)
     photons[photons <= rms * np.float32(2 / 3)] = 0
     bright = residual > rms * np.float32(BRIGHT_SIGMA)
     photons[bright] = residual[bright]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image, Frame, Uint32Image
+from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.lanczos import TAPS, interpolated, shifted, sum_of_squares
 from astrid_workers.mask import MaskBit
 
@@ -224,8 +226,8 @@ def _filled(image: Float32Image, bad: BoolImage) -> Float32Image:
     if bad.all():
         return np.zeros_like(image)
     good = (~bad).astype(np.float32)
-    weight = ndimage.uniform_filter(good, 5, mode="nearest")
-    total = ndimage.uniform_filter(image * good, 5, mode="nearest")
+    weight = box_mean(good, 5)
+    total = box_mean(image * good, 5)
     filled = image.copy()
     near = bad & (weight > 0.02)
     filled[near] = total[near] / weight[near]
@@ -262,8 +264,7 @@ def _finished(frame: Frame, out: _Output, area: float, nodes: _Nodes, wcs: WCS |
     lost = (mask & np.uint32(MaskBit.NO_DATA)) != 0
     science[lost] = 0
     variance[lost] = np.inf
-    inner = ndimage.minimum_filter(out.footprint.view(np.uint8), TAPS + 1, mode="constant", cval=0) > 0
-    mask[out.footprint & ~inner] |= np.uint32(MaskBit.EDGE)
+    mask[_rim(out.footprint, TAPS // 2)] |= np.uint32(MaskBit.EDGE)
     facts = frame.facts
     level, scale = facts.saturation, facts.pixel_scale_arcsec
     facts = replace(
@@ -273,6 +274,13 @@ def _finished(frame: Frame, out: _Output, area: float, nodes: _Nodes, wcs: WCS |
     )
     resampled = Frame(science, variance, mask, wcs, frame.unit, facts, frame.assumed, frame.name)
     return Resampled(resampled, out.footprint, factor)
+
+
+def _rim(footprint: BoolImage, pixels: int) -> BoolImage:
+    """What of the footprint lies within so many pixels of its edge, the frame's own edge included."""
+    outside = grow(np.pad(~footprint, pixels, constant_values=True), pixels)
+    rim: BoolImage = footprint & outside[pixels:-pixels, pixels:-pixels]
+    return rim
 
 
 def _area_noise_factor(white: Float32Image, variance: Float32Image, pixels: float, area: float) -> float:

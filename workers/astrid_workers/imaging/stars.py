@@ -22,8 +22,10 @@ BoolArray = NDArray[np.bool_]
 
 #: Sources that are measured at most: the brightest ones.
 MOST_SOURCES = 2000
-#: sep keeps detected pixels on a stack of fixed size; crowded frames overflow its default of 300 000.
-PIXEL_STACK = 4_000_000
+#: Scatter of white noise of scatter 1 after sep's filter: the root of the sum of (1, 2, 1)² / 16 squared.
+FILTERED_NOISE = 0.375
+#: Room on sep's stack of detected pixels beyond the pixels above the threshold, and rows counted together.
+STACK_MARGIN, _ROWS = 10_000, 64
 #: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
 NARROWEST_PX = 1.2
 #: Threshold and number of sources from which a width alone is measured, and clean stars that suffice for it.
@@ -115,7 +117,8 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
 def _extracted(
     residual: Float32Image, background: Background, hidden: BoolArray, threshold_sigma: float
 ) -> NDArray[np.void]:
-    sep.set_extract_pixstack(max(PIXEL_STACK, residual.size // 4))
+    # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
+    sep.set_extract_pixstack(_most_detected(residual, background.rms, hidden, threshold_sigma / 2))
     found: NDArray[np.void] = sep.extract(
         residual,
         threshold_sigma / 2,
@@ -128,6 +131,22 @@ def _extracted(
     noise = background.rms_median * np.sqrt(np.maximum(found["npix"], 1))
     kept: NDArray[np.void] = found[(found["flux"] > threshold_sigma * noise) & (found["a"] > 0)]
     return kept
+
+
+def _most_detected(residual: Float32Image, rms: Float32Image, hidden: BoolArray, sigma: float) -> int:
+    """No fewer than the pixels that sep's matched filter, (1, 2, 1) along both axes, finds above `sigma`.
+
+    Beside hidden pixels, which it leaves out of a filter's noise as well, all are counted.
+    """
+    count, least = STACK_MARGIN, np.float32(0.95 * sigma * FILTERED_NOISE)
+    for start in range(0, residual.shape[0], _ROWS):
+        low, high = max(start - 1, 0), min(start + _ROWS + 1, residual.shape[0])
+        band = np.pad(residual[low:high] / rms[low:high], ((low == start, high < start + _ROWS + 1), (1, 1)))
+        for axis in (0, 1):
+            for _ in range(2):
+                band = band[1:] + band[:-1] if axis == 0 else band[:, 1:] + band[:, :-1]
+        count += int(np.count_nonzero(band > 16 * least))
+    return min(count + 8 * int(np.count_nonzero(hidden)), residual.size + STACK_MARGIN)
 
 
 def _measured(
