@@ -30,6 +30,9 @@ RESOURCES: dict[Kind, tuple[str, str, str]] = {
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
 WATCH_SECONDS = 600
 
+#: Seconds for which kopf keeps a task for an object of which nothing more was told: a burst concerns thousands.
+IDLE_SECONDS = 1.0
+
 #: Seconds that the watches get to end.
 STOP_SECONDS = 5.0
 
@@ -122,9 +125,19 @@ def settings(namespaces: Sequence[str]) -> kopf.OperatorSettings:
     found.watching.connect_timeout = 10
     found.networking.request_timeout = 60
     found.process.ultimate_exiting_timeout = 20
+    found.persistence.diffbase_storage = _NoComparison([])
+    found.persistence.progress_storage = kopf.MultiProgressStorage([])
+    found.queueing.idle_timeout = IDLE_SECONDS
     for kind in LABELLED:
         found.watching.label_selectors[RESOURCES[kind]] = QUEUE_LABEL
     return found
+
+
+class _NoComparison(kopf.MultiDiffBaseStorage):
+    """Nobody here asks kopf what changed: without this it copies each object three times for every event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
 
 
 def _connection(credentials: Credentials) -> kopf.ConnectionInfo:
