@@ -13,18 +13,11 @@ from PIL import Image
 from astrid_workers.differencing.pair import PairResult, run_pair
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.report.candidate_table import candidates_ecsv
-from astrid_workers.report.figures import (
-    Mark,
-    Panel,
-    block_mean,
-    frames_figure,
-    noise_figure,
-    radial_profile,
-    sky_limits,
-)
+from astrid_workers.report.figures import frames_figure, noise_figure, radial_profile
 from astrid_workers.report.page import Picture, Section, render_page
 from astrid_workers.report.page import Table as PageTable
 from astrid_workers.report.pair_page import pair_numbers, pair_page
+from astrid_workers.report.sheet import Mark, Panel, block_mean, sky_limits
 from astrid_workers.sky import make_sky
 from support.pairs import make_pair
 
@@ -144,3 +137,34 @@ def test_radial_profile_of_a_ring() -> None:
     radius, profile = radial_profile(stamp)
     assert radius.tolist() == [0, 1, 2, 3, 4, 5]
     assert profile == pytest.approx(radius, abs=0.25)
+
+
+@pytest.mark.parametrize("shape", [(600, 1300), (1121, 700)])
+def test_blocks_are_averaged_as_their_slow_twin_does(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).normal(50, 3, shape).astype(np.float32)
+    image[:30, 100:400] = np.nan
+    step = -(-max(shape) // 560)
+    ny, nx = (side // step for side in shape)
+
+    def mean(y: int, x: int) -> float:
+        block = image[y * step : (y + 1) * step, x * step : (x + 1) * step]
+        measured = block[np.isfinite(block)]
+        return float(measured.mean()) if measured.size else np.nan
+
+    slow = [[mean(y, x) for x in range(nx)] for y in range(ny)]
+    np.testing.assert_allclose(block_mean(image), slow, rtol=1e-5)
+
+
+def test_the_first_row_is_at_the_bottom_and_circles_stand_where_they_belong() -> None:
+    image = np.zeros((100, 200))
+    image[10:20, 30:40] = 1.0
+    mark = Mark(150.0, 80.0, True)
+    png = frames_figure([Panel(image, "", "signed", 1.0)], [mark])
+    drawn = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    dark_red = np.argwhere((drawn[..., 0] < 130) & (drawn[..., 0] > 80) & (drawn[..., 1] < 20))
+    orange = np.argwhere((np.abs(drawn - (217, 95, 2)) < 20).all(axis=2))
+    width, height, top = 475, 238, 28
+    for places, x, y in ((dark_red, 34.5, 14.5), (orange, mark.x, mark.y)):
+        row, column = (places.min(axis=0) + places.max(axis=0)) / 2
+        assert column == pytest.approx((x + 0.5) / 200 * width, abs=2.5)
+        assert row == pytest.approx(top + height - (y + 0.5) / 100 * height, abs=2.5)

@@ -6,10 +6,10 @@ Owns cutting; never resamples and never scales.
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.frame import Float32Image
+from astrid_workers.frame import Float32Image, Uint32Image
 
 
-def cutout(image: NDArray[np.floating], x: float, y: float, size_px: int) -> Float32Image:
+def cutout(image: NDArray[np.floating] | Uint32Image, x: float, y: float, size_px: int) -> Float32Image:
     """A float32 square `(size_px, size_px)` whose pixel `size_px // 2` is the one nearest to `x, y`; NaN
     outside.
 

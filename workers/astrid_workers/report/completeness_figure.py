@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from astrid_workers.report.figures import NEGATIVE, NEUTRAL, POSITIVE, empty_figure, png_of
+from astrid_workers.report.drawing import NEGATIVE, NEUTRAL, POSITIVE, empty_figure, png_of
 from astrid_workers.report.page import Picture, Section, Table
 
 #: Rows of the table: key of the numbers, name.

@@ -11,19 +11,12 @@ import numpy as np
 from astrid_workers.differencing.pair import PairResult
 from astrid_workers.differencing.products import Candidate
 from astrid_workers.differencing.validate import sky_samples
-from astrid_workers.frame import Uint32Image
+from astrid_workers.frame import Frame, Uint32Image
 from astrid_workers.imaging.cutout import cutout
 from astrid_workers.mask import UNUSABLE
-from astrid_workers.report.figures import (
-    Image,
-    Mark,
-    Panel,
-    frames_figure,
-    noise_figure,
-    psf_figure,
-    triplets_figure,
-)
+from astrid_workers.report.figures import frames_figure, noise_figure, psf_figure, triplets_figure
 from astrid_workers.report.page import Picture, Section, Table, render_page
+from astrid_workers.report.sheet import Image, Mark, Panel
 
 #: Candidates with pictures, and rows of the table.
 MOST_TRIPLETS, MOST_ROWS = 10, 100
@@ -151,14 +144,17 @@ def _candidates(pair: PairResult) -> Section:
 
 def _cutouts(pair: PairResult, c: Candidate) -> list[Panel]:
     made = pair.difference
-    science = _visible(pair.science.science, pair.science.mask)
-    reference = _visible(pair.reference.science, pair.reference.mask)
     return [
-        Panel(cutout(science, c.x, c.y, CUTOUT_PX), "science", "sky"),
-        Panel(cutout(reference, c.x, c.y, CUTOUT_PX), "reference", "sky"),
+        Panel(_visible_cutout(pair.science, c), "science", "sky"),
+        Panel(_visible_cutout(pair.reference, c), "reference", "sky"),
         Panel(cutout(made.difference, c.x, c.y, CUTOUT_PX), "difference", "signed"),
         Panel(cutout(made.score, c.x, c.y, CUTOUT_PX), "score", "signed", max(5.0, abs(c.score) / 2)),
     ]
+
+
+def _visible_cutout(frame: Frame, c: Candidate) -> Image:
+    bits = np.nan_to_num(cutout(frame.mask, c.x, c.y, CUTOUT_PX)).astype(np.uint32)
+    return _visible(cutout(frame.science, c.x, c.y, CUTOUT_PX), bits)
 
 
 def _candidate_table(pair: PairResult) -> Table:
