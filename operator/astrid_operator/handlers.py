@@ -12,25 +12,15 @@ from typing import Any
 
 import kopf
 
-from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION
 from astrid_operator.errors import WatchesEnded
 from astrid_operator.kubernetes_connection import Credentials
+from astrid_operator.kubernetes_requests import RESOURCES
 from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind
-
-#: What a watch serves: group, version, plural.
-RESOURCES: dict[Kind, tuple[str, str, str]] = {
-    Kind.ASTRID_QUEUE: (GROUP, VERSION, PLURAL),
-    Kind.DEPLOYMENT: ("apps", "v1", "deployments"),
-    Kind.POD: ("", "v1", "pods"),
-    Kind.BUDGET: ("policy", "v1", "poddisruptionbudgets"),
-    Kind.QUOTA: ("", "v1", "resourcequotas"),
-    Kind.NODE: ("", "v1", "nodes"),
-}
 
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
 WATCH_SECONDS = 600
 
-#: Seconds for which kopf keeps a task for an object of which nothing more was told: a burst concerns thousands.
+#: Seconds for which kopf keeps a task for an object of which nothing more is told: a burst is of thousands.
 IDLE_SECONDS = 1.0
 
 #: Seconds that the watches get to end.
@@ -106,7 +96,7 @@ def registry(told: Told, login: Login, watched: Iterable[Kind] = Kind) -> kopf.O
         return _connection(await login())
 
     def _watch(kind: Kind) -> None:
-        @kopf.on.event(*RESOURCES[kind], id=kind.value, registry=found)
+        @kopf.on.event(*_place(kind), id=kind.value, registry=found)
         async def _told(*, event: Any, **_: Any) -> None:
             told(kind, dict(event))
 
@@ -129,8 +119,13 @@ def settings(namespaces: Sequence[str]) -> kopf.OperatorSettings:
     found.persistence.progress_storage = kopf.MultiProgressStorage([])
     found.queueing.idle_timeout = IDLE_SECONDS
     for kind in LABELLED:
-        found.watching.label_selectors[RESOURCES[kind]] = QUEUE_LABEL
+        found.watching.label_selectors[_place(kind)] = QUEUE_LABEL
     return found
+
+
+def _place(kind: Kind) -> tuple[str, str, str]:
+    resource = RESOURCES[kind]
+    return resource.group, resource.version, resource.plural
 
 
 class _NoComparison(kopf.MultiDiffBaseStorage):

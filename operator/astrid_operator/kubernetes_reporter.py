@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from kubernetes.aio import client
 
 from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND
 from astrid_operator.errors import LeadershipLost, ObjectGone, OperatorError
@@ -48,25 +47,26 @@ class KubernetesReporter:
         except OperatorError as error:
             log.warning("Event not posted", queue=str(queue.key), reason=reason, error=str(error))
 
-    def _event(self, queue: Subject, kind: EventType, reason: str, message: str) -> client.CoreV1Event:
-        now = self._now().wall
-        regarding = client.V1ObjectReference(
-            api_version=API_VERSION,
-            kind=KIND,
-            name=queue.key.name,
-            namespace=queue.key.namespace,
-            uid=queue.uid,
-        )
-        return client.CoreV1Event(
-            metadata=client.V1ObjectMeta(name=f"{queue.key.name}.{uuid4().hex[:16]}"),
-            involved_object=regarding,
-            type=kind,
-            reason=reason,
-            message=message[:1024],
-            count=1,
-            first_timestamp=now,
-            last_timestamp=now,
-            source=client.V1EventSource(component=FIELD_MANAGER),
-            reporting_component=f"{GROUP}/operator",
-            reporting_instance=FIELD_MANAGER,
-        )
+    def _event(self, queue: Subject, kind: EventType, reason: str, message: str) -> Mapping[str, Any]:
+        now = self._now().wall.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{queue.key.name}.{uuid4().hex[:16]}"},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": queue.key.name,
+                "namespace": queue.key.namespace,
+                "uid": queue.uid,
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:1024],
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": f"{GROUP}/operator",
+            "reportingInstance": FIELD_MANAGER,
+        }

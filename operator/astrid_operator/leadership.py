@@ -15,7 +15,7 @@ import structlog
 from kubernetes.aio import client
 
 from astrid_operator.errors import LeadershipLost, ObjectGone, TryAgain
-from astrid_operator.kubernetes_answers import answer
+from astrid_operator.kubernetes_requests import LEASES, MERGE, KubernetesRequests
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Leadership:
         times: LeaseTimes,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._leases = client.CoordinationV1Api(api)
+        self._requests = KubernetesRequests(api)
         self.namespace, self.name, self.identity = namespace, name, identity
         self._times = times
         self._clock = clock
@@ -126,27 +126,24 @@ class Leadership:
         try:
             return await self._read()
         except ObjectGone:
-            empty = client.V1Lease(metadata=client.V1ObjectMeta(name=self.name), spec=client.V1LeaseSpec())
-            create = self._leases.create_namespaced_lease_without_preload_content
-            return await answer(create(self.namespace, empty, _request_timeout=self._timeout))
+            empty = {"metadata": {"name": self.name}, "spec": {}}
+            path = LEASES.path(self.namespace)
+            return await self._requests.send("POST", path, body=empty, timeout_s=self._timeout)
 
     async def _read(self) -> dict[str, Any]:
-        read = self._leases.read_namespaced_lease_without_preload_content
-        return await answer(read(self.name, self.namespace, _request_timeout=self._timeout))
+        path = LEASES.path(self.namespace, self.name)
+        return await self._requests.send("GET", path, timeout_s=self._timeout)
 
     async def _write(self, lease: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
         """Patch `spec` into the very version of the Lease that was read; Conflict if there is a newer one."""
-        body = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
-        patch = self._leases.patch_namespaced_lease_without_preload_content
-        call = patch(
-            self.name,
-            self.namespace,
-            body,
-            field_manager="astrid-operator",
-            _content_type="application/merge-patch+json",
-            _request_timeout=self._timeout,
+        return await self._requests.send(
+            "PATCH",
+            LEASES.path(self.namespace, self.name),
+            query={"fieldManager": "astrid-operator"},
+            body={"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec},
+            content_type=MERGE,
+            timeout_s=self._timeout,
         )
-        return await answer(call)
 
     @property
     def _timeout(self) -> float:

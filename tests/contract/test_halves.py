@@ -105,7 +105,7 @@ def test_framework_and_client_stay_at_the_edge() -> None:
     folder = ROOT / "operator" / "astrid_operator"
 
     assert _importers("kopf", folder) <= {"handlers.py", "__main__.py"}
-    adapters = {"kubernetes_api.py", "kubernetes_connection.py", "kubernetes_reporter.py", "leadership.py"}
+    adapters = {"kubernetes_api.py", "kubernetes_connection.py", "kubernetes_requests.py", "leadership.py"}
     assert _importers("kubernetes", folder) <= adapters
 
 

@@ -1,30 +1,41 @@
 """What the operator's role allows is what the operator asks the API server for: nothing is missing, nothing is spare."""
 
-import re
+import asyncio
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
+from kubernetes.aio import client
 
-from astrid_operator.handlers import RESOURCES
+from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.kubernetes_api import KubernetesApi
+from astrid_operator.kubernetes_requests import RESOURCES
+from astrid_operator.leadership import Leadership, LeaseTimes
 from astrid_operator.seen import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("kubernetes_api.py", "leadership.py")
 
-#: Client method → (group, resource). A method that is not here fails the test: say what it asks for.
-RESOURCE_OF = {
-    "deployment": ("apps", "deployments"),
-    "deployment_scale": ("apps", "deployments/scale"),
-    "pod_disruption_budget": ("policy", "poddisruptionbudgets"),
-    "pod": ("", "pods"),
-    "event": ("", "events"),
-    "node": ("", "nodes"),
-    "resource_quota": ("", "resourcequotas"),
-    "lease": ("coordination.k8s.io", "leases"),
-    "custom_object": ("astrid.dev", "astridqueues"),
-    "custom_object_status": ("astrid.dev", "astridqueues/status"),
+KEY = QueueKey("ns", "q")
+LIVE: dict[str, Any] = {"metadata": {"name": "q", "namespace": "ns", "uid": "u", "resourceVersion": "1"}}
+
+#: Every request of the operator with arguments to ask it with; one that is not here fails the test.
+REQUESTS: dict[str, list[tuple[Any, ...]]] = {
+    "read_deployment": [(KEY,)],
+    "read_budget": [(KEY,)],
+    "apply_deployment": [(KEY, LIVE)],
+    "apply_budget": [(KEY, LIVE)],
+    "scale_deployment": [(KEY, 1)],
+    "patch_finalizers": [(KEY, LIVE, [])],
+    "apply_status": [(KEY, LIVE)],
+    "annotate_pod": [(LIVE, {})],
+    "create_event": [("ns", LIVE)],
+    "list_objects": [(kind, scope) for kind in Kind for scope in (None, "ns")],
 }
-VERBS = {"read": "get", "list": "list", "create": "create", "patch": "patch"}
 
 #: Rights that no request shows: server-side apply of an object that is not there needs `create`, and an owner reference
 #: that blocks deletion needs `update` on the owner's finalizers where an admission plugin checks that.
@@ -37,19 +48,59 @@ IMPLIED = {
 DISCOVERY = {("apiextensions.k8s.io", "customresourcedefinitions", verb) for verb in ("list", "watch")}
 
 
+@dataclass
+class Answer:
+    """What the API server says to everything; `status` 404 makes a Lease be created."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def read(self) -> bytes:
+        return json.dumps(LIVE).encode()
+
+
+class Recorder(client.ApiClient):
+    """A client that notes what is asked for, and sends nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(client.Configuration(host="https://server"))
+        self.asked: set[tuple[str, str, str]] = set()
+
+    async def call_api(self, method: str, url: str, **_: Any) -> Any:
+        self.asked.add(_right(method, urlsplit(url).path))
+        return Answer(404 if method == "GET" and "/leases/" in url else 200)
+
+
+def _right(method: str, path: str) -> tuple[str, str, str]:
+    """(group, resource with its subresource, verb) that RBAC must allow for a request."""
+    entrance, *parts = path.strip("/").split("/")
+    group = parts.pop(0) if entrance == "apis" else ""
+    _version, *parts = parts
+    if parts[0] == "namespaces":
+        parts = parts[2:]
+    resource, name, *subresource = [*parts, ""][: max(2, len(parts))]
+    verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch"}[method]
+    return group, "/".join((resource, *subresource)), verb
+
+
+async def _ask_everything() -> set[tuple[str, str, str]]:
+    recorder = Recorder()
+    api = KubernetesApi(recorder, lambda: True)
+    asking = {name for name, each in inspect.getmembers(api, inspect.iscoroutinefunction) if name[0] != "_"}
+    assert asking == set(REQUESTS)
+    for name, all_arguments in REQUESTS.items():
+        for arguments in all_arguments:
+            await getattr(api, name)(*arguments)
+    await Leadership(recorder, "ns", "lease", "me", LeaseTimes()).acquire()
+    await recorder.close()  # type: ignore[no-untyped-call]
+    return recorder.asked
+
+
 def _asked() -> set[tuple[str, str, str]]:
-    """(group, resource, verb) of every request in the two modules that have a client, and of the watches."""
-    found = set(IMPLIED | DISCOVERY)
-    for name in SOURCES:
-        text = (ROOT / "operator" / "astrid_operator" / name).read_text()
-        for verb, what in re.findall(r"\.(\w+?)_(\w+?)_without_preload_content", text):
-            noun = (
-                what.removeprefix("namespaced_").removeprefix("cluster_").removesuffix("_for_all_namespaces")
-            )
-            found.add((*RESOURCE_OF[noun], VERBS[verb]))
-    for kind in Kind:
-        group, _, plural = RESOURCES[kind]
-        found |= {(group, plural, "list"), (group, plural, "watch")}
+    """(group, resource, verb) of every request that is made, and of the watches."""
+    found = IMPLIED | DISCOVERY | asyncio.run(_ask_everything())
+    for each in RESOURCES.values():
+        found |= {(each.group, each.plural, "list"), (each.group, each.plural, "watch")}
     return found
 
 
