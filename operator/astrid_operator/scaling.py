@@ -9,13 +9,15 @@ never takes what is unknown for nothing.
           more than there is: in one step; less: only past every hold (scaling_holds)
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from astrid_operator.astrid_queue import AstridQueueSpec, Paused, ScalingMode
 from astrid_operator.fleet import FleetState
-from astrid_operator.scaling_growth import Situation, Wanted, seconds, wanted_by_demand
+from astrid_operator.scaling_growth import Situation, Wanted, older_at, seconds, wanted_by_demand
 from astrid_operator.scaling_holds import shrunk, surplus_seconds
-from astrid_operator.scaling_memory import remember, with_peak
+from astrid_operator.scaling_memory import remember, unwatched, watched, with_peak
 from astrid_operator.scaling_values import (
     Demand,
     DemandReading,
@@ -61,8 +63,13 @@ def limited(
     """`decision` where a budget grants only `granted` members; unchanged where that is enough."""
     if granted >= decision.replicas:
         return decision
-    message = f"{granted} of {decision.replicas} granted: {why}; {decision.message}"
-    return replace(decision, replicas=granted, reason=Reason.SCALE_LIMITED, message=message, held_by=held_by)
+    return replace(
+        decision,
+        replicas=granted,
+        reason=Reason.SCALE_LIMITED,
+        told=lambda: f"{granted} of {decision.replicas} granted: {why}; {decision.message}",
+        held_by=held_by,
+    )
 
 
 def _decision(
@@ -72,15 +79,15 @@ def _decision(
     if not policy.enabled:
         decision = _disabled(policy)
     elif policy.paused is Paused.ALL:
-        decision = _kept(there, Reason.PAUSED, "paused is All")
+        decision = _kept(there, Reason.PAUSED, lambda: "paused is All")
     elif policy.scaling.mode is ScalingMode.MANUAL:
         decision = _within_pause(_manual(policy), policy, there)
     elif reading.demand is None:
         decision = _frozen(reading, there)
     else:
-        decision, memory = _auto(Situation(policy, reading.demand, fleet, memory, now))
-        return _within_pause(decision, policy, there), memory
-    return decision, replace(memory, surplus_since=None, watched_since=None, peaks=())
+        it = Situation(policy, reading.demand, fleet, memory, now)
+        return _within_pause(_auto(it), policy, there), it.memory
+    return decision, unwatched(memory)
 
 
 def _disabled(policy: AstridQueueSpec) -> ScalingDecision:
@@ -99,11 +106,12 @@ def _frozen(reading: DemandReading, fleet: FleetState) -> ScalingDecision:
     age = reading.unread_seconds
     known = "was never read" if age is None else f"was not read for {seconds(age)}"
     trouble = f": {reading.trouble}" if reading.trouble else ""
-    return _kept(fleet, Reason.BROKER_UNREACHABLE, f"demand {known}{trouble}")
+    return _kept(fleet, Reason.BROKER_UNREACHABLE, lambda: f"demand {known}{trouble}")
 
 
-def _kept(fleet: FleetState, reason: Reason, why: str) -> ScalingDecision:
-    return ScalingDecision(fleet.desired, reason, f"{fleet.desired} kept: {why}", wanted=fleet.desired)
+def _kept(fleet: FleetState, reason: Reason, why: Callable[[], str]) -> ScalingDecision:
+    kept = fleet.desired
+    return ScalingDecision(kept, reason, lambda: f"{kept} kept: {why()}", wanted=kept)
 
 
 def _within_pause(decision: ScalingDecision, policy: AstridQueueSpec, fleet: FleetState) -> ScalingDecision:
@@ -111,23 +119,22 @@ def _within_pause(decision: ScalingDecision, policy: AstridQueueSpec, fleet: Fle
     shrinks, grows = decision.replicas < fleet.desired, decision.replicas > fleet.desired
     if not ((policy.paused is Paused.SCALE_IN and shrinks) or (policy.paused is Paused.SCALE_OUT and grows)):
         return decision
-    held = _kept(fleet, Reason.PAUSED, f"paused is {policy.paused}; {decision.message}")
+    held = _kept(fleet, Reason.PAUSED, lambda: f"paused is {policy.paused}; {decision.message}")
     return replace(held, look_again_at=decision.look_again_at, wanted=decision.wanted)
 
 
 # ------------------------------------------------------------------------------------------------ Auto
 
 
-def _auto(it: Situation) -> tuple[ScalingDecision, ScalingMemory]:
+def _auto(it: Situation) -> ScalingDecision:
+    """The decision; what is to be remembered is in the memory of `it` afterwards."""
     wanted = _with_ceiling(it, _with_floor(it, wanted_by_demand(it)))
-    it = it.remembering(_remember_room(it))
+    _remember_room(it)
     placed = _with_room(it, wanted)
-    it = it.remembering(_remember_surplus(it, placed))
+    _remember_surplus(it, placed)
     decision = _stepped(it, placed)
-    look_again_at = _next_look(it, decision)
-    return ScalingDecision(
-        decision.replicas, decision.reason, decision.message, look_again_at, wanted.replicas
-    ), it.memory
+    look_again_at = _next_look(it, decision.look_again_at, older_at(it, wanted))
+    return ScalingDecision(decision.replicas, decision.reason, decision.told, look_again_at, wanted.replicas)
 
 
 def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:
@@ -135,8 +142,11 @@ def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:
     if wanted.replicas < it.fleet.desired:
         return _at_most(it, shrunk(it, wanted))
     starting = it.fleet.starting + it.fleet.unscheduled
-    also = f"; {starting} already starting" if starting else ""
-    return ScalingDecision(wanted.replicas, wanted.reason, f"{wanted.message}{also}")
+    return ScalingDecision(
+        wanted.replicas,
+        wanted.reason,
+        lambda: f"{wanted.message}; {starting} already starting" if starting else wanted.message,
+    )
 
 
 def _at_most(it: Situation, decision: ScalingDecision) -> ScalingDecision:
@@ -146,7 +156,7 @@ def _at_most(it: Situation, decision: ScalingDecision) -> ScalingDecision:
         return decision
     reason, what = (Reason.NO_ROOM, "room") if room < ceiling else (Reason.CEILING, "scaling.maxReplicas")
     return ScalingDecision(
-        most, reason, f"{most} at most: {what}; {decision.message}", decision.look_again_at
+        most, reason, lambda: f"{most} at most: {what}; {decision.message}", decision.look_again_at
     )
 
 
@@ -158,22 +168,21 @@ def _with_floor(it: Situation, wanted: Wanted) -> Wanted:
         why = "replicas, which in Auto mode is a floor and never a ceiling"
     else:
         why = "scaling.minReplicas"
-    return Wanted(floor, Reason.FLOOR, f"{why}; else {wanted.message}")
+    return Wanted(floor, Reason.FLOOR, lambda: f"{why}; else {wanted.message}")
 
 
 def _with_ceiling(it: Situation, wanted: Wanted) -> Wanted:
     most = it.policy.scaling.max_replicas
     if wanted.replicas <= most:
         return wanted
-    return Wanted(most, Reason.CEILING, f"scaling.maxReplicas; else {wanted.message}")
+    return Wanted(most, Reason.CEILING, lambda: f"scaling.maxReplicas; else {wanted.message}")
 
 
 def _with_room(it: Situation, wanted: Wanted) -> Wanted:
-    room = _room(it)
+    room, limit = _room(it), it.policy.scaling.unschedulable_seconds
     if wanted.replicas <= room:
         return wanted
-    why = f"more fitted nowhere for {it.policy.scaling.unschedulable_seconds} s; else {wanted.message}"
-    return Wanted(room, Reason.NO_ROOM, why)
+    return Wanted(room, Reason.NO_ROOM, lambda: f"more fitted nowhere for {limit} s; else {wanted.message}")
 
 
 def _room(it: Situation) -> int:
@@ -192,13 +201,13 @@ def _waits_too_long(it: Situation) -> bool:
     return since is not None and it.now - since >= it.policy.scaling.unschedulable_seconds
 
 
-def _remember_room(it: Situation) -> ScalingMemory:
-    if not _waits_too_long(it):
-        return it.memory
-    return replace(it.memory, no_room_until=it.now + it.policy.scaling.unschedulable_seconds)
+def _remember_room(it: Situation) -> None:
+    if _waits_too_long(it):
+        until = it.now + it.policy.scaling.unschedulable_seconds
+        it.memory = replace(it.memory, no_room_until=until)
 
 
-def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
+def _remember_surplus(it: Situation, wanted: Wanted) -> None:
     memory, surplus_since = it.memory, it.memory.surplus_since
     if wanted.replicas >= it.fleet.desired:
         surplus_since = None
@@ -206,18 +215,21 @@ def _remember_surplus(it: Situation, wanted: Wanted) -> ScalingMemory:
         surplus_since = it.now
     watched_since = it.now if memory.watched_since is None else memory.watched_since
     peaks = with_peak(memory.peaks, wanted.replicas, it.now, surplus_seconds(it))
-    if (surplus_since, watched_since, peaks) == (memory.surplus_since, memory.watched_since, memory.peaks):
-        return memory
-    return replace(memory, surplus_since=surplus_since, watched_since=watched_since, peaks=peaks)
+    it.memory = watched(memory, surplus_since, watched_since, peaks)
 
 
-def _next_look(it: Situation, decision: ScalingDecision) -> float | None:
-    """The earliest time at which the answer may change although no input has."""
-    due, waiting = it.demand.next_due_seconds, it.fleet.unschedulable_since
-    times = [
-        decision.look_again_at,
-        None if due is None else it.now + due - it.start_seconds,
+def _next_look(it: Situation, *times: float | None) -> float | None:
+    """The earliest time at which the answer may change although nothing happens until then."""
+    now, due, waiting = it.now, it.demand.next_due_seconds, it.fleet.unschedulable_since
+    earliest = math.inf
+    for time in (
+        *times,
+        None if due is None else now + due - it.start_seconds,
         None if waiting is None else waiting + it.policy.scaling.unschedulable_seconds,
         it.memory.no_room_until,
-    ]
-    return min((time for time in times if time is not None and time > it.now), default=None)
+        # from then on arrivals are those of the long window
+        it.memory.burst_until,
+    ):
+        if time is not None and now < time < earliest:
+            earliest = time
+    return None if earliest == math.inf else earliest

@@ -6,7 +6,7 @@ and knows no floor, ceiling or pause (`scaling.py`).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from astrid_operator.astrid_queue import AstridQueueSpec
 from astrid_operator.fleet import FleetState
@@ -21,51 +21,74 @@ SPARE_ROOTS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A size, the rule that asks for it, and why, in words that follow "N wanted: "."""
+    """A size, the rule that asks for it, and what writes why, in words that follow "N wanted: "."""
 
     replicas: int
     reason: Reason
-    why: str
+    why: Callable[[], str]
 
     @property
     def message(self) -> str:
         """The whole sentence."""
-        return f"{self.replicas} wanted: {self.why}"
+        return f"{self.replicas} wanted: {self.why()}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
-    """What every rule of Auto looks at; demand is known."""
+    """What every rule of Auto looks at; demand is known. Only its memory changes while a decision is made."""
 
     policy: AstridQueueSpec
     demand: Demand
     fleet: FleetState
     memory: ScalingMemory
     now: float
+    #: Tasks that one member runs at a time.
+    slots: int = field(init=False)
+    #: Messages to do.
+    work: int = field(init=False)
+    #: Time of one task: measured, else expected, else None.
+    task_seconds: float | None = field(init=False)
+    #: Time until a new member is useful; 0 where it was not measured.
+    start_seconds: float = field(init=False)
 
-    def remembering(self, memory: ScalingMemory) -> "Situation":
-        """The same with that memory."""
-        return self if memory is self.memory else replace(self, memory=memory)
+    def __post_init__(self) -> None:
+        self.slots = self.policy.slots
+        self.work = self.demand.work
+        self.task_seconds = self.demand.service_seconds or self.policy.scaling.expected_task_seconds
+        self.start_seconds = self.demand.start_seconds or 0.0
 
     @property
-    def task_seconds(self) -> float | None:
-        """Time of one task: measured, else expected, else None."""
-        return self.demand.service_seconds or self.policy.scaling.expected_task_seconds
-
-    @property
-    def start_seconds(self) -> float:
-        """Time until a new member is useful; 0 where it was not measured."""
-        return self.demand.start_seconds or 0.0
+    def slots_of_use(self) -> int:
+        """Members beyond this would have nothing to do."""
+        return math.ceil(self.work / self.slots)
 
 
 def wanted_by_demand(it: Situation) -> Wanted:
     """What the demand alone justifies: the row that asks for most, within what is of use."""
-    if it.demand.work == 0:
-        return _by_delayed(it) or Wanted(0, Reason.IDLE, _nothing(it))
-    asked = [wanted for row in GROWTH if (wanted := row(it)) is not None]
-    most = max(asked, key=lambda wanted: wanted.replicas)
-    slots_of_use = math.ceil(it.demand.work / it.policy.slots)
-    return _worth_it(it, Wanted(max(1, min(most.replicas, slots_of_use)), most.reason, most.why))
+    if it.work == 0:
+        return _by_delayed(it) or Wanted(0, Reason.IDLE, lambda: _nothing(it))
+    most = _by_drain_time(it)
+    for row in FURTHER_GROWTH:
+        wanted = row(it)
+        if wanted is not None and wanted.replicas > most.replicas:
+            most = wanted
+    of_use = it.slots_of_use
+    if not 1 <= most.replicas <= of_use:
+        most = Wanted(of_use if most.replicas > 1 else 1, most.reason, most.why)
+    return _worth_it(it, most)
+
+
+def older_at(it: Situation, wanted: Wanted) -> float | None:
+    """When the age of the oldest message alone would ask for more than `wanted`; None: never.
+
+    `wanted` is what is asked for now, floor and ceiling included.
+    """
+    age, limit, ready = it.demand.oldest_seconds, it.policy.scaling.max_queue_age_seconds, it.fleet.ready
+    if age is None or not ready or wanted.reason is Reason.NOT_WORTH_IT:
+        return None
+    if wanted.replicas >= min(it.slots_of_use, it.policy.scaling.max_replicas):
+        return None
+    return it.now - age + limit * max(1.0, wanted.replicas / ready)
 
 
 def seconds(amount: float) -> str:
@@ -85,56 +108,67 @@ def messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
 
-def _by_drain_time(it: Situation) -> Wanted | None:
+def _by_drain_time(it: Situation) -> Wanted:
     """All work should be done within `targetDrainSeconds`."""
-    work, slots, target = it.demand.work, it.policy.slots, it.policy.scaling.target_drain_seconds
-    if it.task_seconds is None:
-        why = f"{messages(work)} ÷ {_threads(slots)}, one each while the task time is not known"
-        return Wanted(math.ceil(work / slots), Reason.BACKLOG, why)
-    why = f"{messages(work)} × {seconds(it.task_seconds)} ÷ {_threads(slots)} within {target} s"
-    return Wanted(math.ceil(work * it.task_seconds / (slots * target)), Reason.BACKLOG, why)
+    work, slots, target, each = it.work, it.slots, it.policy.scaling.target_drain_seconds, it.task_seconds
+    if each is None:
+        return Wanted(
+            math.ceil(work / slots),
+            Reason.BACKLOG,
+            lambda: f"{messages(work)} ÷ {_threads(slots)}, one each while the task time is not known",
+        )
+    return Wanted(
+        math.ceil(work * each / (slots * target)),
+        Reason.BACKLOG,
+        lambda: f"{messages(work)} × {seconds(each)} ÷ {_threads(slots)} within {target} s",
+    )
 
 
 def _by_arrival_rate(it: Situation) -> Wanted | None:
     """What arrives must be kept up with, with the square root of the load to spare."""
-    rate = _arrivals_per_s(it)
-    if rate is None or it.task_seconds is None:
+    rate, each = _arrivals_per_s(it), it.task_seconds
+    if rate is None or each is None:
         return None
-    load = rate * it.task_seconds / it.policy.slots
-    why = (
-        f"{number(rate)} messages/s × {seconds(it.task_seconds)} ÷ {_threads(it.policy.slots)} "
-        f"is the load of {number(load)}, and its square root to spare"
+    load = rate * each / it.slots
+    return Wanted(
+        math.ceil(load + SPARE_ROOTS * math.sqrt(load)),
+        Reason.ARRIVAL_RATE,
+        lambda: (
+            f"{number(rate)} messages/s × {seconds(each)} ÷ {_threads(it.slots)} "
+            f"is the load of {number(load)}, and its square root to spare"
+        ),
     )
-    return Wanted(math.ceil(load + SPARE_ROOTS * math.sqrt(load)), Reason.ARRIVAL_RATE, why)
 
 
 def _by_queue_age(it: Situation) -> Wanted | None:
     """A message that waits too long shows that the estimates are wrong: grow in proportion."""
-    age, limit = it.demand.oldest_seconds, it.policy.scaling.max_queue_age_seconds
-    if age is None or age <= limit or not it.fleet.ready:
+    age, limit, ready = it.demand.oldest_seconds, it.policy.scaling.max_queue_age_seconds, it.fleet.ready
+    if age is None or age <= limit or not ready:
         return None
-    why = (
-        f"the oldest message waits for {seconds(age)}, {limit} s are allowed, and {it.fleet.ready} are ready"
+    return Wanted(
+        math.ceil(ready * age / limit),
+        Reason.QUEUE_AGE,
+        lambda: f"the oldest message waits for {seconds(age)}, {limit} s are allowed, and {ready} are ready",
     )
-    return Wanted(math.ceil(it.fleet.ready * age / limit), Reason.QUEUE_AGE, why)
 
 
-GROWTH: tuple[Callable[[Situation], Wanted | None], ...] = (_by_drain_time, _by_arrival_rate, _by_queue_age)
+#: Rows beside the drain time; of equals, the earlier one is named.
+FURTHER_GROWTH: tuple[Callable[[Situation], Wanted | None], ...] = (_by_arrival_rate, _by_queue_age)
 
 
 def _by_delayed(it: Situation) -> Wanted | None:
     """Only a living worker moves a delayed message to its queue: one is needed in time, and worth keeping."""
-    demand = it.demand
+    demand, due_in = it.demand, it.demand.next_due_seconds
     if not demand.delayed:
         return None
-    delayed = f"{messages(demand.delayed)} delayed"
+    delayed = messages(demand.delayed)
     if demand.due is None:
-        return Wanted(1, Reason.DELAYED, f"{delayed}, until when is not known")
+        return Wanted(1, Reason.DELAYED, lambda: f"{delayed} delayed, until when is not known")
     if demand.delayed_unread and it.fleet.desired:
-        return Wanted(1, Reason.DELAYED, f"{delayed}, until when is still being read")
-    if demand.next_due_seconds is None or demand.next_due_seconds > _delay_horizon(it):
+        return Wanted(1, Reason.DELAYED, lambda: f"{delayed} delayed, until when is still being read")
+    if due_in is None or due_in > _delay_horizon(it):
         return None
-    return Wanted(1, Reason.DELAYED, f"{delayed}, the next is due in {seconds(demand.next_due_seconds)}")
+    return Wanted(1, Reason.DELAYED, lambda: f"{delayed} delayed, the next is due in {seconds(due_in)}")
 
 
 def _delay_horizon(it: Situation) -> float:
@@ -146,17 +180,21 @@ def _delay_horizon(it: Situation) -> float:
 
 def _worth_it(it: Situation, wanted: Wanted) -> Wanted:
     """No new members where those that are there will be done before a new one could help."""
-    useful = min(it.fleet.desired, it.fleet.ready + it.fleet.starting)
-    if wanted.replicas <= it.fleet.desired or not useful or it.task_seconds is None:
+    fleet, each = it.fleet, it.task_seconds
+    useful = min(fleet.desired, fleet.ready + fleet.starting)
+    if wanted.replicas <= fleet.desired or not useful or each is None:
         return wanted
-    done_in = it.demand.work * it.task_seconds / (it.policy.slots * useful)
+    done_in = it.work * each / (it.slots * useful)
     if done_in >= it.start_seconds + TICK_SECONDS:
         return wanted
-    why = (
-        f"those there are done in {seconds(done_in)}, and a new one starts in {seconds(it.start_seconds)}; "
-        f"else {wanted.message}"
+    return Wanted(
+        fleet.desired,
+        Reason.NOT_WORTH_IT,
+        lambda: (
+            f"those there are done in {seconds(done_in)}, and a new one starts in "
+            f"{seconds(it.start_seconds)}; else {wanted.message}"
+        ),
     )
-    return Wanted(it.fleet.desired, Reason.NOT_WORTH_IT, why)
 
 
 def _arrivals_per_s(it: Situation) -> float | None:

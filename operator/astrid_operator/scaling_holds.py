@@ -3,6 +3,7 @@
 Owns the rows of rules that keep it as it is: each says why, and until when. Never asks for more members.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,88 +23,101 @@ DEAD_BAND = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a fleet is not shrunk now, and when that may be over (None: when an input changes)."""
+    """Why a fleet is not shrunk now, and when that may be over (None: when something happens)."""
 
     reason: Reason
-    why: str
+    why: Callable[[], str]
     until: float | None = None
 
 
 def shrunk(it: Situation, wanted: Wanted) -> ScalingDecision:
     """The decision where `wanted` is less than there is: past every hold, else as it is."""
     for row in HOLDS:
-        hold = row(it, wanted)
+        hold = row(it)
         if hold is not None:
             return _kept(it, wanted, hold)
     if _is_rested(it):
-        replicas, why = wanted.replicas, f"idle for {seconds(it.memory.idle_seconds)}; {wanted.why}"
-    else:
-        replicas = max(wanted.replicas, 1, it.fleet.desired - _removable(it))
-        why = f"{_why_removable(it)}; {wanted.message}"
+        return _smaller(
+            wanted.replicas,
+            lambda: f"idle for {seconds(it.memory.idle_seconds)}; {wanted.why()}",
+            _peak_leaves_at(it),
+        )
+    replicas = max(wanted.replicas, 1, it.fleet.desired - _removable(it))
+    return _smaller(replicas, lambda: f"{_why_removable(it)}; {wanted.message}", _peak_leaves_at(it))
+
+
+def _smaller(replicas: int, why: Callable[[], str], look_again_at: float | None) -> ScalingDecision:
     reason = Reason.IDLE if replicas == 0 else Reason.SURPLUS
-    return ScalingDecision(replicas, reason, f"{replicas} wanted: {why}", _peak_leaves_at(it))
+    return ScalingDecision(replicas, reason, lambda: f"{replicas} wanted: {why()}", look_again_at)
 
 
 def _kept(it: Situation, wanted: Wanted, hold: Hold) -> ScalingDecision:
     kept = it.fleet.desired
-    return ScalingDecision(kept, hold.reason, f"{kept} kept: {hold.why}; {wanted.message}", hold.until)
+    return ScalingDecision(
+        kept, hold.reason, lambda: f"{kept} kept: {hold.why()}; {wanted.message}", hold.until
+    )
 
 
-def _just_started(it: Situation, _: Wanted) -> Hold | None:
+def _just_started(it: Situation) -> Hold | None:
     until = it.memory.started_at + GROW_ONLY_SECONDS
     if it.now >= until:
         return None
     return Hold(
-        Reason.NOT_TRUSTED_YET, f"for its first {GROW_ONLY_SECONDS:.0f} s an operator only grows", until
+        Reason.NOT_TRUSTED_YET,
+        lambda: f"for its first {GROW_ONLY_SECONDS:.0f} s an operator only grows",
+        until,
     )
 
 
-def _untrusted(it: Situation, _: Wanted) -> Hold | None:
-    until = it.memory.untrusted_until
-    return Hold(Reason.NOT_TRUSTED_YET, it.memory.untrusted_why, until) if it.now < until else None
+def _untrusted(it: Situation) -> Hold | None:
+    until, why = it.memory.untrusted_until, it.memory.untrusted_why
+    return Hold(Reason.NOT_TRUSTED_YET, lambda: why, until) if it.now < until else None
 
 
-def _in_burst(it: Situation, _: Wanted) -> Hold | None:
+def _in_burst(it: Situation) -> Hold | None:
     """A burst keeps members no longer than idleness would."""
     until = it.memory.burst_until - max(0.0, BURST_SECONDS - it.policy.scaling.idle_seconds)
-    return Hold(Reason.BURST, "messages have begun to come faster", until) if it.now < until else None
+    return Hold(Reason.BURST, lambda: "messages have begun to come faster", until) if it.now < until else None
 
 
-def _members_unknown(it: Situation, _: Wanted) -> Hold | None:
+def _members_unknown(it: Situation) -> Hold | None:
     """The careful rule: nobody can say which member is busy, so all must be idle."""
     if it.demand.members is not None or is_idle(it.demand):
         return None
     return Hold(
-        Reason.STILL_BUSY, f"{messages(it.demand.work)} to do, and which members are busy is not known"
+        Reason.STILL_BUSY, lambda: f"{messages(it.work)} to do, and which members are busy is not known"
     )
 
 
-def _not_idle_for_long(it: Situation, _: Wanted) -> Hold | None:
-    limit = it.policy.scaling.idle_seconds
+def _not_idle_for_long(it: Situation) -> Hold | None:
+    limit, idle_seconds = it.policy.scaling.idle_seconds, it.memory.idle_seconds
     if not is_idle(it.demand) or _is_rested(it) or (it.fleet.desired > 1 and _surplus(it)):
         return None
-    until = _sooner(it.now + limit - it.memory.idle_seconds, _peak_leaves_at(it))
-    return Hold(Reason.COOLING_DOWN, f"idle for {seconds(it.memory.idle_seconds)} of {limit} s", until)
+    until = _sooner(it.now + limit - idle_seconds, _peak_leaves_at(it))
+    return Hold(Reason.COOLING_DOWN, lambda: f"idle for {seconds(idle_seconds)} of {limit} s", until)
 
 
-def _all_busy(it: Situation, _: Wanted) -> Hold | None:
+def _all_busy(it: Situation) -> Hold | None:
     if is_idle(it.demand) or _removable(it) > 0:
         return None
     limit = it.policy.scaling.idle_seconds
-    return Hold(Reason.STILL_BUSY, f"no member has been idle for {limit} s", _peak_leaves_at(it))
+    until = _sooner(_next_is_idle_at(it), _peak_leaves_at(it))
+    return Hold(Reason.STILL_BUSY, lambda: f"no member has been idle for {limit} s", until)
 
 
-def _surplus_is_young(it: Situation, _: Wanted) -> Hold | None:
+def _surplus_is_young(it: Situation) -> Hold | None:
     """While there is work, fewer members must have been enough without a break."""
     since = it.memory.surplus_since if it.memory.surplus_since is not None else it.now
     until = since + max(SURPLUS_SECONDS, 2 * it.start_seconds)
     if is_idle(it.demand) or it.now >= until or _surplus(it):
         return None
     until = _sooner(until, _peak_leaves_at(it))
-    return Hold(Reason.COOLING_DOWN, f"fewer have been enough for {seconds(it.now - since)} only", until)
+    return Hold(
+        Reason.COOLING_DOWN, lambda: f"fewer have been enough for {seconds(it.now - since)} only", until
+    )
 
 
-HOLDS: tuple[Callable[[Situation, Wanted], Hold | None], ...] = (
+HOLDS: tuple[Callable[[Situation], Hold | None], ...] = (
     _just_started,
     _untrusted,
     _in_burst,
@@ -157,7 +171,14 @@ def _peak_leaves_at(it: Situation) -> float | None:
         return None
     if it.now < since + length:
         return since + length
-    return peaks[0][0] + length if len(peaks) > 1 else None
+    return peaks[0][0] if len(peaks) > 1 else None
+
+
+def _next_is_idle_at(it: Situation) -> float:
+    """When the next member will have been idle for long enough; infinity: nobody is still to be."""
+    members, limit = it.demand.members, it.policy.scaling.idle_seconds
+    longest = max((each for each in members.idle_seconds if each < limit), default=None) if members else None
+    return math.inf if longest is None else it.now + limit - longest
 
 
 def _why_removable(it: Situation) -> str:

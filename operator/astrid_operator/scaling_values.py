@@ -4,7 +4,7 @@ Owns the words for demand and the one list of reasons, which the condition, the 
 the log all use. Reads nothing and decides nothing. A field that is None was not measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -147,7 +147,7 @@ class ScalingMemory:
     surplus_since: float | None = None
     #: Since when demand has been known without a break; None: it is not.
     watched_since: float | None = None
-    #: The most that was wanted lately: (until when, size), times rising and sizes falling.
+    #: The most that was wanted lately: (until when it counts, size), sizes falling; the last is wanted now.
     peaks: tuple[tuple[float, int], ...] = ()
     #: Until when a burst forbids to shrink.
     burst_until: float = float("-inf")
@@ -161,11 +161,16 @@ class ScalingDecision:
 
     replicas: int
     reason: Reason
-    #: One sentence with the numbers behind it.
-    message: str
-    #: When the answer may change without any input having changed; None: never.
+    #: The sentence, or what writes it: hardly any of a simulation's millions is ever read.
+    told: str | Callable[[], str]
+    #: When the answer may change although nothing has happened but that time has passed; None: never.
     look_again_at: float | None = None
     #: What demand, floor and ceiling alone would ask for: what a budget has to know.
     wanted: int = 0
     #: AstridQueues that hold what a budget withholds.
     held_by: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """One sentence with the numbers behind it."""
+        return self.told if isinstance(self.told, str) else self.told()
