@@ -105,8 +105,10 @@ def connection(url: str, *, timeout_seconds: float, name: str) -> "redis.asyncio
     if address is None:
         return redis.asyncio.from_url(url, client_name=name, **arguments)
     asking = {**arguments, **_short(timeout_seconds), **address.sentinel_arguments}
-    sentinel = redis.asyncio.sentinel.Sentinel(address.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     serving = {**arguments, "client_name": name, **address.server_arguments}
+    sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        address.sentinels, sentinel_kwargs=asking
+    )
     client: redis.asyncio.Redis = sentinel.master_for(address.service, **serving)
     return client
 
@@ -118,8 +120,10 @@ def blocking_connection(url: str, *, timeout_seconds: float, name: str) -> redis
     if address is None:
         return redis.Redis.from_url(url, client_name=name, **arguments)
     asking = {**arguments, **_short(timeout_seconds), **address.sentinel_arguments}
-    sentinel = redis.sentinel.Sentinel(address.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     serving = {**arguments, "client_name": name, **address.server_arguments}
+    sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        address.sentinels, sentinel_kwargs=asking
+    )
     client: redis.Redis = sentinel.master_for(address.service, **serving)  # type: ignore[no-untyped-call]
     return client
 

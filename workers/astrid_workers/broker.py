@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import dramatiq
-import redis
 from dramatiq.middleware import AgeLimit, Callbacks, Middleware, Pipelines, ShutdownNotifications
 from dramatiq.results import Results
 
@@ -23,6 +22,7 @@ from astrid_workers.middleware.log_context import LogContext
 from astrid_workers.middleware.order import surround
 from astrid_workers.middleware.retries import REDIS_AWAY, PatientRetries
 from astrid_workers.pipeline import Stage, following
+from astrid_workers.redis_address import redis_client
 from astrid_workers.redis_broker import QueueBroker
 from astrid_workers.result_backend import PatientResults
 
@@ -31,10 +31,6 @@ R = TypeVar("R")
 
 #: Milliseconds that Redis keeps a dead letter: ten years, as any client's maintenance deletes older ones.
 DEAD_MESSAGE_TTL_MS = 10 * 365 * 86_400_000
-
-#: Seconds that a connection may take, and one answer.
-CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 15.0
 
 #: What every task needs: while one is away, tasks wait for it without spending their retries.
 OWN_SERVICES = ("database", "artifact store", "broker")
@@ -61,16 +57,6 @@ def _broker() -> QueueBroker:
     dramatiq.set_encoder(dramatiq.JSONEncoder())
     dramatiq.set_broker(broker)
     return broker
-
-
-def redis_client(url: str) -> redis.Redis:
-    """A client that gives up on a silent server instead of waiting for ever."""
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        health_check_interval=30,
-    )
 
 
 def _middleware() -> list[Middleware]:

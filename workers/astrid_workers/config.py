@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from astrid_workers.errors import SettingRejected
+from astrid_workers.redis_address import SCHEMES, SENTINEL_SCHEMES, sentinel_address
 
 #: The queue that only `health_check` listens on.
 DEFAULT_QUEUE = "default"
@@ -99,8 +100,10 @@ def _whole_number(least: int) -> Callable[[Any], int]:
 
 
 def _redis_address(value: Any) -> str:
-    if urllib.parse.urlsplit(str(value)).scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("an address that starts with redis://, rediss:// or unix://")
+    if urllib.parse.urlsplit(str(value)).scheme not in {*SCHEMES, *SENTINEL_SCHEMES}:
+        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *SENTINEL_SCHEMES))
+        raise ValueError(f"an address that starts with one of {known}")
+    sentinel_address(str(value))
     return str(value)
 
 

@@ -12,6 +12,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 #: Seconds that one command may take before the caller goes on without it.
 SIDE_TIMEOUT_S = 5.0
@@ -71,13 +72,21 @@ def process_name(broker: RedisBroker) -> str:
 def side_client(broker: RedisBroker) -> Any:
     """A client that gives up after `SIDE_TIMEOUT_S` and shares no connection with the broker's own."""
     pool = broker.client.connection_pool
-    if type(pool) is not redis.ConnectionPool:
-        return broker.client
-    kwargs = {
-        **pool.connection_kwargs,
+    own = {
         "socket_timeout": SIDE_TIMEOUT_S,
         "socket_connect_timeout": SIDE_TIMEOUT_S,
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 1),
     }
+    kwargs = {**pool.connection_kwargs, **own}
+    if isinstance(pool, SentinelConnectionPool):
+        kwargs.pop(
+            "connection_pool", None
+        )  # the other pool, in which its connections look up the present server
+        beside = SentinelConnectionPool(
+            pool.service_name, pool.sentinel_manager, connection_class=pool.connection_class, **kwargs
+        )
+        return redis.Redis(connection_pool=beside)
+    if type(pool) is not redis.ConnectionPool:
+        return broker.client
     return redis.Redis(connection_pool=redis.ConnectionPool(pool.connection_class, **kwargs))

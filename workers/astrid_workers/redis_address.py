@@ -1,0 +1,99 @@
+"""What an address of Redis says: one server, TLS, or Sentinels that know the present server of a service.
+
+Owns the clients of the broker and of results. A Sentinel address is written as the operator reads it:
+`redis+sentinel://user:password@s1:26379,s2:26379/service/0`, where user, password and database are those of
+the servers, `?sentinel_username=…&sentinel_password=…` those of the Sentinels, and `rediss+sentinel://`
+speaks TLS with all. Never connects before the first command.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+SCHEMES = ("redis", "rediss", "unix")
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+
+#: Seconds that a connection may take, and one answer; and one Sentinel, as the next one knows as much.
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 15.0
+SENTINEL_TIMEOUT_S = 1.0
+
+SENTINEL_PORT = 26379
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelAddress:
+    """Where the present server of a service is asked for."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    #: What redis-py is told of the servers, and of the Sentinels.
+    server_arguments: dict[str, Any]
+    sentinel_arguments: dict[str, Any]
+
+
+def sentinel_address(url: str) -> SentinelAddress | None:
+    """The Sentinels that `url` names; None where it names a server. Raises ValueError with a sentence."""
+    split = urlsplit(url)
+    if split.scheme not in SENTINEL_SCHEMES:
+        return None
+    credentials, at, hosts = split.netloc.rpartition("@")
+    service, _, database = split.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("a Sentinel address names the service too: redis+sentinel://host:26379/service")
+    options = dict(parse_qsl(split.query))
+    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    scheme = split.scheme.partition("+")[0]
+    server: dict[str, Any] = parse_url(  # type: ignore[no-untyped-call]
+        f"{scheme}://{credentials}{at}server/{database}?{urlencode(options)}"
+    )
+    arguments = {
+        name: value for name, value in server.items() if name not in ("host", "port", "connection_class")
+    }
+    secure = {name: value for name, value in arguments.items() if name.startswith("ssl")}
+    if scheme == "rediss":
+        secure["ssl"] = True
+    return SentinelAddress(
+        sentinels=tuple(_host_and_port(each) for each in hosts.split(",") if each),
+        service=service,
+        server_arguments={**arguments, **secure},
+        sentinel_arguments={**{name: value for name, value in own.items() if value}, **secure},
+    )
+
+
+def redis_client(url: str) -> redis.Redis:
+    """A client that gives up on a silent server instead of waiting for ever."""
+    patience = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": ANSWER_TIMEOUT_S,
+        "health_check_interval": 30,
+    }
+    address = sentinel_address(url)
+    if address is None:
+        return redis.Redis.from_url(url, **patience)
+    asking = {
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        **address.sentinel_arguments,
+    }
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        address.sentinels, sentinel_kwargs=asking, **patience, **address.server_arguments
+    )
+    client: redis.Redis = sentinel.master_for(address.service)  # type: ignore[no-untyped-call]
+    return client
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Raises ValueError where the port is no number, without repeating it: it may be half a password."""
+    split = urlsplit(f"//{text}")
+    try:
+        return split.hostname or "localhost", split.port or SENTINEL_PORT
+    except ValueError:
+        raise ValueError("the port of a Sentinel is no number") from None
