@@ -75,13 +75,12 @@ class Run:
 
 def write_pair(folder: Path, size: int, seed: int) -> None:
     """The realistic pair of `false_positives.py` as the files of an observer."""
-    from false_positives import Job, pair_settings
+    from pairs import make_pair
 
-    from astrid_workers.sky import make_sky, sky_to_fits
+    from astrid_workers.sky import sky_to_fits
 
     names = ("science.fits", "reference.fits")
-    sky = make_sky(**pair_settings(Job(seed, size, "realistic", "auto")))
-    for name, content in zip(names, sky_to_fits(sky), strict=True):
+    for name, content in zip(names, sky_to_fits(make_pair("realistic", seed, size)), strict=True):
         (folder / name).write_bytes(content)
 
 

@@ -186,16 +186,13 @@ class _Tile:
         self.sky_variance_science = _sky_variance(pair.variance_science, pair.sky, self.core)
         self.sky_variance_reference = _sky_variance(pair.variance_reference, pair.sky, self.core)
 
-    def _hat(self, image: Float32Image) -> ComplexHat:
+    def _hat(self, image: Float32Image, less: float = 0.0) -> ComplexHat:
+        """The transform of the tile's part of an image, less a constant; 0 outside the frame."""
         side = self._grid.padded_px
         padded = np.zeros((side, side), np.float32)
         part = image[self._outer]
-        padded[: part.shape[0], : part.shape[1]] = part
+        np.subtract(part, np.float32(less), out=padded[: part.shape[0], : part.shape[1]])
         return np.asarray(fft.rfft2(padded, overwrite_x=True))
-
-    def _variance_hat(self, variance: Float32Image, sky: float) -> ComplexHat:
-        """The transform of variance beyond the sky's; the sky itself is uniform and handled exactly."""
-        return self._hat(variance - np.float32(sky))
 
     def _back(self, hat: ComplexHat) -> Float32Image:
         side = self._grid.padded_px
@@ -237,9 +234,10 @@ class _Tile:
         frames.
         """
         pair, sky_n, sky_r = self._pair, self.sky_variance_science, self.sky_variance_reference
+        # the sky itself is uniform and handled exactly: only what is beyond it is transformed
         beyond = self._back(
-            v.k_n2 * self._variance_hat(pair.variance_science, sky_n)
-            + v.k_r2 * self._variance_hat(pair.variance_reference, sky_r)
+            v.k_n2 * self._hat(pair.variance_science, sky_n)
+            + v.k_r2 * self._hat(pair.variance_reference, sky_r)
         )
         uniform = np.float32(sky_n * v.k_n2[0, 0].real + sky_r * v.k_r2[0, 0].real)
         science, reference = pair.variance_science[self.core], pair.variance_reference[self.core]
