@@ -43,7 +43,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "sky meshes": ("imaging.background:estimate_background",),
     "cosmic rays": ("imaging.cosmic_rays:find_cosmic_rays",),
     "find stars": ("imaging.stars:find_stars",),
-    "PSF": ("imaging.psf:measure_psf",),
+    "PSF": ("imaging.measure_psf:measure_psf",),
     "register": ("imaging.align:measure_registration",),
     "resample": ("imaging.align:align",),
     "match": ("differencing.match_frames:match_frames",),

@@ -9,15 +9,9 @@ import pytest
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
-from astrid_workers.imaging.psf import (
-    allowed_order,
-    given_psf,
-    measure_fwhm,
-    measure_psf,
-    moffat_psf,
-    moffat_stamp,
-    polynomial,
-)
+from astrid_workers.imaging.measure_psf import allowed_order, measure_psf
+from astrid_workers.imaging.psf import given_psf, measure_fwhm, moffat_psf, moffat_stamp, polynomial
+from astrid_workers.imaging.star_stack import solve_each
 from astrid_workers.sky import Sky, make_sky
 
 
@@ -142,3 +136,18 @@ def test_fallback_keeps_the_frame_it_was_made_for() -> None:
     assert psf.frame_shape == (40, 60)
     assert np.array_equal(psf.at(0, 0), psf.at(59, 39))
     assert replace(psf, n_stars=3).order == 0
+
+
+def test_all_stars_are_fitted_as_their_slow_twin_fits_one() -> None:
+    """Flux, centre and pedestal by the normal equations of each star, with weights of 0 and a prior."""
+    random = np.random.default_rng(4)
+    design, data = random.normal(size=(4, 9, 9)), random.normal(size=(20, 9, 9))
+    weight = np.where(random.random((20, 9, 9)) < 0.3, 0.0, random.random((20, 9, 9)))
+    held = random.random((20, 4))
+    for solution, values, weights, prior in zip(
+        solve_each(design, data, weight, held), data, weight, held, strict=True
+    ):
+        root = np.sqrt(weights.ravel())
+        rows = np.vstack([design.reshape(4, -1).T * root[:, None], np.diag(np.sqrt(prior))])
+        wanted = np.append(values.ravel() * root, np.zeros(4))
+        np.testing.assert_allclose(solution, np.linalg.lstsq(rows, wanted, rcond=None)[0], rtol=1e-6)

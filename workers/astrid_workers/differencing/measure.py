@@ -12,7 +12,8 @@ from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.grow import grow
-from astrid_workers.imaging.psf import Psf, measure_psf
+from astrid_workers.imaging.measure_psf import measure_psf
+from astrid_workers.imaging.psf import Psf
 from astrid_workers.imaging.stars import Stars, find_stars
 from astrid_workers.mask import UNUSABLE
 

@@ -1,0 +1,134 @@
+"""The PSF of a frame from its stars.
+
+Owns which stars are fit for it, the order of its variation over the frame and the declared fallback when
+stars are few. Never detects a star and never subtracts a background.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from astrid_workers.errors import SubtractionRefused
+from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.psf import (
+    FALLBACK_BETA,
+    MIN_STARS_FOR_STACK,
+    Psf,
+    half_side,
+    measure_fwhm,
+    moffat_psf,
+)
+from astrid_workers.imaging.star_stack import StarStack, StarTable
+
+#: Stars needed for a variation over the frame of order 1 and 2: five per unknown.
+MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
+#: More stars than this only cost time.
+MAX_STARS = 300
+
+
+def measure_psf(
+    image: Float32Image,
+    variance: Float32Image,
+    bad: NDArray[np.bool_],
+    stars: StarTable,
+    *,
+    max_order: int = 2,
+    size_px: int | None = None,
+) -> Psf:
+    """The PSF of a background-subtracted image.
+
+    `image`, `variance` and `bad` share one shape; `bad` marks pixels that must not be used. `stars` are
+    detections with `clean` set for those that are isolated, round, unsaturated and whole. Raises
+    `SubtractionRefused` when not one detection has a width.
+    """
+    fwhm, chosen = _choose(stars, image.shape)
+    half = half_side(fwhm, size_px)
+    if len(chosen) < MIN_STARS_FOR_STACK:
+        width = _profile_width(image, variance, bad, stars, chosen, fwhm)
+        return moffat_psf(width, image.shape, len(chosen), 2 * half + 1)
+    stack = StarStack.cut(image, variance, bad, stars, chosen, half)
+    stack.refine(fwhm)
+    if len(stack) < MIN_STARS_FOR_STACK:
+        return moffat_psf(fwhm, image.shape, len(stack), 2 * half + 1)
+    order = allowed_order(len(stack), max_order)
+    terms = stack.combine(order, image.shape, fwhm)
+    return Psf(
+        terms.astype(np.float32),
+        (image.shape[0], image.shape[1]),
+        measure_fwhm(terms[0]),
+        len(stack),
+        "stars",
+        f"stacked from {len(stack)} clean stars, varying with order {order}",
+    )
+
+
+def allowed_order(n_stars: int, max_order: int) -> int:
+    """The polynomial order that so many stars can carry."""
+    return max(
+        (o for o, need in MIN_STARS_FOR_ORDER.items() if n_stars >= need and o <= max_order), default=0
+    )
+
+
+def _choose(stars: StarTable, shape: tuple[int, ...]) -> tuple[float, NDArray[np.intp]]:
+    """The typical width, and the indices of the stars to stack: of that width, bright, whole."""
+    widths = np.asarray(stars.fwhm_px, float)
+    clean = np.asarray(stars.clean, bool) & np.isfinite(widths) & (widths > 0.5)
+    known = widths[clean] if clean.any() else widths[np.isfinite(widths) & (widths > 0.5)]
+    if known.size == 0:
+        msg = f"no star with a measurable width among {len(widths)} detections, 1 needed for a PSF"
+        raise SubtractionRefused(msg, detections=len(widths), needed=1)
+    fwhm = float(np.median(known))
+    scatter = max(1.4826 * float(np.median(np.abs(known - fwhm))), 0.04 * fwhm)
+    margin = fwhm * 2
+    inside = (
+        (stars.x > margin)
+        & (stars.x < shape[1] - 1 - margin)
+        & (stars.y > margin)
+        & (stars.y < shape[0] - 1 - margin)
+    )
+    fit = clean & inside & (np.abs(widths - fwhm) < 4 * scatter) & (np.asarray(stars.snr) > 20)
+    index = np.flatnonzero(fit)
+    return fwhm, index[np.argsort(-np.asarray(stars.snr)[index])][:MAX_STARS]
+
+
+def _profile_width(
+    image: Float32Image,
+    variance: Float32Image,
+    bad: NDArray[np.bool_],
+    stars: StarTable,
+    chosen: NDArray[np.intp],
+    guess: float,
+) -> float:
+    """FWHM of the fallback's Moffat as the few stars' profiles want it: the median of fits to the brightest.
+
+    Gaussian moments say 15 % more for the same star. Without clean stars the brightest detections stand in.
+    """
+    brightest = np.argsort(-np.nan_to_num(np.asarray(stars.snr)))[:MIN_STARS_FOR_STACK]
+    stack = StarStack.cut(
+        image, variance, bad, stars, chosen if len(chosen) else brightest, int(np.ceil(2 * guess))
+    )
+    widths = [_moffat_width(stack, i, guess) for i in range(len(stack))]
+    known = [width for width in widths if 0.4 * guess < width < 2.5 * guess]
+    return float(np.median(known)) if known else guess
+
+
+def _moffat_width(stack: "StarStack", i: int, guess: float) -> float:
+    """Width of one star by least squares of flux, centre, width and pedestal of a Moffat of the fallback's
+    exponent.
+    """
+    axis = np.arange(-stack.half, stack.half + 1.0)
+    good = stack.good[i]
+    data, noise = stack.raw[i][good], stack.noise[i][good] + 0.02 * np.abs(stack.raw[i][good])
+    unit = 2 * np.sqrt(2 ** (1 / FALLBACK_BETA) - 1)
+
+    def misfit(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        radius2 = (axis[None, :] - p[1]) ** 2 + (axis[:, None] - p[2]) ** 2
+        model = p[0] * (1 + radius2[good] * (unit / p[3]) ** 2) ** -FALLBACK_BETA
+        return np.asarray((model + p[4] - data) / noise)
+
+    offset = (stack.x[i] - stack.ix[i], stack.y[i] - stack.iy[i])
+    start = [max(float(data.max(initial=0.0)), 1e-9), *offset, guess, 0.0]
+    bounds = ([0, -2, -2, 0.3 * guess, -np.inf], [np.inf, 2, 2, 3 * guess, np.inf])
+    if data.size < 20:
+        return float("nan")
+    return float(optimize.least_squares(misfit, start, bounds=bounds, loss="soft_l1", max_nfev=60).x[3])

@@ -1,0 +1,91 @@
+"""The outskirts of a stack of stars: what is wing, what is sky and what faint neighbours add.
+
+Owns the model of the wing and the rings in which neighbours are told from it; never moves a star.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from astrid_workers.imaging.psf import Stamps
+
+#: Pedestal and wing are fitted within this radius in FWHM: further out, clean stars have neighbours and the
+#: sky has more faint light than around them, and the wing would be fitted to that.
+FIT_RADIUS_FWHM = 4.0
+#: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
+PEDESTAL_IN_STACK_NOISE = 0.1
+#: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
+RING_PX, RING_STARS = 1.0, 100
+#: What is known of a Moffat's exponent before it is fitted: mean and sigma.
+BETA_PRIOR = (3.2, 0.7)
+#: How many residuals of the wing's pixels that outweighs, as its square root.
+PRIOR_WEIGHT = 6.0
+
+
+def neighbours_light(stack: Stamps, stamps: Stamps, weights: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+    """By how much faint neighbours raise the rings of a stack: its pixels less those of the median star.
+
+    Zero inside one FWHM, where neighbours would have been seen.
+    """
+    ring = np.rint(radius / RING_PX).astype(int)
+    raised = np.zeros_like(stack)
+    best = np.argsort(-weights.sum(axis=(1, 2)))[:RING_STARS]
+    for number in range(int(np.ceil(fwhm / RING_PX)), int(ring.max()) + 1):
+        pixels = ring == number
+        values, share = (stamps[best][:, pixels] - stack[pixels]).ravel(), weights[best][:, pixels].ravel()
+        if np.count_nonzero(share) < 50:
+            continue
+        raised[pixels] = -_weighted_median(values, share)
+    return raised
+
+
+def _weighted_median(values: Stamps, weights: Stamps) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+
+
+def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+    """The stack where it has signal, the wing of the stars' `mean` beyond, and no pedestal.
+
+    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise
+    of the outermost ring; c is what the background left and is taken off.
+    """
+    outer = FIT_RADIUS_FWHM * fwhm
+    ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
+    noise = max(1.4826 * float(np.median(np.abs(mean[ring] - np.median(mean[ring])))), 1e-7)
+    fitted = (radius > 0.8 * fwhm) & (radius < outer)
+    parameters = _fit_wing(radius[fitted], mean[fitted], noise, fwhm)
+    if parameters is None:
+        return np.asarray(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)))
+    amplitude, alpha, beta, pedestal = parameters
+    wing = amplitude * (1 + (radius / alpha) ** 2) ** -beta
+    reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
+    blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
+    joined: Stamps = (1 - blend) * (stack - pedestal) + blend * wing
+    return joined
+
+
+def _fit_wing(
+    r: Stamps, values: Stamps, noise: float, fwhm: float
+) -> tuple[float, float, float, float] | None:
+    def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = np.exp(p[0]) * (1 + (r / np.exp(p[1])) ** 2) ** -p[2]
+        misfit = (model + p[3] * noise - values) / (0.1 * model + noise)
+        return np.append(
+            misfit, [PRIOR_WEIGHT * (p[2] - BETA_PRIOR[0]) / BETA_PRIOR[1], p[3] / PEDESTAL_IN_STACK_NOISE]
+        )
+
+    start = [np.log(max(float(np.max(values)), noise) * 2), np.log(fwhm), 3.0, 0.0]
+    lower, upper = [-np.inf, np.log(0.3 * fwhm), 2.2, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]
+    try:
+        found = optimize.least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", max_nfev=60)
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+    return float(np.exp(found.x[0])), float(np.exp(found.x[1])), float(found.x[2]), float(found.x[3] * noise)
+
+
+def _reach(amplitude: float, alpha: float, beta: float, level: float, low: float, high: float) -> float:
+    """Radius at which the wing falls to `level`, within limits."""
+    ratio = max(amplitude / level, 1.0) ** (1 / beta) - 1
+    return float(np.clip(alpha * np.sqrt(ratio), low, high))

@@ -1,0 +1,261 @@
+"""Star stamps that are recentred, scaled and combined into the images of a PSF.
+
+Owns the pixels of the stars and what of them is used; never detects a star and never decides which are asked.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.spatial import cKDTree
+
+from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Stamps, moffat_stamp, polynomial
+from astrid_workers.imaging.psf_wings import FIT_RADIUS_FWHM, neighbours_light, with_wings
+
+#: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
+WEIGHT_SNR = 600.0
+#: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
+PEDESTAL_PRIOR_SIGMA = 0.005
+
+
+class StarTable(Protocol):
+    """The columns of `imaging.stars.Stars` that a PSF needs; arrays of one length."""
+
+    @property
+    def x(self) -> NDArray[np.floating]: ...
+    @property
+    def y(self) -> NDArray[np.floating]: ...
+    @property
+    def flux(self) -> NDArray[np.floating]: ...
+    @property
+    def fwhm_px(self) -> NDArray[np.floating]: ...
+    @property
+    def snr(self) -> NDArray[np.floating]: ...
+    @property
+    def clean(self) -> NDArray[np.bool_]: ...
+
+
+class StarStack:
+    """Star stamps that are recentred, scaled and combined; private to this module and changed in place."""
+
+    def __init__(
+        self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps
+    ) -> None:
+        self.raw, self.noise, self.good, self.snr = data, noise, good, snr
+        self.ix, self.iy = np.rint(x), np.rint(y)
+        self.x, self.y = x.astype(float), y.astype(float)
+        self.sky_noise = np.median(noise, axis=(1, 2))
+        self.half = data.shape[1] // 2
+        axis = np.arange(-self.half, self.half + 1.0)
+        self.radius = np.hypot(axis[:, None], axis[None, :])
+        self.flux = np.ones(len(data))
+        self.pedestal = np.zeros(len(data))
+        self.centred = np.zeros_like(data)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @classmethod
+    def cut(
+        cls,
+        image: Float32Image,
+        variance: Float32Image,
+        bad: NDArray[np.bool_],
+        stars: StarTable,
+        index: NDArray[np.intp],
+        half: int,
+    ) -> "StarStack":
+        """Stamps around the stars; pixels outside the frame and bad ones have no weight."""
+        x, y = np.asarray(stars.x, float)[index], np.asarray(stars.y, float)[index]
+        rows = np.rint(y).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, :, None]
+        columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
+        inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
+        rows, columns = np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
+        good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
+        data = np.where(good, image[rows, columns], 0.0).astype(float)
+        noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
+        return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        for name in (
+            "raw",
+            "noise",
+            "good",
+            "snr",
+            "ix",
+            "iy",
+            "x",
+            "y",
+            "flux",
+            "pedestal",
+            "centred",
+            "sky_noise",
+        ):
+            setattr(self, name, getattr(self, name)[which])
+
+    def refine(self, fwhm: float) -> None:
+        """Recentre on the stack's own mean PSF until positions stand still; drop stars that do not fit it."""
+        model = np.asarray(moffat_stamp(fwhm, 2 * self.half + 1), float)
+        for _ in range(4):
+            self._recentre(model, fwhm)
+            if len(self) < MIN_STARS_FOR_STACK:
+                return
+            self._drop_extended(fwhm)
+            mean = self._mean(*self._normalised(), fwhm)
+            model = with_wings(mean, mean, self.radius, fwhm)
+            model /= model.sum()
+        self._recentre(model, fwhm)
+
+    def _recentre(self, model: Stamps, fwhm: float) -> None:
+        """Fit flux, centre and pedestal of each star with `model`, shift it to the middle, drop misfits."""
+        core, near = self.radius < 1.5 * fwhm, self.radius < FIT_RADIUS_FWHM * fwhm
+        dy, dx = np.gradient(model)
+        design = np.stack([model, -dx, -dy, np.ones_like(model)])
+        self.centred = self._shifted()
+        weight = (self.good & near) / self.noise**2
+        held = np.zeros((len(self), len(design)))
+        held[:, 3] = 1 / (PEDESTAL_PRIOR_SIGMA * self.sky_noise) ** 2
+        for _ in range(2):
+            solution = solve_each(design, self.centred, weight, held)
+            residual = self.centred - np.tensordot(solution, design, axes=1)
+            tolerance = 5 * self.noise + 0.05 * np.abs(solution[:, 0, None, None]) * model
+            weight = np.where(np.abs(residual) < tolerance, weight, 0.0)
+        self.flux, self.pedestal = np.maximum(solution[:, 0], 1e-9), solution[:, 3]
+        step = np.clip(solution[:, 1:3] / self.flux[:, None], -0.5, 0.5)
+        self.x, self.y = self.x + step[:, 0], self.y + step[:, 1]
+        misfit = np.sum(np.abs(residual) * (core & self.good), axis=(1, 2)) / self.flux
+        middle = float(np.median(misfit))
+        limit = middle + 4 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.01)
+        self.keep((misfit < limit) & (self.flux > 1e-9))
+
+    def _drop_extended(self, fwhm: float) -> None:
+        """Leave out what has more light around its core than the point sources among the stars: compact
+        galaxies.
+
+        The sharper half tells what a point source looks like, and how much that scatters.
+        """
+        ring = (self.radius > 0.6 * fwhm) & (self.radius < 1.6 * fwhm)
+        light = (self.centred - self.pedestal[:, None, None]) / self.flux[:, None, None]
+        around = np.where(self.good, light, 0.0)[:, ring].sum(axis=1) / np.maximum(
+            self.good[:, ring].mean(axis=1), 0.2
+        )
+        noise = self.sky_noise * np.sqrt(np.count_nonzero(ring)) / self.flux
+        low, middle = np.percentile(around, (10, 40))
+        limit = middle + 3 * np.hypot(max(middle - low, 0.005), noise)
+        if np.count_nonzero(around < limit) >= MIN_STARS_FOR_STACK:
+            self.keep(around < limit)
+
+    def _shifted(self) -> Stamps:
+        """All stars moved so that their centres fall on the middle pixel.
+
+        A Fourier shift has no transfer function of its own, and over random sub-pixel places the aliases of
+        an undersampled star average out, where any interpolation would blunt the PSF.
+        """
+        size = self.raw.shape[-1]
+        dx, dy = self.x - self.ix, self.y - self.iy
+        omega_y, omega_x = 2 * np.pi * fft.fftfreq(size), 2 * np.pi * fft.rfftfreq(size)
+        phase = np.exp(
+            1j * (omega_y[None, :, None] * dy[:, None, None] + omega_x[None, None, :] * dx[:, None, None])
+        )
+        return np.asarray(fft.irfft2(fft.rfft2(self.raw) * phase, s=(size, size)))
+
+    def _normalised(self) -> tuple[Stamps, Stamps]:
+        """Stamps of unit flux and their weights, with pixels that neighbours spoil left out."""
+        stamps = (self.centred - self.pedestal[:, None, None]) / self.flux[:, None, None]
+        relative = self.noise / self.flux[:, None, None]
+        middle = np.median(np.where(self.good, stamps, 0.0), axis=0)
+        spread = 1.4826 * np.median(np.abs(stamps - middle), axis=0)
+        tolerance = 4 * np.sqrt(
+            relative**2 + np.minimum(spread, 4 * np.median(relative, axis=0)) ** 2
+        ) + 0.1 * np.abs(middle)
+        weight = 1 / (1 / self.snr**2 + 1 / WEIGHT_SNR**2)
+        usable = self.good & (np.abs(stamps - middle) < tolerance)
+        return stamps, np.where(usable, weight[:, None, None], 0.0)
+
+    def _agreeing(self, stamps: Stamps, weights: Stamps, model: Stamps) -> Stamps:
+        """Weights without the pixels in which a star differs from the model of it: a faint neighbour of a
+        bright star.
+
+        A pixel may differ by its own noise, by a tenth of the model, and by what the model's own noise may
+        be.
+        """
+        relative = self.noise / self.flux[:, None, None]
+        own = np.median(relative, axis=0) / np.sqrt(len(self))
+        tolerance = 4 * np.hypot(relative, own) + 0.1 * np.abs(model)
+        return np.where(np.abs(stamps - model) < tolerance, weights, 0.0)
+
+    def _mean(self, stamps: Stamps, weights: Stamps, fwhm: float) -> Stamps:
+        """Weighted mean of the stars without what faint neighbours add."""
+        mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+        return np.asarray(mean - neighbours_light(mean, stamps, weights, self.radius, fwhm))
+
+    def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
+        """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1,
+        0, 0, …
+        """
+        self.centred = self._shifted()
+        stamps, weights = self._normalised()
+        basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
+        terms = _polynomial_images(stamps, weights, basis)
+        for _ in range(2):
+            weights = self._agreeing(stamps, weights, np.tensordot(basis, terms, axes=1))
+            terms = _polynomial_images(stamps, weights, basis)
+        centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
+        terms[0] = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
+        fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
+        terms[1:] *= fade
+        terms /= terms[0].sum()
+        return terms
+
+
+def near_neighbours(stars: StarTable, index: NDArray[np.intp], half: int) -> NDArray[np.bool_]:
+    """Pixels of each star's stamp that another detection reaches: `(n, size, size)`.
+
+    A neighbour reaches as far as a Moffat of exponent 3 has more than 0.1 % of the star's peak.
+    """
+    x, y, flux = (np.nan_to_num(np.asarray(column, float)) for column in (stars.x, stars.y, stars.flux))
+    width = float(np.median(np.asarray(stars.fwhm_px)[index])) if index.size else 1.0
+    tree = cKDTree(np.column_stack([x, y]))
+    axis = np.arange(-half, half + 1.0)
+    near = np.zeros((len(index), 2 * half + 1, 2 * half + 1), bool)
+    for row, star in enumerate(index):
+        for other in tree.query_ball_point((x[star], y[star]), 1.5 * half):
+            distance = np.hypot(x[other] - x[star], y[other] - y[star])
+            if other == star or distance < 0.5:
+                continue
+            ratio = max(flux[other] / max(flux[star], 1e-30), 2e-3) / 1e-3
+            reach = width * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
+            dx, dy = (
+                axis[None, :] - (x[other] - np.rint(x[star])),
+                axis[:, None] - (y[other] - np.rint(y[star])),
+            )
+            near[row] |= dx * dx + dy * dy < reach * reach
+    return near
+
+
+def _polynomial_images(stamps: Stamps, weights: Stamps, basis: Stamps) -> Stamps:
+    """Weighted least squares per pixel: `(n_terms, size, size)` from `(n, size, size)` and `(n, n_terms)`."""
+    normal = np.einsum("nij,nk,nl->ijkl", weights, basis, basis, optimize=True)
+    right = np.einsum("nij,nij,nk->ijk", weights, stamps, basis, optimize=True)
+    ridge = 1e-6 * np.maximum(normal[..., 0, 0], 1e-12)
+    normal += ridge[..., None, None] * np.eye(basis.shape[1])
+    return np.moveaxis(np.linalg.solve(normal, right[..., None])[..., 0], -1, 0)
+
+
+def solve_each(
+    design: Stamps, data: Stamps, weight: Stamps, held: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted least squares of every stamp: `(n, k)` for one design `(k, size, size)`, data and weights
+    `(n, size, size)`; `held` `(n, k)` is the precision of a prior about 0.
+    """
+    n, k = len(data), len(design)
+    flat, weights = design.reshape(k, -1), weight.reshape(n, -1)
+    products = (flat[:, None] * flat[None, :]).reshape(k * k, -1)
+    normal = (weights @ products.T).reshape(n, k, k)
+    diagonal = np.arange(k)
+    normal[:, diagonal, diagonal] *= 1 + 1e-9
+    normal[:, diagonal, diagonal] += held + 1e-30
+    right = (weights * data.reshape(n, -1)) @ flat.T
+    return np.asarray(np.linalg.solve(normal, right[..., None])[..., 0])
