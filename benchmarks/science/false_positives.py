@@ -15,45 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pairs import HARD, make_pair
 
-#: What a pair holds per megapixel, and how it is spoilt.
-REALISTIC: dict[str, Any] = {
-    "fwhm_science_px": 3.6,
-    "fwhm_reference_px": 2.8,
-    "ellipticity_science": 0.06,
-    "ellipticity_reference": 0.03,
-    "psf_gradient": 0.1,
-    "transparency": 0.85,
-    "shift_field_px": 0.06,
-    "offset_px": (3.4, -2.7),
-    "rotation_deg": 0.05,
-    "negative_fraction": 0.2,
-    "host_fraction": 0.5,
-    "transient_snr": (2.0, 40.0),
-    "gradient_e": 40.0,
-}
-PER_MPIX = {
-    "n_stars": 860,
-    "n_galaxies": 480,
-    "n_transients": 150,
-    "n_saturated": 6,
-    "n_cosmic_rays": 60,
-    "n_bad_columns": 1,
-}
-#: Changes to the realistic pair that make it hard.
-HARD: dict[str, dict[str, Any]] = {
-    "realistic": {},
-    "clean": {
-        "psf_gradient": 0.0, "shift_field_px": 0.0, "offset_px": (0.0, 0.0), "rotation_deg": 0.0,
-        "gradient_e": 0.0, "n_saturated": 0, "n_cosmic_rays": 0, "n_bad_columns": 0,
-    },
-    "few-stars": {"n_stars": 26, "n_galaxies": 120, "n_saturated": 1},
-    "undersampled": {"fwhm_science_px": 1.8, "fwhm_reference_px": 1.6},
-    "sharper-science": {"fwhm_science_px": 2.6, "fwhm_reference_px": 3.6},
-    "misaligned": {"offset_px": (30.0, -21.0), "rotation_deg": 1.5, "scale": 1.005},
-    "no-wcs": {"with_wcs": False},
-    "empty": {"n_transients": 0},
-}  # fmt: skip
 #: Candidates nearer to the edge than this are not counted, nor are injections.
 BORDER_PX = 40
 MATCH_PX = 2.5
@@ -69,22 +32,14 @@ class Job:
     algorithm: str
 
 
-def pair_settings(job: Job) -> dict[str, Any]:
-    """Arguments of `make_sky` for a job."""
-    mpix = job.size**2 / 1e6
-    counts = {name: round(n * mpix) for name, n in PER_MPIX.items()}
-    return {"seed": job.seed, "shape": (job.size, job.size)} | counts | REALISTIC | HARD[job.kind]
-
-
 def run_job(job: Job) -> dict[str, Any]:
     """Make the pair, run it as `astrid run` would, score the list."""
     from astrid_workers.differencing.pair import run_pair
     from astrid_workers.differencing.products import DifferenceOptions
     from astrid_workers.errors import AstridError
     from astrid_workers.preprocessing.calibrate import calibrate
-    from astrid_workers.sky import make_sky
 
-    sky = make_sky(**pair_settings(job))
+    sky = make_pair(job.kind, job.seed, job.size)
     base_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     cpu = time.process_time()
     try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky.detector import Detector, Exposed, expose
-from astrid_workers.sky.grid import Grid, shift_field, tan_wcs
+from astrid_workers.sky.grid import Bends, Grid, shift_field, tan_wcs
 from astrid_workers.sky.light import Galaxies, Points, PsfModel, render
 from astrid_workers.sky.limit import snr_limit
 
@@ -65,6 +65,10 @@ class Sky:
     star_x: Float64Array
     star_y: Float64Array
     star_flux_e: Float64Array
+    #: Constant galaxies (sums of Gaussians) in science pixels and electrons, before the profile.
+    galaxies: Galaxies
+    #: By how much sources of the reference stand off from where `grid` puts them.
+    bends: Bends
     #: Where cosmic rays struck; the frames' masks do not know of them.
     cosmic_rays_science: NDArray[np.bool_]
     cosmic_rays_reference: NDArray[np.bool_]
@@ -195,6 +199,8 @@ def make_sky(
         star_x=stars.x,
         star_y=stars.y,
         star_flux_e=stars.flux,
+        galaxies=galaxies,
+        bends=bends,
         cosmic_rays_science=exposed_n.cosmic_rays,
         cosmic_rays_reference=exposed_r.cosmic_rays,
         background_science=exposed_n.background,
