@@ -1,5 +1,6 @@
 """References from several frames of a simulated field with truth."""
 
+import tracemalloc
 from dataclasses import replace
 from functools import lru_cache
 
@@ -157,3 +158,25 @@ def test_best_frame_lends_its_grid() -> None:
     assert made.frame.wcs is not None
     np.testing.assert_allclose(made.frame.wcs.wcs.crpix, exposures.frames[1].wcs.wcs.crpix)
     assert [member.name for member in made.members] == [frame.name for frame in exposures.frames]
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames made one by one: five more of them add less than two bytes per pixel and frame."""
+    monkeypatch.setattr("astrid_workers.imaging.combine.BAND_PIXELS", 1)
+    shape, shifts = (384, 384), random_shifts(8)
+    frames = make_exposures(tuple(ExposureSettings(s) for s in shifts), seed=6, shape=shape).frames
+
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        made = build_reference((replace(f, science=f.science.copy()) for f in frames[:n]), expected=n)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert made.grade.n_frames == n
+        return most
+
+    peak(3)  # what is kept for later calls is made now
+    assert peak(8) - peak(3) < 2 * 5 * shape[0] * shape[1]
+
+
+def random_shifts(n: int) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.random.default_rng(n).uniform(-4, 4, (n, 2))]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from astrid_workers.differencing.row_store import RowStore
 from astrid_workers.imaging.combine import (
     CLIP_SIGMA,
     FORGIVEN_RANGE,
@@ -116,3 +117,35 @@ def test_pixels_that_no_frame_has_are_empty() -> None:
     assert (made.n_used[10:20, 10:20] == 0).all()
     assert np.isposinf(made.variance[10:20, 10:20]).all()
     assert (made.image[10:20, 10:20] == 0).all()
+
+
+def test_the_size_of_a_band_changes_nothing_and_images_may_wait_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(8)
+    images = random.normal(0, 10, (5, 150, 70)).astype(np.float32)
+    images[2, 60:70] += 300
+    variances = np.full(images.shape, 100, np.float32)
+    variances[1, :40] = np.inf
+    whole = combine(list(images), list(variances), np.ones(5))
+    monkeypatch.setattr("astrid_workers.imaging.combine.BAND_PIXELS", 1)
+    with RowStore() as store:
+        stored = [[store.put(image) for image in planes] for planes in (images, variances)]
+        banded = combine(*stored, np.ones(5))
+    assert whole.n_rejected == banded.n_rejected
+    for name in ("image", "variance", "n_used"):
+        assert np.array_equal(getattr(whole, name), getattr(banded, name))
+
+
+def test_stored_rows_are_those_that_were_put_and_the_disk_is_free_afterwards() -> None:
+    image = np.arange(35, dtype=np.uint32).reshape(7, 5)
+    with RowStore() as store:
+        stored = store.put(image[:, :])
+        turned = store.put(image.T)
+        for rows in (slice(None), slice(2, 4), slice(5, 99), slice(4, 4), slice(-2, None)):
+            assert np.array_equal(stored[rows], image[rows])
+        assert np.array_equal(turned[1:3], image.T[1:3])
+        with pytest.raises(ValueError, match="steps of 2"):
+            stored[::2]
+        folder = stored.path.parent
+    assert not folder.exists()

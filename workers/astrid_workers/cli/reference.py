@@ -7,13 +7,13 @@ Owns the arguments, the files that are written and the words that are printed; t
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
+from astrid_workers.cli.terminal import progress_bar, sentence_of, write_whole
 from astrid_workers.differencing.build_reference import Member, Reference, StackOptions, build_reference
 from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
 from astrid_workers.frame import Frame
@@ -59,9 +59,9 @@ def main(options: argparse.Namespace) -> int:
     try:
         _check(options)
         with metered() as cost, progress_bar() as tell:
-            frames = _read(options, unreadable, tell)
+            frames = _read(options, unreadable)
             stack = StackOptions(options.onto, options.clip)
-            made = build_reference(frames, stack, lambda step, share: tell(step, 0.4 + 0.6 * share))
+            made = build_reference(frames, stack, tell, expected=len(options.frames))
     except (FrameRejected, SettingRejected, OSError) as error:
         reason, status = sentence_of(error), UNUSABLE_INPUT
     except NothingToDo as nothing:
@@ -91,22 +91,23 @@ def _check(options: argparse.Namespace) -> None:
         raise NotADirectoryError(2, "there is no such folder", str(options.out.parent))
 
 
-def _read(options: argparse.Namespace, unreadable: list[Member], tell: Tell) -> list[Frame]:
-    """Calibrated frames; what cannot be read goes to `unreadable` with its sentence."""
+def _read(options: argparse.Namespace, unreadable: list[Member]) -> Iterator[Frame]:
+    """Calibrated frames, each when it is asked for; what cannot be read goes to `unreadable` with its
+    sentence. Raises FrameRejected at the end when there was none.
+    """
     bias, dark, flat = (
         None if path is None else read_frame(path) for path in (options.bias, options.dark, options.flat)
     )
-    frames = []
-    for number, path in enumerate(options.frames):
-        tell(f"read {path.name}", 0.4 * number / len(options.frames))
+    for path in options.frames:
         try:
-            frames.append(calibrate(read_frame(path), bias=bias, dark=dark, flat=flat).frame)
+            frame = calibrate(read_frame(path), bias=bias, dark=dark, flat=flat).frame
         except (FrameRejected, OSError) as error:
             unreadable.append(Member(path.name, sentence_of(error)))
-    if not frames:
+        else:
+            yield frame
+    if len(unreadable) == len(options.frames):
         msg = f"none of {len(options.frames)} frames can be read ({unreadable[0].excluded})"
         raise FrameRejected(msg)
-    return frames
 
 
 def build_report(

@@ -1,26 +1,25 @@
 """A reference made of several frames of one field.
 
-Owns which frames serve, their registration, flux scale and weight, and the grade of what comes out; never
-reads or writes a file.
+Owns which frames serve, their registration, flux scale and weight. One frame at a time is held in memory: placed frames wait on disk (`row_store.py`) and are stacked by rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
 
+from astrid_workers.differencing.grade_reference import Grade, grade_reference
 from astrid_workers.differencing.match_frames import match_frames
 from astrid_workers.differencing.measure import Measured, Sky, measure_frame, sky_of, unusable_pixels
 from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.differencing.row_store import RowStore, StoredImage
 from astrid_workers.errors import AstridError, NothingToDo
 from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.align import Registration, measure_registration
 from astrid_workers.imaging.combine import CLIP_SIGMA, Combined, combine
 from astrid_workers.imaging.grow import grow
-from astrid_workers.imaging.noise_model import measure_noise
 from astrid_workers.imaging.resample import resample_frame
 from astrid_workers.imaging.stars import frame_fwhm_px
 from astrid_workers.mask import MaskBit
@@ -32,8 +31,6 @@ Onto = Literal["first", "best"]
 LEAST_WEIGHT = 0.05
 #: Seeing beyond this ratio to the sharpest frame's would broaden the reference for nothing.
 MOST_FWHM_RATIO = 1.8
-#: The limiting flux of the grade is this many sigma.
-DEPTH_SIGMA = 5.0
 #: Pixels at the footprint's edge that are flagged.
 EDGE_PX = 3
 
@@ -67,22 +64,6 @@ class Member:
     n_rejected: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """How good a reference is."""
-
-    n_frames: int
-    #: Share of the grid with at least one frame, and with all of them.
-    coverage: float
-    full_coverage: float
-    fwhm_px: float
-    #: 5-sigma flux of a point source in the reference's unit, and its magnitude where a zero point is known.
-    depth_flux: float
-    depth_mag: float | None
-    #: By how much the reference is deeper than the frame whose grid it has.
-    gain_mag: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
     """A stack on one frame's grid. In electrons it counts those of all frames together: its photon noise is
@@ -100,9 +81,14 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Placed:
-    """One frame on the grid and flux scale of the reference, sky subtracted."""
+    """One frame on the grid and flux scale of the reference, sky subtracted; its pixels wait on disk."""
 
-    frame: Frame
+    science: StoredImage[np.float32]
+    #: +inf where a pixel cannot be used.
+    variance: StoredImage[np.float32]
+    mask: StoredImage[np.uint32]
+    facts: HeaderFacts
+    name: str
     sky: float
     flux_scale: float
     #: Noise of large areas per pixel, and seeing, on the grid.
@@ -117,48 +103,96 @@ class _Placed:
 
 
 def build_reference(
-    frames: Sequence[Frame], options: StackOptions | None = None, progress: Progress | None = None
+    frames: Iterable[Frame],
+    options: StackOptions | None = None,
+    progress: Progress | None = None,
+    *,
+    expected: int | None = None,
 ) -> Reference:
     """Register and stack calibrated `frames` (cosmic rays masked) of one field and filter.
 
     Each is moved onto one grid, brought to one flux scale by the stars that it shares, and weighted by
     1 / (noise² FWHM²). Outliers against the median are left out. A frame that cannot serve is left out with
-    the reason in `members`. Raises NothingToDo when fewer than two are left, FrameRejected when the frame
-    whose grid is wanted cannot be measured.
+    the reason in `members`. `frames` may be made one by one as they are asked for; `expected` is how many
+    there will be, for the progress. Raises NothingToDo when fewer than two are left, FrameRejected when the
+    frame whose grid is wanted cannot be measured, OSError when the disk for scratch files is full.
     """
     options = options or StackOptions()
     tell = progress or (lambda _step, _share: None)
-    tell("look at the frames", 0.0)
-    skies = [sky_of(frame, DifferenceOptions()) for frame in frames]
-    base = _base_of(frames, skies, options.onto)
-    members: dict[int, Member] = {}
-    placed: dict[int, _Placed] = {}
-    measured = measure_frame(frames[base], DifferenceOptions(), sky=skies[base])
-    for index in sorted(range(len(frames)), key=lambda i: i != base):
-        tell(f"place {frames[index].name}", 0.1 + 0.6 * len(members | placed) / len(frames))
-        try:
-            placed[index] = (
-                _itself(frames[base], skies[base], measured)
-                if index == base
-                else _place(frames[base], skies[base], measured, frames[index], skies[index])
+    total = expected or (len(frames) if isinstance(frames, Sequence) else 1)
+    with RowStore() as store:
+        members: dict[int, Member] = {}
+        placed: dict[int, _Placed] = {}
+        base: _Base | None = None
+        for index, frame in _base_first(frames, options.onto, store):
+            tell(f"place {frame.name}", 0.7 * min(len(members | placed) / total, 1.0))
+            sky = sky_of(frame, DifferenceOptions())
+            try:
+                if base is None:
+                    base = _Base(frame, sky, measure_frame(frame, DifferenceOptions(), sky=sky))
+                    placed[index] = _itself(base, store)
+                else:
+                    placed[index] = _place(base, frame, sky, store)
+            except AstridError as reason:
+                if base is None:
+                    raise
+                members[index] = Member(frame.name, str(reason), fwhm_px=_fwhm(sky))
+        members |= _leave_out(placed)
+        if base is None or len(placed) < 2:
+            n, reasons = (
+                len(placed) + len(members),
+                "; ".join(f"{m.name}: {m.excluded}" for m in members.values()),
             )
-        except AstridError as reason:
-            members[index] = Member(frames[index].name, str(reason), fwhm_px=_fwhm(skies[index]))
-    members |= _leave_out(placed, frames)
-    if len(placed) < 2:
-        reasons = "; ".join(f"{m.name}: {m.excluded}" for m in members.values())
-        msg = f"{len(placed)} of {len(frames)} frames can be stacked, need 2 ({reasons})"
-        raise NothingToDo(msg, frames=len(frames), usable=len(placed))
-    tell("stack", 0.75)
-    return _stacked(frames, base, measured, placed, members, options)
+            msg = f"{len(placed)} of {n} frames can be stacked, need 2 ({reasons})"
+            raise NothingToDo(msg, frames=n, usable=len(placed))
+        tell("stack", 0.75)
+        return _stacked(base, placed, members, options)
 
 
-def _base_of(frames: Sequence[Frame], skies: Sequence[Sky], onto: Onto) -> int:
-    """Index of the frame whose grid is taken; best: least noise × seeing for its exposure's worth of flux."""
-    if onto == "first" or len(frames) == 1:
-        return 0
-    merit = [_merit(frame, sky) for frame, sky in zip(frames, skies, strict=True)]
-    return int(np.nanargmin(merit)) if np.isfinite(merit).any() else 0
+@dataclass(frozen=True, slots=True, eq=False)
+class _Base:
+    """The frame whose grid is taken."""
+
+    frame: Frame
+    sky: Sky
+    measured: Measured
+
+
+def _base_first(frames: Iterable[Frame], onto: Onto, store: RowStore) -> Iterator[tuple[int, Frame]]:
+    """The frame whose grid is taken, then the others in their order, each with its number.
+
+    The best one is known only when all were seen: they wait on disk until then.
+    """
+    if onto == "first":
+        yield from enumerate(frames)
+        return
+    waiting, merits = [], []
+    for frame in frames:
+        merits.append(_merit(frame, sky_of(frame, DifferenceOptions())))
+        waiting.append(_Waiting.of(frame, store))
+    best = int(np.nanargmin(merits)) if np.isfinite(merits).any() else 0
+    for index in sorted(range(len(waiting)), key=lambda i: i != best):
+        yield index, waiting[index].frame()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A frame on disk."""
+
+    planes: tuple[StoredImage[np.float32], StoredImage[np.float32], StoredImage[np.uint32]]
+    #: The frame with no rows of pixels.
+    rest: Frame
+
+    @classmethod
+    def of(cls, frame: Frame, store: RowStore) -> "_Waiting":
+        planes = (store.put(frame.science), store.put(frame.variance), store.put(frame.mask))
+        none = replace(frame, science=frame.science[:0], variance=frame.variance[:0], mask=frame.mask[:0])
+        return cls(planes, none)
+
+    def frame(self) -> Frame:
+        """The frame as it was."""
+        science, variance, mask = self.planes
+        return replace(self.rest, science=science[:], variance=variance[:], mask=mask[:])
 
 
 def _merit(frame: Frame, sky: Sky) -> float:
@@ -171,24 +205,42 @@ def _fwhm(sky: Sky) -> float | None:
     return width if np.isfinite(width) else None
 
 
-def _itself(frame: Frame, sky: Sky, measured: Measured) -> _Placed:
-    flat = _sky_subtracted(frame, sky)
-    return _Placed(flat, sky.background.median, 1.0, sky.background.rms_median, measured.psf.fwhm_px, None)
+def _itself(base: _Base, store: RowStore) -> _Placed:
+    flat, background = _sky_subtracted(base.frame, base.sky), base.sky.background
+    return _stored(
+        flat, store, background.median, 1.0, background.rms_median, base.measured.psf.fwhm_px, None
+    )
 
 
-def _place(base: Frame, base_sky: Sky, measured: Measured, frame: Frame, sky: Sky) -> _Placed:
+def _place(base: _Base, frame: Frame, sky: Sky, store: RowStore) -> _Placed:
     """Move, measure and scale one frame; raises what keeps it from serving."""
-    _refuse_other_kind(base, frame)
-    found = measure_registration(base, frame, science_stars=base_sky.stars, reference_stars=sky.stars)
-    moved = resample_frame(_sky_subtracted(frame, sky), found.to_reference, base.shape, wcs=base.wcs)
+    _refuse_other_kind(base.frame, frame)
+    found = measure_registration(base.frame, frame, science_stars=base.sky.stars, reference_stars=sky.stars)
+    moved = resample_frame(
+        _sky_subtracted(frame, sky), found.to_reference, base.frame.shape, wcs=base.frame.wcs
+    )
     seen = measure_frame(moved.frame, DifferenceOptions())
-    scale = match_frames((measured, seen), DifferenceOptions()).match.flux_scale
+    scale = match_frames((base.measured, seen), DifferenceOptions()).match.flux_scale
     factor = np.float32(scale)
     scaled = replace(
         moved.frame, science=moved.frame.science * factor, variance=moved.frame.variance * factor**2
     )
     noise = scale * seen.background.rms_median * moved.area_noise_factor
-    return _Placed(scaled, sky.background.median, scale, noise, seen.psf.fwhm_px, found)
+    return _stored(scaled, store, sky.background.median, scale, noise, seen.psf.fwhm_px, found)
+
+
+def _stored(
+    frame: Frame,
+    store: RowStore,
+    sky: float,
+    flux_scale: float,
+    noise: float,
+    fwhm_px: float,
+    registration: Registration | None,
+) -> _Placed:
+    variance = np.where(unusable_pixels(frame), np.float32(np.inf), frame.variance)
+    planes = store.put(frame.science), store.put(variance), store.put(frame.mask)
+    return _Placed(*planes, frame.facts, frame.name, sky, flux_scale, noise, fwhm_px, registration)
 
 
 def _sky_subtracted(frame: Frame, sky: Sky) -> Frame:
@@ -207,7 +259,7 @@ def _refuse_other_kind(base: Frame, frame: Frame) -> None:
         raise NothingToDo(msg)
 
 
-def _leave_out(placed: dict[int, _Placed], frames: Sequence[Frame]) -> dict[int, Member]:
+def _leave_out(placed: dict[int, _Placed]) -> dict[int, Member]:
     """Take frames out of `placed` that would make the reference worse, and say why."""
     if not placed:
         return {}
@@ -224,16 +276,14 @@ def _leave_out(placed: dict[int, _Placed], frames: Sequence[Frame]) -> dict[int,
         else:
             continue
         del placed[index]
-        gone[index] = _member(frames[index].name, one, why, None, None)
+        gone[index] = _member(one, why, None, None)
     return gone
 
 
-def _member(
-    name: str, one: _Placed, excluded: str | None, weight: float | None, n_rejected: int | None
-) -> Member:
+def _member(one: _Placed, excluded: str | None, weight: float | None, n_rejected: int | None) -> Member:
     found = one.registration
     return Member(
-        name,
+        one.name,
         excluded,
         weight,
         one.flux_scale,
@@ -246,26 +296,23 @@ def _member(
 
 
 def _stacked(
-    frames: Sequence[Frame],
-    base: int,
-    measured: Measured,
-    placed: dict[int, _Placed],
-    members: dict[int, Member],
-    options: StackOptions,
+    base: _Base, placed: dict[int, _Placed], members: dict[int, Member], options: StackOptions
 ) -> Reference:
     order = sorted(placed)
     chosen = [placed[i] for i in order]
     weights = np.array([one.weight for one in chosen])
     weights /= weights.sum()
-    variances = [
-        np.where(unusable_pixels(one.frame), np.float32(np.inf), one.frame.variance) for one in chosen
-    ]
-    stack = combine([one.frame.science for one in chosen], variances, weights, clip_sigma=options.clip_sigma)
+    stack = combine(
+        [one.science for one in chosen],
+        [one.variance for one in chosen],
+        weights,
+        clip_sigma=options.clip_sigma,
+    )
     for i, one, weight, rejected in zip(order, chosen, weights, stack.n_rejected, strict=True):
-        members[i] = _member(frames[i].name, one, None, float(weight), rejected)
-    gain = _effective_gain(chosen, weights) if frames[base].unit == "electron" else 1.0
-    frame = _frame(frames[base], chosen, weights, stack, gain)
-    grade = _grade(frame, stack, len(chosen), measured, gain)
+        members[i] = _member(one, None, float(weight), rejected)
+    gain = _effective_gain(chosen, weights) if base.frame.unit == "electron" else 1.0
+    frame = _frame(base.frame, chosen, weights, stack, gain)
+    grade = grade_reference(frame, stack, len(chosen), base.measured, gain)
     told = tuple(members[i] for i in sorted(members))
     return Reference(frame, stack.n_used, told, grade, gain)
 
@@ -294,7 +341,7 @@ def _mask(chosen: Sequence[_Placed], empty: NDArray[np.bool_]) -> Uint32Image:
     """SATURATED where any frame was: the rest of them miss its light. Other bits where no frame is left."""
     anywhere = np.zeros(empty.shape, np.uint32)
     for one in chosen:
-        anywhere |= one.frame.mask
+        anywhere |= one.mask[:]
     mask = anywhere & np.uint32(MaskBit.SATURATED)
     mask |= np.where(
         empty, (anywhere & np.uint32(MaskBit.BAD_PIXEL)) | np.uint32(MaskBit.NO_DATA), np.uint32(0)
@@ -308,12 +355,10 @@ def _mask(chosen: Sequence[_Placed], empty: NDArray[np.bool_]) -> Uint32Image:
 def _facts(base: Frame, chosen: Sequence[_Placed], weights: NDArray[np.float64], gain: float) -> HeaderFacts:
     """The base's facts, with what stacking changes; what is not known of all frames is None."""
     facts = base.facts
-    exposures = [one.frame.facts.exposure_s for one in chosen]
-    noises = [one.frame.facts.read_noise_e for one in chosen]
+    exposures = [one.facts.exposure_s for one in chosen]
+    noises = [one.facts.read_noise_e for one in chosen]
     levels = [
-        one.frame.facts.saturation * one.flux_scale * gain
-        for one in chosen
-        if one.frame.facts.saturation is not None
+        one.facts.saturation * one.flux_scale * gain for one in chosen if one.facts.saturation is not None
     ]
     zero_point, per_adu = facts.zero_point_mag, facts.gain_e_per_adu
     known = [
@@ -327,28 +372,3 @@ def _facts(base: Frame, chosen: Sequence[_Placed], weights: NDArray[np.float64],
         zero_point_mag=None if zero_point is None else zero_point + 2.5 * float(np.log10(gain)),
         gain_e_per_adu=None if per_adu is None else per_adu * gain,
     )
-
-
-def _grade(frame: Frame, stack: Combined, n_frames: int, measured: Measured, gain: float) -> Grade:
-    made = measure_frame(frame, DifferenceOptions())
-    depth, before = point_source_limit(made), gain * point_source_limit(measured)
-    zero_point = frame.facts.zero_point_mag
-    return Grade(
-        n_frames=n_frames,
-        coverage=float(np.mean(stack.n_used > 0)),
-        full_coverage=float(np.mean(stack.n_used == n_frames)),
-        fwhm_px=made.psf.fwhm_px,
-        depth_flux=depth,
-        depth_mag=None if zero_point is None else zero_point - 2.5 * float(np.log10(depth)),
-        gain_mag=2.5 * float(np.log10(before / depth)),
-    )
-
-
-def point_source_limit(measured: Measured) -> float:
-    """5-sigma flux of a point source on blank sky, in the frame's unit; correlated noise counts as it is."""
-    sky = ~(measured.background.sources | measured.unusable)
-    noise = measure_noise(measured.image, measured.variance, sky)
-    psf = measured.psf.stamp.astype(float)
-    variance = float(np.median(measured.variance[sky])) * noise.variance_ratio
-    spread = float(np.sum(psf * fftconvolve(psf, noise.correlation, mode="same")))
-    return DEPTH_SIGMA * float(np.sqrt(variance * spread)) / float(np.sum(psf**2))

@@ -5,6 +5,7 @@ Owns the weighted mean of pixels and which of them are outliers; never aligns, s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,18 @@ NEIGHBOUR_SIGMA, NEIGHBOUR_PX = 2.5, 3
 FORGIVEN_RANGE, RANGE_OF_NOISE = 0.8, 3.0
 #: Variance of a median of n Gaussians over that of their mean.
 _MEDIAN_EXCESS = np.pi / 2
-#: Rows that are combined together, and how far neighbours reach over them: bounds the memory.
-_ROWS, _REACH = 128, NEIGHBOUR_PX + 1
+#: Pixels of all images that are combined together, in as many rows as that makes: bounds the memory.
+BAND_PIXELS, LEAST_ROWS, MOST_ROWS = 4_000_000, 16, 128
+#: How far neighbours reach over the rows that are combined.
+_REACH = NEIGHBOUR_PX + 1
+
+
+class Rows(Protocol):
+    """An image of which some rows at a time are asked for: an array, or one that waits on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, rows: slice, /) -> Float32Image: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +54,8 @@ class Combined:
 
 
 def combine(
-    images: Sequence[Float32Image],
-    variances: Sequence[Float32Image],
+    images: Sequence[Rows],
+    variances: Sequence[Rows],
     weights: Floats,
     *,
     clip_sigma: float = CLIP_SIGMA,
@@ -56,19 +67,20 @@ def combine(
     lies more than `clip_sigma` beyond the forgiven range from the median of the images (of two: from the
     lower), and what is within 3 pixels of it and deviates by 2.5.
     """
-    shape = images[0].shape
+    shape = (images[0].shape[0], images[0].shape[1])
+    step = int(np.clip(BAND_PIXELS // (len(images) * shape[1]), LEAST_ROWS, MOST_ROWS))
     out = Combined(
         np.zeros(shape, np.float32), np.full(shape, np.inf, np.float32), np.zeros(shape, np.uint16), ()
     )
     rejected = np.zeros(len(images), int)
-    for start in range(0, shape[0], _ROWS):
-        low, high = max(start - _REACH, 0), min(start + _ROWS + _REACH, shape[0])
+    for start in range(0, shape[0], step):
+        low, high = max(start - _REACH, 0), min(start + step + _REACH, shape[0])
         values = np.stack([image[low:high] for image in images])
         noise = np.stack([variance[low:high] for variance in variances])
         usable = np.isfinite(noise) & (noise > 0) & np.isfinite(values)
         kept = usable & ~outliers(values, np.where(usable, noise, 1), usable, clip_sigma)
-        inner = slice(start - low, min(start + _ROWS, shape[0]) - low)
-        rows = slice(start, min(start + _ROWS, shape[0]))
+        inner = slice(start - low, min(start + step, shape[0]) - low)
+        rows = slice(start, min(start + step, shape[0]))
         rejected += np.count_nonzero((usable & ~kept)[:, inner], axis=(1, 2))
         _mean(values[:, inner], noise[:, inner], kept[:, inner], weights, out, rows)
     return Combined(out.image, out.variance, out.n_used, tuple(int(n) for n in rejected))
