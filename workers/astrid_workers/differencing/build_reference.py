@@ -1,6 +1,7 @@
 """A reference made of several frames of one field.
 
-Owns which frames serve, their registration, flux scale and weight. One frame at a time is held in memory: placed frames wait on disk (`row_store.py`) and are stacked by rows.
+Owns which frames serve, their registration, flux scale and weight. One frame at a time is held in memory:
+placed frames wait on disk (`row_store.py`) and are stacked by rows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
