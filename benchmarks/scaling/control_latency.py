@@ -8,12 +8,14 @@ so that what is measured is the operator and the API server, not a node.
 """
 
 import argparse
+import os
 import random
 import threading
 import time
 from dataclasses import asdict
 from typing import Any
 
+from bare_loop import BareLoop, pooled, ratio
 from rig import Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
 
 from support.waiting import wait_until
@@ -59,25 +61,43 @@ def _all_told(rig: Rig, count: int) -> bool:
     return len(told) >= count
 
 
-def b2(rig: Rig, names: list[str], trials: int, rng: random.Random) -> dict[str, Any]:
-    """Many queues at zero get 10 messages each at once; two members each."""
-    first, full, stragglers = [], [], 0
+def b2(rig: Rig, names: list[str], trials: int, rng: random.Random, bare: BareLoop) -> dict[str, Any]:
+    """Many queues at zero get 10 messages each at once; two members each. The floor before each trial."""
+    first, full, floors, trials_said, stragglers = [], [], [], [], 0
     for trial in range(trials):
-        rig.wait_until_quiet()
+        floors.append(bare.trial(2))
+        rig.wait_until_calm()
+        usage = rig.usage()
         time.sleep(rng.random())
         pushed = rig.push(names, 10)
         reached = rig.sizes.wait(names, 2, pushed, 60)
+        later = rig.usage()
         first += rig.sizes.wait(names, 1, pushed, 0).values()
         full += reached.values()
         stragglers += len(names) - len(reached)
-        say(f"B2 {len(names)} queues {trial + 1}/{trials}: {spread(list(reached.values()))}")
+        ours, floor = spread(list(reached.values())), spread(floors[-1])
+        said = {
+            "ours_s": ours,
+            "floor_s": floor,
+            "times_the_floor_p95": ratio(ours["p95"], floor["p95"]),
+            "operator_cpu_s": round(later.cpu_seconds - usage.cpu_seconds, 2),
+            "operator_rss_mb": round(later.rss_bytes / 1e6, 1),
+            "load_average": round(os.getloadavg()[0], 1),
+        }
+        trials_said.append(said)
+        say(f"B2 {len(names)} queues {trial + 1}/{trials}: {said}")
+        rig.wait_until_calm()
         rig.empty(names)
         rig.wait_for_sizes(names, 0)
+    ours, floor = spread(full), spread(pooled(floors))
     return {
         "queues": len(names),
         "to_first_s": spread(first),
-        "to_full_s": spread(full),
+        "to_full_s": ours,
+        "floor_s": floor,
+        "times_the_floor_p95": ratio(ours["p95"], floor["p95"]),
         "not_within_60_s": stragglers,
+        "trials": trials_said,
         "raw_full_s": [round(each, 3) for each in full],
     }
 
@@ -123,6 +143,7 @@ def main() -> None:
     parser.add_argument("--queues", type=int, default=300)
     parser.add_argument("--trials", type=int, default=20, help="of B1")
     parser.add_argument("--many-trials", type=int, default=3, help="of B2")
+    parser.add_argument("--all-only", action="store_true", help="B2 without the third of the queues")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
@@ -141,9 +162,11 @@ def main() -> None:
             save(options.name, result)
         if "b2" in options.parts:
             few = options.many_trials
-            result["b2_third"] = b2(rig, names[: options.queues // 3], few, rng)
-            save(options.name, result)
-            result["b2_all"] = b2(rig, names, few, rng)
+            if not options.all_only:
+                third = names[: options.queues // 3]
+                result["b2_third"] = b2(rig, third, few, rng, BareLoop(rig, "third", len(third)))
+                save(options.name, result)
+            result["b2_all"] = b2(rig, names, few, rng, BareLoop(rig, "bare", len(names)))
             save(options.name, result)
         if "b3" in options.parts:
             result["b3"] = b3(rig, names, options.seconds, rng)

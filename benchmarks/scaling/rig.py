@@ -235,6 +235,26 @@ class Rig:
             time.sleep(0.5)
         say("the operator was not quiet before a trial")
 
+    def wait_until_calm(self, seconds: float = 3.0, timeout_s: float = 180) -> None:
+        """Wait until nobody has written anything but Leases for so long: controllers have caught up too."""
+        before, since = self._writes(), time.monotonic()
+        deadline = since + timeout_s
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            now = self._writes()
+            if now > before:
+                before, since = now, time.monotonic()
+            elif time.monotonic() - since >= seconds:
+                return
+        say("the cluster was not calm before a trial")
+
+    def _writes(self) -> int:
+        return sum(
+            count
+            for key, count in self.requests().items()
+            if key.split()[0] not in _READS and not key.split()[1].startswith("leases")
+        )
+
     def usage(self) -> "Usage":
         """Of the operator's process until now."""
         assert self.operator is not None

@@ -26,6 +26,7 @@ from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
 from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.informer import Informer
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.kubernetes_connection import Credentials, connect, credentials
 from astrid_operator.kubernetes_fleet import KubernetesFleet
@@ -38,7 +39,7 @@ from astrid_operator.metrics import CONTENT_TYPE, Metrics
 from astrid_operator.probes import Probes, Verdict
 from astrid_operator.quiesce import Conversation
 from astrid_operator.recovery import Recovery
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 from astrid_operator.settings import OperatorSettings
 
 log = structlog.get_logger(__name__)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.gpu_supply import by_quota, held_by, on_nodes
+from astrid_operator.kinds import Kind
 from astrid_operator.scaling import ScalingDecision
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 from astrid_operator.sharing import Asked, SeenMembers, Sharing
 
 

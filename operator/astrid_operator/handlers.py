@@ -13,9 +13,9 @@ from typing import Any
 import kopf
 
 from astrid_operator.errors import WatchesEnded
+from astrid_operator.kinds import LABELLED, QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_connection import Credentials
 from astrid_operator.kubernetes_requests import RESOURCES
-from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind
 
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
 WATCH_SECONDS = 600

@@ -11,8 +11,9 @@ import structlog
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.errors import ObjectGone, OperatorError
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 log = structlog.get_logger(__name__)
 

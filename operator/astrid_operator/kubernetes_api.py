@@ -13,8 +13,8 @@ from kubernetes.aio import client
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.errors import LeadershipLost
 from astrid_operator.fleet_view import FIELD_MANAGER
+from astrid_operator.kinds import LABELLED, QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_requests import APPLY, EVENTS, MERGE, RESOURCES, KubernetesRequests
-from astrid_operator.seen import LABELLED, QUEUE_LABEL, Kind
 from astrid_operator.write_lanes import WriteLanes
 
 #: Seconds that one request may take.

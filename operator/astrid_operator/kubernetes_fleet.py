@@ -25,13 +25,14 @@ from astrid_operator.fleet_view import (
     member,
     replicas_are_held,
 )
+from astrid_operator.kinds import QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.pod_members import PodMembers
 from astrid_operator.pod_retirement import PodRetirement, Retired
 from astrid_operator.presence import MemberSaid
 from astrid_operator.quiesce import Conversation
 from astrid_operator.scaling_values import MembersSeen
-from astrid_operator.seen import QUEUE_LABEL, Kind, Seen
+from astrid_operator.seen import Seen
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,9 @@ from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND
 from astrid_operator.errors import LeadershipLost, ObjectGone, OperatorError
 from astrid_operator.fleet import EventType, Subject
 from astrid_operator.fleet_view import FIELD_MANAGER, Moment
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 log = structlog.get_logger(__name__)
 

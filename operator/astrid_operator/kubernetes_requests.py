@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 from kubernetes.aio import client
 
 from astrid_operator.astrid_queue import GROUP, PLURAL, VERSION
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_answers import answer
-from astrid_operator.seen import Kind
 
 #: How a PATCH is meant; the API server tells it by the content type.
 APPLY = "application/apply-patch+yaml"

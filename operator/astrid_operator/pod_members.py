@@ -11,11 +11,12 @@ from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.fleet import FleetState, Member, MemberPhase
+from astrid_operator.kinds import Kind
 from astrid_operator.node_hints import Work, changes, hints, is_left_alone, is_marked
 from astrid_operator.presence import MemberSaid
 from astrid_operator.retirement import Candidate
 from astrid_operator.scaling_values import MembersSeen
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 #: Seconds that a pod that is ready may need until it says something: it is still starting.
 FIRST_WORD_SECONDS = 60.0

@@ -16,11 +16,12 @@ import structlog
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.errors import Conflict, NotAsked, ObjectGone
 from astrid_operator.fleet import FleetState, Member, MemberPhase
+from astrid_operator.kinds import Kind
 from astrid_operator.pod_members import PodMembers
 from astrid_operator.quiesce import Conversation
 from astrid_operator.retirement import Step, next_step
 from astrid_operator.scaling import GRACE_SECONDS
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 log = structlog.get_logger(__name__)
 

@@ -6,34 +6,16 @@ never writes; a delete that was missed is found by `resync`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.node_hints import ANNOTATIONS
-
-#: Label of everything that belongs to an AstridQueue: its name.
-QUEUE_LABEL = "astrid.dev/queue"
+from astrid_operator.kinds import LABELLED, QUEUE_LABEL, Kind
+from astrid_operator.trimming import trimmed
 
 #: Objects whose deletion is remembered, so that a late echo of our own write does not revive them.
 REMEMBERED_DELETIONS = 4096
 
 Manifest = Mapping[str, Any]
-
-
-class Kind(StrEnum):
-    """Kinds of object that are watched."""
-
-    ASTRID_QUEUE = "AstridQueue"
-    DEPLOYMENT = "Deployment"
-    POD = "Pod"
-    BUDGET = "PodDisruptionBudget"
-    QUOTA = "ResourceQuota"
-    NODE = "Node"
-
-
-#: Kinds of which only those with our label are looked at.
-LABELLED = (Kind.DEPLOYMENT, Kind.POD, Kind.BUDGET)
 
 
 class Seen:
@@ -85,7 +67,7 @@ class Seen:
         known = self._objects[kind].get(key, {}).get(name)
         if known is not None and not _is_newer(manifest, known):
             return None
-        self._objects[kind].setdefault(key, {})[name] = _trimmed(kind, manifest)
+        self._objects[kind].setdefault(key, {})[name] = trimmed(kind, manifest)
         return key
 
     def drop(self, kind: Kind, manifest: Manifest) -> QueueKey | None:
@@ -197,39 +179,3 @@ def _version(manifest: Manifest) -> int:
     """Versions of one kind compare as numbers (Kubernetes promises it since 1.35, and kept to it before)."""
     version = _meta(manifest, "resourceVersion")
     return int(version) if version.isdecimal() else 0
-
-
-def _trimmed(kind: Kind, manifest: Manifest) -> Manifest:
-    """A pod or a node without what nobody here reads: there are many of them."""
-    if kind is Kind.NODE:
-        return _trimmed_node(manifest)
-    if kind is not Kind.POD:
-        return manifest
-    metadata, status = manifest.get("metadata") or {}, manifest.get("status") or {}
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
-    annotations = metadata.get("annotations") or {}
-    hints = {name: annotations[name] for name in ANNOTATIONS if name in annotations}
-    told = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses")
-    return {
-        "metadata": {field: metadata[field] for field in kept if field in metadata} | {"annotations": hints},
-        "spec": _trimmed_pod_spec(manifest.get("spec") or {}),
-        "status": {field: status[field] for field in told if field in status},
-    }
-
-
-def _trimmed_pod_spec(spec: Manifest) -> Manifest:
-    """Where it is, and what its containers may use."""
-    limits = (
-        {"limits": (each.get("resources") or {}).get("limits") or {}} for each in spec.get("containers") or ()
-    )
-    return {"nodeName": spec.get("nodeName"), "containers": [{"resources": each} for each in limits]}
-
-
-def _trimmed_node(manifest: Manifest) -> Manifest:
-    metadata = manifest.get("metadata") or {}
-    kept = ("name", "uid", "resourceVersion", "creationTimestamp")
-    return {
-        "metadata": {field: metadata[field] for field in kept if field in metadata},
-        "spec": {"unschedulable": (manifest.get("spec") or {}).get("unschedulable")},
-        "status": {"allocatable": (manifest.get("status") or {}).get("allocatable")},
-    }

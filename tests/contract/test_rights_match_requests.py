@@ -13,10 +13,10 @@ import yaml
 from kubernetes.aio import client
 
 from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.kubernetes_requests import RESOURCES
 from astrid_operator.leadership import Leadership, LeaseTimes
-from astrid_operator.seen import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ class Recorder(client.ApiClient):
         super().__init__(client.Configuration(host="https://server"))
         self.asked: set[tuple[str, str, str]] = set()
 
-    async def call_api(self, method: str, url: str, **_: Any) -> Any:
+    async def call_api(self, method: str, url: str, **_: Any) -> Any:  # type: ignore[override] # sends nothing
         self.asked.add(_right(method, urlsplit(url).path))
         return Answer(404 if method == "GET" and "/leases/" in url else 200)
 

@@ -10,8 +10,9 @@ from astrid_operator.conditions import desired_status
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.gpu_supply import by_quota, held_by, on_nodes
+from astrid_operator.kinds import Kind
 from astrid_operator.scaling import DemandReading, MembersSeen, Reason, ScalingDecision
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 GPU, CHIP = "nvidia.com/gpu", "example.com/chip"
 

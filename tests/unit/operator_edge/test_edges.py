@@ -15,9 +15,10 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress, Brokers
 from astrid_operator.errors import BrokerNotConfigured, InvalidSpec, OperatorError
 from astrid_operator.informer import Informer
+from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_answers import answer, failure
 from astrid_operator.leadership import LeaseTimes
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 from astrid_operator.settings import OperatorSettings, redacted
 from astrid_operator.transitions import events_between
 

@@ -9,12 +9,13 @@ import pytest
 from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
 from astrid_operator.errors import NotAsked, ObjectGone
 from astrid_operator.fleet import FleetState, Member, MemberPhase
+from astrid_operator.kinds import Kind
 from astrid_operator.node_hints import DELETION_COST, SAFE_TO_EVICT
 from astrid_operator.pod_members import PodMembers
 from astrid_operator.pod_retirement import PodRetirement
 from astrid_operator.presence import MemberSaid, ProcessSaid
 from astrid_operator.retirement import Step
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.seen import Seen
 
 KEY = QueueKey("sky", "detection")
 

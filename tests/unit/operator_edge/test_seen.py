@@ -3,7 +3,8 @@
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.seen import Kind, Seen
+from astrid_operator.kinds import Kind
+from astrid_operator.seen import Seen
 
 KEY = QueueKey("sky", "q")
 
