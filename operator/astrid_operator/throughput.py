@@ -6,7 +6,7 @@ no clock, no client. Counts that shrink begin the learning anew; what makes no s
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 #: The windows over which arrivals are counted, in seconds.
@@ -63,6 +63,15 @@ def counted(values: Sequence[bytes]) -> Counted | None:
     return Counted(int(finished + failed), seconds, squared, int(failed))
 
 
+@dataclass(slots=True)
+class _Level:
+    """Messages that had come, and from when until when no reading said otherwise."""
+
+    since: float
+    until: float
+    came: int
+
+
 class Throughput:
     """The pace of one queue, reading by reading."""
 
@@ -70,8 +79,8 @@ class Throughput:
         self._last: Counted | None = None
         self._mean: float | None = None
         self._mean_square = 0.0
-        #: (when, messages that had come by then), oldest first, over a little more than the long window.
-        self._came: deque[tuple[float, int]] = deque()
+        #: Oldest first, over a little more than the long window; neighbours differ.
+        self._came: deque[_Level] = deque()
 
     def take(self, at: float, outstanding: int, now: Counted | None) -> Estimates:
         """Add a reading made `at` (monotonic seconds) and tell what is known with it."""
@@ -86,6 +95,24 @@ class Throughput:
     def missed(self) -> None:
         """A reading failed: what came meanwhile cannot be told from what came at once."""
         self._came.clear()
+
+    def held_until(self, at: float) -> None:
+        """The latest reading still held `at`: for a simulation, which reads only where something changed."""
+        if self._came:
+            self._came[-1].until = max(at, self._came[-1].until)
+
+    def falls(self, at: float, window: float) -> Iterator[tuple[float, float]]:
+        """(when, messages per second from then on): how the rate of `window` falls if nothing comes any more.
+
+        Nothing before the window has been looked at for its whole length: then it falls with every reading.
+        """
+        levels = self._came
+        if not levels or levels[0].since > at - window:
+            return
+        last = levels[-1].came
+        for level in levels:
+            if level.since > at - window:
+                yield level.since + window, max(0.0, (last - level.came) / window)
 
     def forget(self) -> None:
         """Begin anew: the counts were reset, or nobody counts."""
@@ -104,9 +131,13 @@ class Throughput:
         self._mean_square += weight * (square - self._mean_square)
 
     def _note(self, at: float, came: int) -> None:
-        self._came.append((at, came))
-        while len(self._came) > 2 and self._came[1][0] <= at - SLOW_SECONDS:
-            self._came.popleft()
+        levels = self._came
+        if levels and levels[-1].came == came:
+            levels[-1].until = at
+        else:
+            levels.append(_Level(at, at, came))
+        while len(levels) > 1 and levels[1].since <= at - SLOW_SECONDS:
+            levels.popleft()
 
     def _estimates(self, at: float) -> Estimates:
         mean, square = self._mean, self._mean_square
@@ -120,11 +151,13 @@ class Throughput:
 
     def _rate(self, at: float, window: float) -> float | None:
         """Messages per second since `window` ago, or since it has been looked at."""
-        if not self._came or at - self._came[0][0] < LEAST_SPAN_SECONDS:
+        levels = self._came
+        if not levels or at - levels[0].since < LEAST_SPAN_SECONDS:
             return None
-        since, before = self._came[0]
-        for when, came in self._came:
-            if when > at - window:
+        first = levels[0]
+        for level in reversed(levels):
+            if level.since <= at - window:
+                first = level
                 break
-            since, before = when, came
-        return max(0.0, (self._came[-1][1] - before) / (at - since))
+        since = max(first.since, min(first.until, at - window))
+        return max(0.0, (levels[-1].came - first.came) / (at - since))
