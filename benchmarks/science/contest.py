@@ -9,6 +9,7 @@ can be cut and continued.
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -198,10 +199,10 @@ def commit() -> str:
 #: Columns of the table: title and key.
 COLUMNS = (
     ("false", "false"), ("CR", "false_cosmic_ray"), ("satur.", "false_saturated"), ("star", "false_star"),
-    ("other", "false_other"), ("list", "list_false"), ("S50", "s50_blank"), ("host", "s50_host"), (">10", "complete_above_10"),
-    ("flux", "flux_ratio"), ("±", "flux_scatter"), ("pos", "position_scatter_px"), ("median", "score_median"),
-    ("scatter", "score_scatter"), ("tails", "tails"), ("sky", "tails_empty_sky"), ("CPU", "cpu_s_per_mpix"),
-    ("MB", "peak_mb"),
+    ("other", "false_other"), ("list", "list_false"), ("S50", "s50_blank"), ("host", "s50_host"),
+    (">10", "complete_above_10"), ("flux", "flux_ratio"), ("±", "flux_scatter"),
+    ("pos", "position_scatter_px"), ("median", "score_median"), ("scatter", "score_scatter"),
+    ("tails", "tails"), ("sky", "tails_empty_sky"), ("CPU", "cpu_s_per_mpix"), ("MB", "peak_mb"),
 )  # fmt: skip
 
 
@@ -247,10 +248,14 @@ def keep(path: Path, rows: list[dict[str, Any]]) -> None:
     def same(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(row[key] for key in ("kind", "seed", "size", "contender", "setting"))
 
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    new = {same(row) for row in rows}
-    kept = [row for row in old if same(row) not in new] + rows
-    path.write_text(json.dumps({"rows": kept}, indent=0) + "\n")
+    with path.open("a+") as file:  # contests that run side by side may keep their rows in one file
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        old = json.loads(file.read() or '{"rows": []}')["rows"]
+        new = {same(row) for row in rows}
+        kept = [row for row in old if same(row) not in new] + rows
+        file.truncate(0)
+        file.write(json.dumps({"rows": kept}, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def subtract(pair: Pair, setting: str) -> dict[str, Any]:
             *names, ConstPhotRatio=setting == "default", BACKEND_4SUBTRACT="Numpy",
             NUM_CPU_THREADS_4SUBTRACT=1, VERBOSE_LEVEL=0,
         )  # fmt: skip
-    difference = np.asarray(solved[2]).T if len(solved) > 2 else np.asarray(solved[1]).T
+    difference = np.asarray(solved[0]).T  # SFFT keeps its arrays [x, y]
     # the sharper frame was convolved: the difference has the broader PSF, and that frame's flux scale
     science_is_broader = float(psf["fwhm"]) >= float(moved_psf["fwhm"])
     noise, moved_noise = variance(science, sky, rms), variance(moved, moved_sky, moved_rms)
