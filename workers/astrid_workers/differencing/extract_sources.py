@@ -149,10 +149,10 @@ class _Buckets:
 
 def _describe(difference: Difference, y: int, x: int) -> Candidate:
     """One peak with sub-pixel place, flux, shape and flags."""
-    dx, dy, score = _summit(difference.unmasked_score, y, x)
+    dx, dy, flux = _summit(_fluxes_around(difference, y, x))
     psf, profile = difference.kernels.at(float(x), float(y))
     flux_err = float(difference.flux_error[y, x])
-    flux = score * flux_err
+    score = flux / flux_err
     error_x, error_y = _position_errors(profile, abs(score))
     stamp, variance, good = _stamps(difference, y, x, psf.shape[0] // 2)
     model = _shifted(psf, dx, dy)
@@ -164,12 +164,24 @@ def _describe(difference: Difference, y: int, x: int) -> Candidate:
     )  # fmt: skip
 
 
-def _summit(score: NDArray[np.float32], y: int, x: int) -> tuple[float, float, float]:
-    """Offset and height of the peak of a Gaussian through the 3 × 3 pixels, each axis by itself."""
-    centre = float(score[y, x])
+def _fluxes_around(difference: Difference, y: int, x: int) -> Floats:
+    """Matched-filter fluxes of the 3 × 3 pixels around a peak; masked ones take the peak's error.
+
+    The score is no place to measure on: a source's own photons raise its noise most at its centre, which
+    flattens the score's summit and moves it about.
+    """
+    window = np.s_[y - 1 : y + 2, x - 1 : x + 2]
+    error = difference.flux_error[window].astype(float)
+    error = np.where(np.isfinite(error), error, error[1, 1])
+    return np.asarray(difference.unmasked_score[window] * error)
+
+
+def _summit(flux: Floats) -> tuple[float, float, float]:
+    """Offset and height of the peak of a Gaussian through 3 × 3 pixels, each axis by itself."""
+    centre = float(flux[1, 1])
     sign = 1.0 if centre > 0 else -1.0
-    dx, gain_x = _log_parabola(*(sign * float(score[y, x + k]) for k in (-1, 0, 1)))
-    dy, gain_y = _log_parabola(*(sign * float(score[y + k, x]) for k in (-1, 0, 1)))
+    dx, gain_x = _log_parabola(*(sign * float(value) for value in flux[1]))
+    dy, gain_y = _log_parabola(*(sign * float(value) for value in flux[:, 1]))
     return dx, dy, centre * gain_x * gain_y
 
 

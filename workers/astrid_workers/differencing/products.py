@@ -121,7 +121,8 @@ class Candidate:
     #: ICRS degrees; None without a WCS.
     ra_deg: float | None
     dec_deg: float | None
-    #: PSF-fit flux and its 1-sigma error, unit of the science frame.
+    #: PSF-fit flux at its peak and its 1-sigma error, unit of the science frame. The place is fitted too: on
+    #: average this is higher than the flux at the true place, by 1 / snr² of it (1 % at S/N 10).
     flux: float
     flux_err: float
     #: |flux| / flux_err.
