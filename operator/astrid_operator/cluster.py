@@ -11,7 +11,6 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any
@@ -220,13 +219,25 @@ async def _first_of(*parts: Awaitable[Any]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
+        others = [task for task in tasks if not task.done()]
+        for task in others:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        for task in others:
+            await _ended(task)
     for task in done:
         task.result()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait until `task`, which was cancelled, has ended; what it raises instead is told, and stops nobody."""
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    except OperatorError as error:
+        log.warning("Part ended", part=task.get_name(), reason=type(error).__name__, error=str(error))
+    except Exception:
+        log.exception("Part ended unexpectedly", part=task.get_name())
 
 
 def _identity() -> str:

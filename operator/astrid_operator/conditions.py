@@ -1,7 +1,7 @@
-"""The status of an AstridQueue: what was seen and decided, as a person and a script read it.
+"""The conditions of an AstridQueue: what was seen and decided, as a person and a script read it.
 
-Owns the table of conditions, the coarse numbers and the answer to "is this worth a write?". Pure: no clock,
-no client. Never invents a number; what is not known is left out or stays as it was known last.
+Owns the table below, and when a condition gets a new time. Pure: no clock, no client. Never invents what is
+not known.
 
     condition        True                              False
     Ready            Idle AtSize Paused Disabled       Progressing WorkersUnhealthy BrokerUnreachable,
@@ -17,19 +17,18 @@ no client. Never invents a number; what is not known is left out or stays as it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue, Paused, ScalingMode
-from astrid_operator.desired import selector_string
 from astrid_operator.fleet import FleetState
-from astrid_operator.scaling import Demand, DemandReading, Reason, ScalingDecision
+from astrid_operator.scaling import DemandReading, Reason, ScalingDecision
 
 Json = Any
-Status = dict[str, Json]
 
 #: Demand that was read within so many seconds counts as known to whoever reads the condition.
 REACHABLE_SECONDS = 10.0
+#: Longest message that the schema takes.
+MESSAGE_CHARACTERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,6 @@ class Trouble:
 
     reason: str
     message: str
-
-
-class Urgency(StrEnum):
-    """When a new status should be written."""
-
-    NOW = "now"  #: a decision or a condition changed
-    LATER = "later"  #: numbers moved: as the allowance permits
-    NEVER = "never"  #: nothing that matters changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class _Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Situation:
     """All that the table looks at."""
 
     queue: AstridQueue
@@ -72,24 +63,8 @@ class _Seen:
     retrying: str
 
 
-def desired_status(
-    queue: AstridQueue,
-    fleet: FleetState,
-    reading: DemandReading | None,
-    decision: ScalingDecision | None,
-    previous_status: Mapping[str, Json] | None,
-    now_iso: str,
-    *,
-    stalled: Trouble | None = None,
-    retrying: str = "",
-) -> Status:
-    """The whole status (wire form).
-
-    `fleet` is as it was seen before `decision` is carried out. `reading` None: demand was not asked for yet;
-    `decision` None: nothing could be decided. `stalled`: a person must act. `retrying`: a write failed and
-    will be tried again, and why. `now_iso` is UTC as RFC 3339 with whole seconds and `Z`.
-    """
-    seen = _Seen(queue, fleet, reading, decision, previous_status or {}, now_iso, stalled, retrying)
+def conditions_of(seen: Situation) -> list[dict[str, Json]]:
+    """All conditions (wire form)."""
     is_reachable = _broker_reachable(seen)
     verdicts = [
         _ready(seen, is_reachable.status),
@@ -98,26 +73,13 @@ def desired_status(
         _scaling_active(seen, is_reachable.status),
         is_reachable,
     ]
-    return _without_none(
-        {
-            "observedGeneration": queue.generation,
-            "replicas": fleet.current,
-            "readyReplicas": fleet.ready,
-            "desiredReplicas": fleet.desired if decision is None else decision.replicas,
-            "selector": selector_string(queue.key),
-            "demand": _demand(reading, seen.previous, now_iso),
-            "lastScale": _last_scale(seen),
-            "gpu": _gpu(queue, decision),
-            "conditions": _conditions(verdicts, queue.generation, seen.previous, now_iso),
-        }
-    )
+    return _conditions(verdicts, seen.queue.generation, seen.previous, seen.now_iso)
 
 
-def invalid_status(
-    generation: int, trouble: Trouble, previous_status: Mapping[str, Json] | None, now_iso: str
-) -> Status:
-    """The status of an object that cannot be parsed: stalled, everything else as it was known last."""
-    previous = previous_status or {}
+def invalid_conditions(
+    generation: int, trouble: Trouble, previous: Mapping[str, Json], now_iso: str
+) -> list[dict[str, Json]]:
+    """The conditions of an object that cannot be parsed: stalled, everything else as it was known last."""
     verdicts = [
         _Verdict("Ready", "False", trouble.reason, trouble.message),
         _Verdict("Reconciling", "False", trouble.reason, "The last good fleet is left as it is"),
@@ -125,39 +87,15 @@ def invalid_status(
         _as_before("ScalingActive", previous, trouble),
         _as_before("BrokerReachable", previous, trouble),
     ]
-    return {
-        **previous,
-        "observedGeneration": generation,
-        "conditions": _conditions(verdicts, generation, previous, now_iso),
-    }
+    return _conditions(verdicts, generation, previous, now_iso)
 
 
-def urgency(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> Urgency:
-    """Whether `new` is worth a write at once, by the allowance, or not at all.
-
-    A sentence that alone has changed, or the time at which the same numbers were read again, is not.
-    """
-    if previous is None or _decided(previous) != _decided(new):
-        return Urgency.NOW
-    return Urgency.LATER if _numbers(previous) != _numbers(new) else Urgency.NEVER
-
-
-def amount_of_change(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> float:
-    """How far the numbers moved, 0 to 1: the largest relative change of any of them."""
-    before, after = _numbers(previous or {}), _numbers(new)
-    pairs = ((before.get(name) or 0, after.get(name) or 0) for name in before.keys() | after.keys())
-    return max((abs(a - b) / max(a, b, 1) for a, b in pairs), default=0.0)
-
-
-# ------------------------------------------------------------------------------------------ conditions
-
-
-def _ready(seen: _Seen, broker: str) -> _Verdict:
+def _ready(seen: Situation, broker: str) -> _Verdict:
     status, reason, message = _readiness(seen, broker)
     return _Verdict("Ready", status, reason, message)
 
 
-def _readiness(seen: _Seen, broker: str) -> tuple[str, str, str]:
+def _readiness(seen: Situation, broker: str) -> tuple[str, str, str]:
     fleet, decision = seen.fleet, seen.decision
     if seen.stalled is not None:
         return "False", seen.stalled.reason, seen.stalled.message
@@ -185,12 +123,12 @@ def _size_reason(queue: AstridQueue, decision: ScalingDecision) -> str:
     return "AtSize" if decision.replicas else "Idle"
 
 
-def _reconciling(seen: _Seen) -> _Verdict:
+def _reconciling(seen: Situation) -> _Verdict:
     status, reason, message = _change(seen)
     return _Verdict("Reconciling", status, reason, message)
 
 
-def _change(seen: _Seen) -> tuple[str, str, str]:
+def _change(seen: Situation) -> tuple[str, str, str]:
     fleet, decision = seen.fleet, seen.decision
     if seen.stalled is not None:
         return "False", seen.stalled.reason, "Nothing is changed until a person has acted"
@@ -205,7 +143,7 @@ def _change(seen: _Seen) -> tuple[str, str, str]:
     return "False", "Applied", "All is applied"
 
 
-def _stalled(seen: _Seen) -> _Verdict:
+def _stalled(seen: Situation) -> _Verdict:
     if seen.stalled is not None:
         return _Verdict("Stalled", "True", seen.stalled.reason, seen.stalled.message)
     if seen.fleet.quota_exceeded:
@@ -213,7 +151,7 @@ def _stalled(seen: _Seen) -> _Verdict:
     return _Verdict("Stalled", "False", "AsExpected", "Nothing needs a person")
 
 
-def _scaling_active(seen: _Seen, broker: str) -> _Verdict:
+def _scaling_active(seen: Situation, broker: str) -> _Verdict:
     decision = seen.decision
     if decision is None:
         trouble = seen.stalled or Trouble("Progressing", "Nothing was decided yet")
@@ -237,7 +175,7 @@ def _why_inactive(queue: AstridQueue, decision: ScalingDecision, broker: str) ->
     return Reason.NOT_TRUSTED_YET if decision.reason is Reason.NOT_TRUSTED_YET else None
 
 
-def _broker_reachable(seen: _Seen) -> _Verdict:
+def _broker_reachable(seen: Situation) -> _Verdict:
     status, reason, message = _reach(seen.reading, _condition(seen.previous, "BrokerReachable"), seen.now_iso)
     return _Verdict("BrokerReachable", status, reason, message)
 
@@ -293,18 +231,11 @@ def _timed(
     }
 
 
-#: Longest message that the schema takes.
-MESSAGE_CHARACTERS = 1024
-
-
 def _condition(status: Mapping[str, Json], kind: str) -> Mapping[str, Json] | None:
     found: Mapping[str, Json] | None = next(
         (each for each in status.get("conditions", ()) if each["type"] == kind), None
     )
     return found
-
-
-# --------------------------------------------------------------------------------------------- numbers
 
 
 def _has_size(fleet: FleetState, decision: ScalingDecision) -> bool:
@@ -315,105 +246,9 @@ def _members(count: int) -> str:
     return "1 member" if count == 1 else f"{count} members"
 
 
-def _demand(
-    reading: DemandReading | None, previous: Mapping[str, Json], now_iso: str
-) -> Mapping[str, Json] | None:
-    """Coarse demand; `observedAt` stays while the coarse numbers do."""
-    before: Mapping[str, Json] | None = previous.get("demand")
-    if reading is None or reading.demand is None:
-        return before
-    numbers = _coarse_demand(reading.demand)
-    if before is not None and {**before, "observedAt": None} == {**numbers, "observedAt": None}:
-        return before
-    return {**numbers, "observedAt": now_iso}
-
-
-def _coarse_demand(demand: Demand) -> dict[str, Json]:
-    return _without_none(
-        {
-            "ready": coarse(demand.ready),
-            "running": coarse(demand.running),
-            "delayed": coarse(demand.delayed),
-            "dead": coarse(demand.dead),
-            "oldestSeconds": None if demand.oldest_seconds is None else coarse(demand.oldest_seconds),
-        }
-    )
-
-
-def coarse(amount: float) -> int:
-    """`amount` as a whole number, from 100 on rounded to two digits, so that noise is no news."""
-    whole = round(amount)
-    return whole if whole < 100 else round(whole, 2 - len(str(whole)))
-
-
-def _last_scale(seen: _Seen) -> Mapping[str, Json] | None:
-    """The latest change of size: this decision's, where it changes the size and was not noted before."""
-    before: Mapping[str, Json] | None = seen.previous.get("lastScale")
-    decision, fleet = seen.decision, seen.fleet
-    if decision is None or decision.replicas == fleet.desired:
-        return before
-    if before is not None and (before["from"], before["to"]) == (fleet.desired, decision.replicas):
-        return before
-    return {
-        "from": fleet.desired,
-        "to": decision.replicas,
-        "reason": decision.reason.value,
-        "message": decision.message[:MESSAGE_CHARACTERS],
-        "at": seen.now_iso,
-    }
-
-
-#: Most holders that the schema takes.
-HOLDERS_TOLD = 32
-
-
-def _gpu(queue: AstridQueue, decision: ScalingDecision | None) -> dict[str, Json] | None:
-    count = queue.spec.gpu.count
-    if not count or decision is None:
-        return None
-    gpu: dict[str, Json] = {"wanted": decision.wanted * count, "granted": decision.replicas * count}
-    if decision.held_by:
-        gpu["heldBy"] = list(decision.held_by[:HOLDERS_TOLD])
-    return gpu
-
-
-def _decided(status: Mapping[str, Json]) -> Json:
-    """The parts of a status whose change is told at once."""
-    conditions = [
-        (each["type"], each["status"], each["reason"], each.get("observedGeneration"))
-        for each in status.get("conditions", ())
-    ]
-    last = status.get("lastScale") or {}
-    changes = (last.get("from"), last.get("to"), last.get("at"))
-    return (
-        conditions,
-        changes,
-        *(status.get(name) for name in ("observedGeneration", "desiredReplicas", "selector")),
-    )
-
-
-def _numbers(status: Mapping[str, Json]) -> dict[str, int]:
-    """The parts of a status that are refreshed by the allowance."""
-    parts = {
-        "": {name: status.get(name, 0) for name in ("replicas", "readyReplicas")},
-        "demand.": status.get("demand") or {},
-        "gpu.": status.get("gpu") or {},
-    }
-    return {
-        f"{part}{name}": value
-        for part, values in parts.items()
-        for name, value in values.items()
-        if isinstance(value, int)
-    }
-
-
 def _earlier(now_iso: str, seconds: float) -> str:
     return (_time(now_iso) - timedelta(seconds=round(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(iso: str) -> datetime:
     return datetime.fromisoformat(iso)
-
-
-def _without_none(values: Mapping[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -6,12 +6,12 @@ test differ only in the Fleet, the Reporter and where the manifests come from.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -19,7 +19,7 @@ from astrid_operator.allowance import Allowance, Waiting
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue, claims
-from astrid_operator.conditions import Trouble, Urgency, amount_of_change, invalid_status, urgency
+from astrid_operator.conditions import Trouble
 from astrid_operator.errors import (
     LeadershipLost,
     OperatorError,
@@ -27,10 +27,11 @@ from astrid_operator.errors import (
     QueueTaken,
 )
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
-from astrid_operator.orphans import Reclaimed
+from astrid_operator.neighbours import Budget, DemandSource, Observer, Recoverer, unlimited
 from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
 from astrid_operator.records import Manifest, Record, Records
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
+from astrid_operator.status import Urgency, amount_of_change, invalid_status, urgency
 from astrid_operator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -48,48 +49,7 @@ BUG_TOLD_SECONDS = 60.0
 NEVER_WRITTEN_SECONDS = 1e6
 
 
-class DemandSource(Protocol):
-    """Where demand is read; `demand.DemandReader` is one."""
-
-    async def read(self, wanted: Mapping[QueueKey, BrokerQueue]) -> Mapping[QueueKey, DemandReading]: ...
-
-
-class Recoverer(Protocol):
-    """Who gives back what processes that are gone had fetched; `recovery.Recovery` is one."""
-
-    def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
-
-    def orphans(self, claim: BrokerQueue) -> int | None: ...
-
-    def take(self) -> Sequence[tuple[QueueKey, Reclaimed]]: ...
-
-
-class Observer(Protocol):
-    """Who counts what the loop does; `metrics.Metrics` is one."""
-
-    def saw(self, gathered: Gathered, decision: ScalingDecision | None) -> None: ...
-
-    def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None: ...
-
-    def reclaimed(self, key: QueueKey, messages: int) -> None: ...
-
-    def reconciled(self, result: str, seconds: float) -> None: ...
-
-    def ticked(self, seconds: float, waiting: int) -> None: ...
-
-    def forgot(self, key: QueueKey) -> None: ...
-
-
 Write = Callable[[], Coroutine[Any, Any, None]]
-Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
-
-#: Shares what is short among all: what was decided for each, to what it is granted.
-Budget = Callable[[Asked], Mapping[QueueKey, ScalingDecision]]
-
-
-def unlimited(asked: Asked) -> Mapping[QueueKey, ScalingDecision]:
-    """The budget of a place where nothing is short: everybody gets what was decided."""
-    return {key: decision for key, (_, _, decision) in asked.items()}
 
 
 class Loop:

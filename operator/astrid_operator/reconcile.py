@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue
-from astrid_operator.conditions import Trouble, desired_status
+from astrid_operator.conditions import Trouble
 from astrid_operator.errors import ObjectGone, PersonMustAct, TryAgain
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
 from astrid_operator.scaling import DemandReading, Reason, ScalingDecision
+from astrid_operator.status import desired_status
 from astrid_operator.transitions import events_between
 
 Status = Mapping[str, Any]

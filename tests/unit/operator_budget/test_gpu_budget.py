@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
-from astrid_operator.conditions import desired_status
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.gpu_supply import by_quota, held_by, on_nodes
 from astrid_operator.kinds import Kind
 from astrid_operator.scaling import DemandReading, MembersSeen, Reason, ScalingDecision
 from astrid_operator.seen import Seen
+from astrid_operator.status import desired_status
 
 GPU, CHIP = "nvidia.com/gpu", "example.com/chip"
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from astrid_operator.conditions import (
-    Trouble,
+from astrid_operator.conditions import Trouble
+from astrid_operator.fleet import FleetState
+from astrid_operator.scaling import Demand, DemandReading, Reason, ScalingDecision
+from astrid_operator.status import (
     Urgency,
     amount_of_change,
     coarse,
@@ -16,8 +18,6 @@ from astrid_operator.conditions import (
     invalid_status,
     urgency,
 )
-from astrid_operator.fleet import FleetState
-from astrid_operator.scaling import Demand, DemandReading, Reason, ScalingDecision
 from support.queue_documents import queue
 
 ROOT = Path(__file__).resolve().parents[3]

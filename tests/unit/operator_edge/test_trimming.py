@@ -12,7 +12,9 @@ from astrid_operator.trimming import trimmed
 
 
 def managed(manager: str, operation: str = "Apply", *, replicas: bool = True) -> dict[str, Any]:
-    fields = {"f:replicas": {}, "f:template": {"f:spec": {}}} if replicas else {"f:template": {}}
+    fields: dict[str, Any] = (
+        {"f:replicas": {}, "f:template": {"f:spec": {}}} if replicas else {"f:template": {}}
+    )
     return {
         "manager": manager,
         "operation": operation,
@@ -49,7 +51,7 @@ def test_how_far_a_creation_came_is_still_told(managers: list[dict[str, Any]], w
 @pytest.mark.parametrize("kind", [Kind.ASTRID_QUEUE, Kind.DEPLOYMENT, Kind.BUDGET, Kind.QUOTA])
 def test_spec_and_status_stay_as_they_are_and_bookkeeping_goes(kind: Kind) -> None:
     """Manifests are compared by spec, labels, annotations and owners: those may not differ from the server's."""
-    whole = {
+    whole: dict[str, Any] = {
         "metadata": {
             "name": "q",
             "labels": {"a": "b"},
