@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from scipy import fft
+from scipy import fft, ndimage, optimize
 
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import frame_to_user_fits, make_sky, mask_to_user_fits, sky_to_fits
@@ -234,6 +234,41 @@ def test_the_simulator_passes_the_oracle_test() -> None:
     assert np.median(at[inside] / sky.truth["snr_expected"][inside]) == pytest.approx(0.96, abs=0.05)
     assert np.std(pulls) < 2.0
     assert inner.max() > 6
+
+
+def test_the_oracle_finds_half_at_the_threshold_and_gaussians_false_peaks() -> None:
+    """Two Mpix at 5 sigma: half complete at S/N 5 ± 0.3 and no more false peaks than noise has (0.4 per Mpix)."""
+    snr, found, on_host, false = [], [], [], 0
+    for seed in (31, 32):
+        sky = make_sky(
+            seed=seed, shape=(1024, 1024), n_stars=500, star_flux_e=(300.0, 2000.0), n_galaxies=250,
+            n_transients=250, transient_snr=(3.0, 9.0), transparency=0.8, negative_fraction=0.3,
+        )  # fmt: skip
+        score = oracle_score(sky)
+        sky_only = (sky.science.variance < 1.1 * 425) & (sky.reference.variance < 1.1 * 425)
+        peaks = (np.abs(score) > 5.0) & (
+            (score == ndimage.maximum_filter(score, 3)) | (score == ndimage.minimum_filter(score, 3))
+        )
+        rows, columns = np.nonzero(peaks[40:-40, 40:-40])
+        distance = np.hypot(columns[:, None] + 40 - sky.truth["x"], rows[:, None] + 40 - sky.truth["y"])
+        # this oracle knows the sky's noise only: where photons of stars add to it, five of its sigmas are fewer
+        false += np.count_nonzero((distance.min(axis=1) > 6) & sky_only[rows + 40, columns + 40])
+        inside = (np.abs(sky.truth["x"] - 511.5) < 470) & (np.abs(sky.truth["y"] - 511.5) < 470)
+        snr.append(sky.truth["snr_expected"][inside])
+        found.append((distance < 2.5).any(axis=0)[inside])
+        on_host.append(sky.truth["on_host"][inside])
+    snr, found, on_host = np.concatenate(snr), np.concatenate(found), np.concatenate(on_host)
+    assert false <= 4  # 0.4 per Mpix expects 0.7 here: more than 4 has a chance of one in a thousand
+    for where in (on_host, ~on_host):
+        below, above = where & (snr > 3.7) & (snr < 4.4), where & (snr > 5.6) & (snr < 6.3)
+        assert found[below].mean() < 0.5 < found[above].mean()
+    half = np.exp(
+        optimize.minimize_scalar(
+            lambda x: np.sum(np.logaddexp(0, 10 * (np.log(snr) - x)) - found * 10 * (np.log(snr) - x)),
+            bounds=(1.0, 2.2), method="bounded",
+        ).x
+    )  # fmt: skip
+    assert half == pytest.approx(5.0, abs=0.3)
 
 
 def test_user_files_read_back_as_the_frames() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image, Uint32Image
 from astrid_workers.mask import MaskBit
+from astrid_workers.sky.blemishes import bled
 
 Float64Array = NDArray[np.float64]
 
@@ -48,14 +49,28 @@ def expose(
     n_cosmic_rays: int,
     n_bad_columns: int,
     nan_block_px: int,
+    *,
+    pattern: Float64Array | None = None,
+    hot_e: Float64Array | None = None,
+    bleeds: bool = False,
 ) -> Exposed:
-    """Draw one exposure of `light` (expected electrons per pixel, sky not included)."""
+    """Draw one exposure of `light` (expected electrons per pixel, sky not included).
+
+    `pattern` is added to the sky, `hot_e` to what was drawn, without noise of its own; where `bleeds`, charge
+    above saturation runs along its column.
+    """
     ny, nx = light.shape
     ramp = detector.gradient_e * (np.arange(nx) / max(nx - 1, 1) - 0.5)
     background = np.broadcast_to(detector.sky_e + ramp, light.shape)
+    if pattern is not None:
+        background = background + pattern
     expected = np.maximum(light + background, 0.0)
     rays = _cosmic_rays(rng, light.shape, n_cosmic_rays)
     drawn = rng.poisson(expected) + rng.normal(0.0, detector.read_noise_e, light.shape) + rays
+    if hot_e is not None:
+        drawn += hot_e
+    if bleeds:
+        drawn = bled(drawn, detector.saturation_e)
     mask = np.zeros(light.shape, np.uint32)
     saturated = drawn >= detector.saturation_e
     image = np.minimum(drawn, detector.saturation_e)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
 from astrid_workers.mask import MaskBit
+from astrid_workers.sky.blemishes import NONE, Blemished, Blemishes, blemish
 from astrid_workers.sky.detector import Detector, Exposed, expose
 from astrid_workers.sky.grid import Bends, Grid, shift_field, tan_wcs
 from astrid_workers.sky.light import Galaxies, Points, PsfModel, render
@@ -75,6 +76,8 @@ class Sky:
     #: Expected sky of each frame without sources, electrons per pixel.
     background_science: Float32Image
     background_reference: Float32Image
+    #: What `blemishes` did to the science frame.
+    blemished: Blemished
 
 
 def make_sky(
@@ -119,6 +122,7 @@ def make_sky(
     n_bad_columns: int = 0,
     nan_block_px: int = 0,
     gradient_e: float = 0.0,
+    blemishes: Blemishes = NONE,
 ) -> Sky:
     """Draw one pair of frames; the same arguments give the same pixels.
 
@@ -128,7 +132,8 @@ def make_sky(
     `flux_scale = transparency / reference_depth`. `sky_e` is per pixel and exposure; `gradient_e` is what is
     added to the science sky from one side to the other. `psf_gradient` widens the science profile by that
     fraction from the left edge to the right. `wcs_error_px` makes the reference's header lie by that much.
-    Galaxies have a sigma of at least 0.8 px before the profile, so that they do not alias.
+    `blemishes` spoils the science frame further. Galaxies have a sigma of at least 0.8 px before the profile,
+    so that they do not alias.
     """
     rng = np.random.default_rng(seed)
     grid = Grid.about(
@@ -153,13 +158,26 @@ def make_sky(
     truth["flux_e"] = truth["snr_expected"] / per_electron
 
     bends = shift_field(rng, shape, shift_field_px)
-    light_n = render(shape, stars.plus(_of_sign(truth, 1, 1.0)), galaxies, psf_n)
+    clips_e = saturation_e / psf_n.peak
+    blemished = blemish(blemishes, seed, shape, stars, clips_e)
+    varied = Points(stars.x, stars.y, stars.flux + blemished.change_e)
+    light_n = render(shape, varied.plus(_of_sign(truth, 1, 1.0)), galaxies, psf_n)
     seen_r = stars.plus(_of_sign(truth, -1, 1.0)).moved(grid, bends).scaled(1.0 / flux_scale)
     light_r = render(grid.out_shape, seen_r, galaxies.moved(grid, bends).scaled(1.0 / flux_scale), psf_r)
     truth["snr_local"] = _snr_local(truth, light_n, light_r, grid, (psf_n, psf_r), (sky_n, sky_r), flux_scale)
 
     rays = n_cosmic_rays * grid.out_shape[0] * grid.out_shape[1] // (shape[0] * shape[1])
-    exposed_n = expose(rng, light_n, sky_n, n_cosmic_rays, n_bad_columns, nan_block_px)
+    exposed_n = expose(
+        rng,
+        light_n + blemished.stray_light + blemishes.satellite_e * blemished.satellites,
+        sky_n,
+        n_cosmic_rays,
+        n_bad_columns,
+        nan_block_px,
+        pattern=blemished.pattern,
+        hot_e=np.where(blemished.hot_pixels, blemishes.hot_pixel_e, 0.0),
+        bleeds=blemishes.bleeds,
+    )
     exposed_r = expose(rng, light_r, sky_r, rays, 0, 0)
     wcs_n = tan_wcs(shape, ra_deg, dec_deg, pixel_scale_arcsec) if with_wcs else None
     wcs_r = grid.reference_wcs(wcs_n, wcs_error_px) if wcs_n is not None else None
@@ -205,6 +223,7 @@ def make_sky(
         cosmic_rays_reference=exposed_r.cosmic_rays,
         background_science=exposed_n.background,
         background_reference=exposed_r.background,
+        blemished=blemished,
     )
 
 

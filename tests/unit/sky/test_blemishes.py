@@ -1,0 +1,113 @@
+"""Every blemish does what its truth says, and nothing else of the sky moves."""
+
+import numpy as np
+import pytest
+
+from astrid_workers.mask import MaskBit
+from astrid_workers.sky import Blemishes, Sky, make_sky
+from astrid_workers.sky.blemishes import GHOST_OFFSET_PX, bled, blemish
+from astrid_workers.sky.light import Points
+
+PLAIN = {"seed": 21, "shape": (256, 256), "n_stars": 40, "n_transients": 0, "n_saturated": 2}
+
+
+def spoilt(**numbers) -> Sky:
+    """The plain sky with one blemish."""
+    return make_sky(**PLAIN, blemishes=Blemishes(**numbers))
+
+
+def plain() -> Sky:
+    """The same without any."""
+    return make_sky(**PLAIN)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"n_satellites": 2}, {"n_hot_pixels": 30}, {"amplifier_step_e": 40.0}, {"fringe_e": 20.0},
+        {"halo_share": 0.02}, {"ghost_share": 0.005}, {"spike_share": 0.01}, {"variable_share": 0.5}, {"bleeds": True},
+    ],
+    ids=lambda numbers: next(iter(numbers)),
+)  # fmt: skip
+def test_a_blemish_spoils_the_science_frame_only(numbers: dict) -> None:
+    """What is expected of the reference is the same; the science frame differs."""
+    sky, clean = spoilt(**numbers), plain()
+    np.testing.assert_array_equal(sky.reference.variance, clean.reference.variance)
+    np.testing.assert_array_equal(sky.truth, clean.truth)
+    assert not np.array_equal(sky.science.science, clean.science.science)
+
+
+def test_no_blemish_is_on_unless_asked_for() -> None:
+    """The truth of a plain sky is empty."""
+    truth = plain().blemished
+    for image in (truth.satellites, truth.hot_pixels, truth.stray_light, truth.pattern, truth.change_e):
+        assert not image.any()
+
+
+def test_hot_pixels_stand_out_by_what_was_asked_and_nowhere_else() -> None:
+    """No mask knows of them, and no draw of noise is moved."""
+    sky, clean = spoilt(n_hot_pixels=30, hot_pixel_e=500.0), plain()
+    change = sky.science.science - clean.science.science
+    hot = sky.blemished.hot_pixels
+    assert hot.sum() == 30
+    assert not change[~hot].any()
+    free = hot & (clean.science.mask == 0)
+    np.testing.assert_allclose(change[free], 500.0, atol=0.1)
+    assert not (sky.science.mask[free] & MaskBit.BAD_PIXEL).any()
+
+
+def test_a_trail_is_as_bright_as_asked_and_crosses_the_frame() -> None:
+    """Its truth covers it: outside of it the sky is the sky."""
+    sky = spoilt(n_satellites=1, satellite_e=200.0)
+    trail = sky.blemished.satellites
+    empty = (sky.science.mask == 0) & (sky.science.variance < 1.5 * 425)
+    assert trail.sum() > 3 * 100
+    excess = sky.science.science[trail & empty].mean() - plain().science.science[trail & empty].mean()
+    assert excess == pytest.approx(200.0, abs=4.0)
+
+
+def test_patterns_are_part_of_the_true_background() -> None:
+    """Fringes and steps are in `background_science`, so that an oracle can take them off."""
+    sky = spoilt(amplifier_step_e=40.0, fringe_e=20.0)
+    pattern = sky.blemished.pattern
+    np.testing.assert_allclose(sky.background_science, 400.0 + pattern, rtol=1e-6)
+    assert pattern[:, 128:].mean() - pattern[:, :128].mean() == pytest.approx(40.0, abs=4.0)
+    assert np.ptp(pattern[:, :128]) == pytest.approx(40.0, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", ["halo_share", "ghost_share", "spike_share"])
+def test_stray_light_holds_the_share_that_was_asked_for(kind: str) -> None:
+    """One star that clips in the middle of a large empty frame."""
+    x, y, flux = 170.3, 221.8, 1e7
+    star = Points(np.array([x]), np.array([y]), np.array([flux]))
+    stray = blemish(Blemishes(**{kind: 0.01}), 5, (400, 400), star, clips_e=1e6).stray_light
+    assert stray.sum() == pytest.approx(0.01 * flux, rel=0.03)
+    _, xx = np.indices((400, 400))
+    centre = (stray * xx).sum() / stray.sum() - x
+    assert centre == pytest.approx(GHOST_OFFSET_PX[0] if kind == "ghost_share" else 0.0, abs=0.5)
+
+
+def test_bleeding_keeps_the_charge_and_fills_no_well_over() -> None:
+    """Up and down alike, along the column only."""
+    charge = np.zeros((41, 5))
+    charge[20, 2] = 1100.0
+    full = bled(charge, 100.0)
+    assert full.sum() == pytest.approx(1100.0)
+    assert full.max() == pytest.approx(100.0)
+    assert not full[:, [0, 1, 3, 4]].any()
+    np.testing.assert_allclose(full[20:, 2], full[20::-1, 2])
+
+
+def test_variable_stars_change_by_what_the_truth_says() -> None:
+    """Summed over a frame without noise of the sky: the change of the light is the change of the list."""
+    dark = {**PLAIN, "n_saturated": 0, "sky_e": 0.0, "read_noise_e": 0.0}
+    sky = make_sky(**dark, blemishes=Blemishes(variable_share=0.4, variable_rms=0.5))
+    inner = (
+        (np.abs(sky.star_x - 127.5) < 90) & (np.abs(sky.star_y - 127.5) < 90) & (sky.blemished.change_e != 0)
+    )
+    assert 3 < np.count_nonzero(sky.blemished.change_e) < 35
+    change = sky.science.science - make_sky(**dark).science.science
+    brightest = np.flatnonzero(inner)[np.argmax(np.abs(sky.blemished.change_e[inner]))]
+    x, y = round(sky.star_x[brightest]), round(sky.star_y[brightest])
+    box = change[max(y - 9, 0) : y + 10, max(x - 9, 0) : x + 10]
+    assert box.sum() == pytest.approx(sky.blemished.change_e[brightest], rel=0.15)
