@@ -69,7 +69,7 @@ class KubernetesRequests:
         `timeout_s` is for the whole of it, connecting included.
         """
         headers = {"Accept": "application/json", "Content-Type": content_type, **self._api.default_headers}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)  # type: ignore[no-untyped-call]
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self._api.configuration.host}{path}{'?' if query else ''}{urlencode(query or {})}"
-        call = self._api.call_api(method, url, header_params=headers, body=body, _request_timeout=timeout_s)  # type: ignore[no-untyped-call]
+        call = self._api.call_api(method, url, header_params=headers, body=body, _request_timeout=timeout_s)
         return await answer(call)

@@ -88,7 +88,19 @@ def older_at(it: Situation, wanted: Wanted) -> float | None:
         return None
     if wanted.replicas >= min(it.slots_of_use, it.policy.scaling.max_replicas):
         return None
-    return it.now - age + limit * max(1.0, wanted.replicas / ready)
+    # at the limit itself nothing is asked for yet: it must be passed
+    return max(it.now - age + limit * max(1.0, wanted.replicas / ready), math.nextafter(it.now, math.inf))
+
+
+def drain_members(work: int, task_seconds: float, slots: int, target_seconds: float) -> int:
+    """Members of `slots` threads that finish so many messages within that time."""
+    return math.ceil(work * task_seconds / (slots * target_seconds))
+
+
+def rate_members(per_s: float, task_seconds: float, slots: int) -> int:
+    """Members of `slots` threads that keep up with so many messages per second, with some to spare."""
+    load = per_s * task_seconds / slots
+    return math.ceil(load + SPARE_ROOTS * math.sqrt(load))
 
 
 def seconds(amount: float) -> str:
@@ -118,7 +130,7 @@ def _by_drain_time(it: Situation) -> Wanted:
             lambda: f"{messages(work)} ÷ {_threads(slots)}, one each while the task time is not known",
         )
     return Wanted(
-        math.ceil(work * each / (slots * target)),
+        drain_members(work, each, slots, target),
         Reason.BACKLOG,
         lambda: f"{messages(work)} × {seconds(each)} ÷ {_threads(slots)} within {target} s",
     )
@@ -131,7 +143,7 @@ def _by_arrival_rate(it: Situation) -> Wanted | None:
         return None
     load = rate * each / it.slots
     return Wanted(
-        math.ceil(load + SPARE_ROOTS * math.sqrt(load)),
+        rate_members(rate, each, it.slots),
         Reason.ARRIVAL_RATE,
         lambda: (
             f"{number(rate)} messages/s × {seconds(each)} ÷ {_threads(it.slots)} "

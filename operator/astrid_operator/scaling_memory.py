@@ -117,7 +117,12 @@ def is_idle(demand: Demand) -> bool:
 def is_burst(demand: Demand) -> bool:
     """Messages come much faster than they used to."""
     fast, slow = demand.arrivals_per_s_fast, demand.arrivals_per_s_slow
-    return fast is not None and slow is not None and fast > max(BURST_LEAST_PER_S, BURST_FACTOR * slow)
+    return fast is not None and slow is not None and is_burst_of(fast, slow)
+
+
+def is_burst_of(fast: float, slow: float) -> bool:
+    """The same of two rates: messages per second over the short and the long window."""
+    return fast > max(BURST_LEAST_PER_S, BURST_FACTOR * slow)
 
 
 def _idle_seconds(reading: DemandReading, demand: Demand, memory: ScalingMemory) -> float:

@@ -5,13 +5,12 @@ the same function as everywhere (`retirement.leaving_order`). Has no clock and n
 an argument, and what happens later is told to whoever asks (`simulation.py`).
 """
 
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from astrid_operator.fleet import FleetState, MemberPhase
+from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.retirement import Candidate, leaving_order
 from astrid_operator.scaling_values import MembersSeen
 
@@ -76,49 +75,35 @@ class SimulatedFleet:
         self._usual_start: float | None = None
         self._asked = 0
         self._ready = 0
+        #: States as they were told, by their numbers: most come again and again.
+        self._states: dict[tuple[int, int, int, int], FleetState] = {}
 
     # ---------------------------------------------------------------------------- what is seen
 
     def state(self) -> FleetState:
         """What the deciding code is told."""
-        current = len(self.members)
-        return FleetState(
-            exists=True,
-            desired=self.desired,
-            current=current,
-            ready=self._ready,
-            starting=current - self._ready,
-            draining=len(self.draining),
-            updated=current,
-        )
+        counts = (self.desired, len(self.members), self._ready, len(self.draining))
+        known = self._states.get(counts)
+        if known is None:
+            known = self._states[counts] = _state(*counts)
+        return known
+
+    def state_with_members(self) -> FleetState:
+        """The same with every member, as sharing wants to see them."""
+        return replace(self.state(), members=tuple(map(_member, self.members.values())))
 
     def seen(self, now: float) -> MembersSeen:
         """What the members say of themselves."""
-        idle = self._idle()
-        return MembersSeen(self._ready - len(idle), tuple(now - each.idle_since for each in idle))
-
-    def next_idle_at(self, idle_seconds: float, now: float) -> float:
-        """When the next member will have been idle for that long; infinity: nobody is still to be."""
-        since, least = now - idle_seconds, math.inf
-        for each in self._free:
-            if not each.running and since < each.idle_since < least:
-                least = each.idle_since
-        return least + idle_seconds
+        idle = tuple([now - each.idle_since for each in self._free if not each.running])
+        return MembersSeen(self._ready - len(idle), idle)
 
     def usual_start_seconds(self) -> float | None:
         """Three of four recent members started within this; None: none has started yet."""
         return self._usual_start
 
-    def has_ready(self) -> bool:
-        """Somebody works, or could."""
-        return self._ready > 0
-
     def has_free_thread(self) -> bool:
         """A message would be taken at once."""
         return bool(self._free)
-
-    def _idle(self) -> list[SimulatedMember]:
-        return [each for each in self._free if not each.running]
 
     # ---------------------------------------------------------------------------- sizes
 
@@ -229,6 +214,23 @@ class SimulatedFleet:
             self._free[member.place] = last
             last.place = member.place
         member.place = -1
+
+
+def _state(desired: int, current: int, ready: int, draining: int) -> FleetState:
+    return FleetState(
+        exists=True,
+        desired=desired,
+        current=current,
+        ready=ready,
+        starting=current - ready,
+        draining=draining,
+        updated=current,
+    )
+
+
+def _member(member: SimulatedMember) -> Member:
+    is_ready = member.phase is MemberPhase.READY
+    return Member(member.name, member.phase, member.ready_at if is_ready else member.asked_at)
 
 
 def _candidate(member: SimulatedMember, now: float) -> Candidate:

@@ -1,8 +1,9 @@
 """The events of a simulated fleet: messages come, members start, work and leave, and the policy decides.
 
 Owns the order of events in time and the counting of what happened. Decides nothing: sizes come from a
-`Decider`, of which `PolicyDecider` asks the operator's own `scaling.decide`. It is asked once a tick, but
-only where an input changed or its own `look_again_at` has come, with the same sizes as asking every time.
+`Decider`, of which `PolicyDecider` asks the operator's own `scaling.decide`. It is asked at whole seconds,
+but only where something happened, its own `look_again_at` has come, or falling rates make a difference: with
+the very sizes of asking every second.
 
 Members run as many messages at a time as they have threads, first in, first out, and hold no more than they
 run (prefetch = concurrency). Nothing fails and nothing is delayed.
@@ -13,120 +14,42 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
-from astrid_operator.fleet import FleetState
-from astrid_operator.retirement import leaving_order
-from astrid_operator.scaling import (
-    GRACE_SECONDS,
-    DemandReading,
-    ScalingDecision,
-    ScalingMemory,
-    decide,
-)
-from astrid_operator.scaling_memory import BURST_FACTOR
-from astrid_operator.simulated_fleet import Change, LeavingOrder, SimulatedFleet, SimulatedMember
-from astrid_operator.simulation_demand import FAST_SECONDS, SLOW_SECONDS, SimulatedDemand
+from astrid_operator.scaling import GRACE_SECONDS, DemandReading, MembersSeen, Reason, ScalingDecision
+from astrid_operator.scaling_growth import TICK_SECONDS
+from astrid_operator.simulated_fleet import Change, SimulatedFleet, SimulatedMember
+from astrid_operator.simulation_demand import SimulatedDemand
 from astrid_operator.simulation_load import Arrival
-from astrid_operator.simulation_timeline import Timeline
+from astrid_operator.simulation_world import (
+    Budget,
+    Conditions,
+    Conduct,
+    Decider,
+    PolicyDecider,
+    QueueOutcome,
+    Resize,
+)
 
-#: The operator of a simulation has been running for this long when it begins.
-RUNNING_SINCE_SECONDS = 3600.0
+__all__ = [
+    "Budget",
+    "Conditions",
+    "Conduct",
+    "Decider",
+    "PolicyDecider",
+    "QueueOutcome",
+    "Resize",
+    "simulate",
+]
 
 #: Asked at every tick, a fleet is watched for so long after its last message.
 SETTLED_SECONDS = 600.0
 
-
-class Decider(Protocol):
-    """Says how many members one fleet shall have. May remember; is asked with times that do not go back."""
-
-    def decide(self, reading: DemandReading, fleet: FleetState, now: float) -> ScalingDecision: ...
-
-
-class PolicyDecider:
-    """The operator's own policy for one queue."""
-
-    def __init__(self, policy: AstridQueueSpec) -> None:
-        self._policy = policy
-        self._memory = ScalingMemory(started_at=-RUNNING_SINCE_SECONDS)
-
-    def decide(self, reading: DemandReading, fleet: FleetState, now: float) -> ScalingDecision:
-        """What `scaling.decide` says."""
-        decision, self._memory = decide(self._policy, reading, fleet, self._memory, now)
-        return decision
-
-
-Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
-#: Shares what is short among all queues of a simulation.
-Budget = Callable[[Asked], Mapping[QueueKey, ScalingDecision]]
-
-
-@dataclass(frozen=True, slots=True)
-class Conduct:
-    """How members leave, and what becomes of the messages of one that did not leave in time."""
-
-    order: LeavingOrder = leaving_order
-    #: From being asked to leave until a member is killed; None: its task's time limit and a minute.
-    grace_seconds: float | None = None
-    #: From a kill until its messages wait again, given how many members there are then.
-    recovery_seconds: Callable[[random.Random, int], float] = lambda _rng, _members: 75.0
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """The world of a simulation."""
-
-    #: Bounds of the drawn time from asking for a member until it works.
-    start_seconds: tuple[float, float] = (10.0, 10.0)
-    tick_seconds: float = 1.0
-    seed: int = 0
-    #: When the operator cannot read the broker: from, until.
-    outages: tuple[tuple[float, float], ...] = ()
-    #: Members tell what they do; without, the operator keeps to its careful rules.
-    says_who_is_busy: bool = True
-    #: Ask the decider at every tick, whether or not anything changed.
-    every_tick: bool = False
-    #: Counting ends here at the earliest; None: when all is quiet.
-    length_seconds: float = 0.0
-    #: Whatever is not finished by then stays so.
-    longest_seconds: float = 30 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Resize:
-    """One write of a size."""
-
-    at: float
-    was: int
-    to: int
-    reason: str
-
-
-@dataclass(slots=True)
-class QueueOutcome:
-    """What happened to one queue. Times in seconds."""
-
-    queue: AstridQueue
-    messages: int
-    #: From enqueueing to the start of the attempt that finished, for each finished message.
-    waits: "array[float]" = field(default_factory=lambda: array("d"))
-    finished: int = 0
-    #: Attempts that ended because their member was killed.
-    interrupted: int = 0
-    #: Members' time from being asked for until gone, their time able to work, and threads' time at work.
-    pod_seconds: float = 0.0
-    ready_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    most_members: int = 0
-    resizes: list[Resize] = field(default_factory=list)
-    #: When the last message ended; None: none did.
-    drained_at: float | None = None
-    ended_at: float = 0.0
-    decisions: int = 0
-    timeline: Timeline = field(default_factory=Timeline)
+#: A tick that lies so little before a time that was foretold is looked at too: sums of floats are not exact.
+ROUNDING_SECONDS = 1e-6
 
 
 class _Kind(IntEnum):
@@ -137,6 +60,9 @@ class _Kind(IntEnum):
     KILLED = 2
     RETURNED = 3
     LOOK = 4
+
+
+_FINISHED, _LOOK = _Kind.FINISHED.value, _Kind.LOOK.value
 
 
 @dataclass(slots=True, eq=False)
@@ -156,13 +82,16 @@ class _Run:
     decision: ScalingDecision | None = None
 
 
+_USUAL_CONDUCT = Conduct()
+
+
 def simulate(
     loads: Mapping[QueueKey, Sequence[Arrival]],
     queues: Sequence[AstridQueue],
     conditions: Conditions,
     *,
     decider: Callable[[AstridQueueSpec], Decider] = PolicyDecider,
-    conduct: Conduct = Conduct(),
+    conduct: Conduct = _USUAL_CONDUCT,
     budget: Budget | None = None,
 ) -> list[QueueOutcome]:
     """Let `loads` (each sorted by time) happen to `queues` until all is done and quiet; one outcome each."""
@@ -228,13 +157,12 @@ class _Simulation:
         return merged
 
     def _push(
-        self, at: float, kind: _Kind, run: _Run, what: SimulatedMember | None = None, message: int = -1
+        self, at: float, kind: int, run: _Run, what: SimulatedMember | None = None, message: int = -1
     ) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (at, kind.value, self._count, run, what, message))
+        heapq.heappush(self._heap, (at, kind, self._count, run, what, message))
 
     def _enqueued(self, run: _Run, message: int, now: float) -> None:
-        run.demand.arrivals.came += 1
         self._wait(run, message, now)
 
     def _wait(self, run: _Run, message: int, now: float) -> None:
@@ -250,7 +178,7 @@ class _Simulation:
             member = fleet.take(message)
             run.demand.running += 1
             run.began[message] = now
-            self._push(now + run.load[message].seconds, _Kind.FINISHED, run, member, message)
+            self._push(now + run.load[message].seconds, _FINISHED, run, member, message)
 
     def _finished(self, run: _Run, member: SimulatedMember, message: int, now: float) -> None:
         if message not in member.running:
@@ -276,7 +204,7 @@ class _Simulation:
             run.outcome.interrupted += 1
             run.outcome.busy_seconds += now - run.began[message]
             back = now + self._conduct.recovery_seconds(run.rng, len(run.fleet.members))
-            self._push(back, _Kind.RETURNED, run, None, message)
+            self._push(back, _Kind.RETURNED.value, run, None, message)
         self._changed(run, now)
 
     def _returned(self, run: _Run, _: None, message: int, now: float) -> None:
@@ -286,31 +214,35 @@ class _Simulation:
     # ---------------------------------------------------------------------------- deciding
 
     def _changed(self, run: _Run, now: float) -> None:
-        if run.next_look - now >= self._conditions.tick_seconds:
+        if run.next_look - now >= TICK_SECONDS:
             self._look(run, now)
 
     def _look(self, run: _Run, at: float) -> None:
         """Decide for `run` at the first tick from `at` on, unless that is to be done sooner."""
-        tick = self._conditions.tick_seconds
-        at = math.ceil(at / tick) * tick
+        at = float(math.ceil(at))
         if at < run.next_look:
             run.next_look = at
-            self._push(at, _Kind.LOOK, run)
+            self._push(at, _LOOK, run)
 
     def _decide(self, now: float, run: _Run) -> None:
         """Ask for every queue whose turn it is at this tick, and carry it out as the budget grants."""
         self._now = now
         run.next_look = math.inf
-        runs = [run, *self._also_at(now)]
+        runs = [run, *self._also_at(now)] if len(self._runs) > 1 else [run]
         for each in runs:
+            fleet, demand = each.fleet, each.demand
             each.outcome.decisions += 1
-            each.outcome.timeline.saw(
-                now, len(each.demand.waiting), each.demand.running, len(each.fleet.members)
-            )
-            each.decision = each.decider.decide(self._reading(each, now), each.fleet.state(), now)
-        for each, decision in self._granted(runs):
-            if decision.replicas != each.fleet.desired:
-                self._resize(each, decision, now)
+            each.outcome.timeline.saw(now, len(demand.waiting), demand.running, len(fleet.members))
+            each.decision = each.decider.decide(self._reading(each, now), fleet.state(), now)
+        if self._budget is None:
+            for each in runs:
+                self._carry(each, each.decision, now)
+        else:
+            for key, decision in self._granted(self._budget, now).items():
+                self._carry(self._runs[key], decision, now)
+                if decision.reason is Reason.SCALE_LIMITED:
+                    # who is short gains by waiting, and what others hold changes by idling
+                    self._look(self._runs[key], now + TICK_SECONDS)
         for each in runs:
             self._look_again(each, now)
 
@@ -325,18 +257,20 @@ class _Simulation:
                 others.append(other)
         return others
 
-    def _granted(self, runs: Sequence[_Run]) -> list[tuple[_Run, ScalingDecision]]:
-        if self._budget is None:
-            return [(each, each.decision) for each in runs if each.decision is not None]
+    def _granted(self, budget: Budget, now: float) -> Mapping[QueueKey, ScalingDecision]:
+        def seen(key: QueueKey) -> MembersSeen | None:
+            return self._runs[key].fleet.seen(now) if self._conditions.says_who_is_busy else None
+
         asked = {
-            key: (each.queue, each.fleet.state(), each.decision)
+            key: (each.queue, each.fleet.state_with_members(), each.decision)
             for key, each in self._runs.items()
             if each.decision is not None
         }
-        return [(self._runs[key], decision) for key, decision in self._budget(asked).items()]
+        return budget(asked, seen, now)
 
     def _reading(self, run: _Run, now: float) -> DemandReading:
         if self._conditions.outages and self._is_outage(now):
+            run.demand.missed()
             return DemandReading(now, None, "Unreachable: an outage of the simulation", run.last_read_at)
         run.last_read_at = now
         return DemandReading(now, run.demand.read(now), "", now, "simulation")
@@ -345,69 +279,46 @@ class _Simulation:
         return any(begin <= now < end for begin, end in self._conditions.outages)
 
     def _outage_changes_at(self, now: float) -> float:
-        times = (time for outage in self._conditions.outages for time in outage if time > now)
+        """The next last tick before an outage, first one of it, or first one after it."""
+        times = (
+            time
+            for begin, end in self._conditions.outages
+            for time in (math.ceil(begin) - TICK_SECONDS, begin, end)
+            if time > now
+        )
         return min(times, default=math.inf)
+
+    def _carry(self, run: _Run, decision: ScalingDecision | None, now: float) -> None:
+        if decision is not None and decision.replicas != run.fleet.desired:
+            self._resize(run, decision, now)
 
     def _resize(self, run: _Run, decision: ScalingDecision, now: float) -> None:
         was = run.fleet.desired
         run.outcome.resizes.append(Resize(now, was, decision.replicas, decision.reason.value))
         self._carry_out(run, run.fleet.scale_to(decision.replicas, now), now)
-        self._look(run, now + self._conditions.tick_seconds)
+        self._look(run, now + TICK_SECONDS)
 
     def _carry_out(self, run: _Run, change: Change, now: float) -> None:
         for member in change.started:
-            self._push(member.ready_at, _Kind.STARTED, run, member)
+            self._push(member.ready_at, _Kind.STARTED.value, run, member)
         grace = self._conduct.grace_seconds
         grace = run.queue.spec.timeout_seconds + GRACE_SECONDS if grace is None else grace
         for member in change.draining:
-            self._push(now + grace, _Kind.KILLED, run, member)
+            self._push(now + grace, _Kind.KILLED.value, run, member)
 
     def _look_again(self, run: _Run, now: float) -> None:
         """Plan the next decision for what changes by the passing of time alone."""
-        tick = self._conditions.tick_seconds
         if self._conditions.every_tick:
             if not self._is_over(run, now):
-                self._look(run, now + tick)
+                self._look(run, now + TICK_SECONDS)
             return
-        at = math.inf
+        at = run.demand.rates_matter_at(run.queue.spec, now)
         if run.decision is not None and run.decision.look_again_at is not None:
-            at = run.decision.look_again_at
+            at = min(at, run.decision.look_again_at)
         if self._conditions.outages:
             at = min(at, self._outage_changes_at(now))
-        if not self._is_at_rest(run):
-            at = min(at, self._demand_changes_at(run, now))
-        if at < math.inf:
-            self._look(run, max(at, now + tick))
-
-    def _demand_changes_at(self, run: _Run, now: float) -> float:
-        """When members have been idle for long enough, the oldest message is too old, or arrivals matter."""
-        scaling, fleet = run.queue.spec.scaling, run.fleet
-        at = math.inf
-        if self._conditions.says_who_is_busy:
-            at = fleet.next_idle_at(scaling.idle_seconds, now)
-        oldest_at = run.demand.oldest_at()
-        if oldest_at is not None and fleet.has_ready() and fleet.desired < scaling.max_replicas:
-            at = min(at, max(oldest_at + scaling.max_queue_age_seconds, now + self._conditions.tick_seconds))
-        return min(at, self._arrivals_matter_at(run, now)) if fleet.desired else at
-
-    def _arrivals_matter_at(self, run: _Run, now: float) -> float:
-        """When the counted arrivals change what matters: the load, or how long a burst lasts.
-
-        A load matters where more than one member has work; a burst lasts until the last tick that saw it.
-        """
-        arrivals, at = run.demand.arrivals, math.inf
-        fast = arrivals.in_fast
-        is_burst = fast / FAST_SECONDS > BURST_FACTOR * arrivals.in_slow / SLOW_SECONDS
-        if run.demand.work > run.fleet.slots or (fast and not is_burst):
-            at = arrivals.next_change_at()
-        if is_burst:
-            changes_at = arrivals.fast_changes_at()
-            last_tick = changes_at - self._conditions.tick_seconds
-            if last_tick > now:
-                return min(at, last_tick)
-            if fast > 1:
-                return min(at, changes_at)
-        return at
+        if at < run.next_look:
+            self._look(run, max(at - ROUNDING_SECONDS, now + TICK_SECONDS))
 
     def _is_at_rest(self, run: _Run) -> bool:
         return not (run.demand.work or run.fleet.desired or run.fleet.draining)
@@ -428,7 +339,6 @@ class _Simulation:
         return outcome
 
 
-_LOOK = _Kind.LOOK.value
 _HANDLERS: Mapping[int, Callable[[_Simulation, _Run, Any, int, float], None]] = {
     _Kind.FINISHED.value: _Simulation._finished,
     _Kind.STARTED.value: _Simulation._started,

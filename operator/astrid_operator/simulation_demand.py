@@ -1,63 +1,23 @@
 """One queue of a simulation as its broker and its members would be read.
 
-Owns what waits, what was counted, and the estimates that a decision is made from: task time, arrivals over a
-short and a long window. Decides nothing.
+Owns what waits, what workers counted, and what is learned of it: by the operator's own `throughput.py`.
+Decides nothing; it says when the rates that were learned would change a decision although nothing happens.
 """
 
 import math
 from collections import deque
 from collections.abc import Sequence
 
+from astrid_operator.astrid_queue import AstridQueueSpec
+from astrid_operator.scaling_growth import TICK_SECONDS, drain_members, rate_members
+from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of
 from astrid_operator.scaling_values import Demand
 from astrid_operator.simulated_fleet import SimulatedFleet
 from astrid_operator.simulation_load import Arrival
+from astrid_operator.throughput import FAST_SECONDS, SLOW_SECONDS, Counted, Throughput
 
-#: The windows over which arrivals are counted, in seconds.
-FAST_SECONDS = 10.0
-SLOW_SECONDS = 60.0
-
-#: Least weight of the newest task in the mean: about the last twenty count.
-LEAST_WEIGHT = 0.05
-
-
-class Arrivals:
-    """How many messages came within each window; the past is never walked twice."""
-
-    def __init__(self, load: Sequence[Arrival]) -> None:
-        self._load = load
-        self.came = 0
-        self._before_fast = 0
-        self._before_slow = 0
-
-    def forget(self, now: float) -> None:
-        """Leave out what came before the windows that end at `now`."""
-        load, came = self._load, self.came
-        while self._before_fast < came and load[self._before_fast].at <= now - FAST_SECONDS:
-            self._before_fast += 1
-        while self._before_slow < came and load[self._before_slow].at <= now - SLOW_SECONDS:
-            self._before_slow += 1
-
-    @property
-    def in_fast(self) -> int:
-        """Messages of the short window."""
-        return self.came - self._before_fast
-
-    @property
-    def in_slow(self) -> int:
-        """Messages of the long one."""
-        return self.came - self._before_slow
-
-    def next_change_at(self) -> float:
-        """When a message leaves a window; never (infinity): both are empty."""
-        if self._before_slow == self.came:
-            return math.inf
-        return min(self._load[self._before_slow].at + SLOW_SECONDS, self.fast_changes_at())
-
-    def fast_changes_at(self) -> float:
-        """When a message leaves the short window; never (infinity): it is empty."""
-        if self._before_fast == self.came:
-            return math.inf
-        return self._load[self._before_fast].at + FAST_SECONDS
+#: The operator of a simulation has been running for this long when it begins.
+RUNNING_SINCE_SECONDS = 3600.0
 
 
 class SimulatedDemand:
@@ -68,41 +28,98 @@ class SimulatedDemand:
     ) -> None:
         self.waiting: deque[int] = deque()
         self.running = 0
-        self.finished = 0
-        self.arrivals = Arrivals(load)
         self._load = load
         self._fleet = fleet
         self._says_who_is_busy = says_who_is_busy
-        self._task_seconds: float | None = None
+        self._finished = 0
+        self._seconds = 0.0
+        self._seconds_squared = 0.0
+        self._throughput = Throughput()
+        self._throughput.take(-RUNNING_SINCE_SECONDS, 0, Counted(0, 0.0, 0.0))
+        self._is_known = True
+        self._newest = Demand()
 
     def finished_one(self, seconds: float) -> None:
         """A task ended that took so long."""
-        self.finished += 1
-        before = self._task_seconds
-        weight = max(LEAST_WEIGHT, 1 / self.finished)
-        self._task_seconds = seconds if before is None else before + weight * (seconds - before)
+        self._finished += 1
+        self._seconds += seconds
+        self._seconds_squared += seconds * seconds
 
     @property
     def work(self) -> int:
+        """Messages that wait or run."""
         return len(self.waiting) + self.running
 
-    def oldest_at(self) -> float | None:
-        """When the message at the head was enqueued."""
-        return self._load[self.waiting[0]].at if self.waiting else None
+    def missed(self) -> None:
+        """Nobody could read it this time."""
+        self._throughput.missed()
+        self._is_known = False
 
     def read(self, now: float) -> Demand:
         """Everything that a decision may look at."""
-        self.arrivals.forget(now)
-        oldest_at = self.oldest_at()
-        return Demand(
-            ready=len(self.waiting),
-            running=self.running,
-            oldest_seconds=None if oldest_at is None else now - oldest_at,
+        if self._is_known:
+            self._throughput.held_until(now - TICK_SECONDS)
+        self._is_known = True
+        waiting, running, fleet = self.waiting, self.running, self._fleet
+        counted = Counted(self._finished, self._seconds, self._seconds_squared)
+        pace = self._throughput.take(now, len(waiting) + running, counted)
+        self._newest = Demand(
+            ready=len(waiting),
+            running=running,
+            oldest_seconds=now - self._load[waiting[0]].at if waiting else None,
             due=0,
-            service_seconds=self._task_seconds,
-            arrivals_per_s_fast=self.arrivals.in_fast / FAST_SECONDS,
-            arrivals_per_s_slow=self.arrivals.in_slow / SLOW_SECONDS,
-            finished=self.finished,
-            start_seconds=self._fleet.usual_start_seconds(),
-            members=self._fleet.seen(now) if self._says_who_is_busy else None,
+            service_seconds=pace.service_seconds,
+            service_spread_seconds=pace.service_spread_seconds,
+            arrivals_per_s_fast=pace.arrivals_per_s_fast,
+            arrivals_per_s_slow=pace.arrivals_per_s_slow,
+            finished=self._finished,
+            start_seconds=fleet.usual_start_seconds(),
+            members=fleet.seen(now) if self._says_who_is_busy else None,
         )
+        return self._newest
+
+    # ------------------------------------------------------------------- what changes by itself
+
+    def rates_matter_at(self, spec: AstridQueueSpec, now: float) -> float:
+        """When falling rates may change a decision although nothing happens; infinity: they do not.
+
+        Rates only fall by themselves. They change how many are wanted, and until when a burst lasts.
+        """
+        fast, slow = self._newest.arrivals_per_s_fast, self._newest.arrivals_per_s_slow
+        if fast is None or slow is None:
+            return now + TICK_SECONDS if self.work else math.inf
+        if not (fast or slow):
+            return math.inf
+        return min(self._burst_changes_at(fast, slow, now), self._wanted_falls_at(fast, slow, spec, now))
+
+    def _burst_changes_at(self, fast: float, slow: float, now: float) -> float:
+        """The last tick of a burst, or the first of one: how long it lasts is counted from its last tick."""
+        if fast <= BURST_LEAST_PER_S:
+            return math.inf
+        slow_falls = list(self._throughput.falls(now, SLOW_SECONDS))
+        if not is_burst_of(fast, slow):
+            if not slow_falls:  # the long window is not seen whole: its rate falls with every reading
+                return now + TICK_SECONDS
+            return min(at for at, _ in (*slow_falls, *self._throughput.falls(now, FAST_SECONDS)))
+        for at, fast_then in self._throughput.falls(now, FAST_SECONDS):
+            slow_then = next((rate for when, rate in reversed(slow_falls) if when <= at), slow)
+            if not is_burst_of(fast_then, slow_then):
+                return max(at - TICK_SECONDS, now + TICK_SECONDS)
+        return now + TICK_SECONDS
+
+    def _wanted_falls_at(self, fast: float, slow: float, spec: AstridQueueSpec, now: float) -> float:
+        """When the row of the arrival rate asks for fewer, if it asks for more than the others do."""
+        slots, work = spec.slots, self.work
+        each = self._newest.service_seconds or spec.scaling.expected_task_seconds
+        if each is None or work <= slots:
+            return math.inf
+        others = max(spec.floor, drain_members(work, each, slots, spec.scaling.target_drain_seconds))
+        earliest = math.inf
+        for rate, window in ((fast, FAST_SECONDS), (slow, SLOW_SECONDS)):
+            asked = rate_members(rate, each, slots)
+            if asked <= others:
+                continue
+            falls = self._throughput.falls(now, window)
+            at = next((at for at, then in falls if rate_members(then, each, slots) != asked), None)
+            earliest = min(earliest, now + TICK_SECONDS if at is None else at)
+        return earliest

@@ -1,0 +1,107 @@
+"""What goes into a simulation and what comes out of it.
+
+Owns who decides, how members start and leave, what happens to the broker, and the record of what happened to
+one queue. Runs nothing (`simulation.py` does).
+"""
+
+import random
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
+from astrid_operator.fleet import FleetState
+from astrid_operator.retirement import leaving_order
+from astrid_operator.scaling import DemandReading, ScalingDecision, ScalingMemory, decide
+from astrid_operator.sharing import Asked, SeenMembers
+from astrid_operator.simulated_fleet import LeavingOrder
+from astrid_operator.simulation_demand import RUNNING_SINCE_SECONDS
+from astrid_operator.simulation_timeline import Timeline
+
+
+class Decider(Protocol):
+    """Says how many members one fleet shall have. May remember; is asked with times that do not go back."""
+
+    def decide(self, reading: DemandReading, fleet: FleetState, now: float) -> ScalingDecision: ...
+
+
+class PolicyDecider:
+    """The operator's own policy for one queue."""
+
+    def __init__(self, policy: AstridQueueSpec) -> None:
+        self._policy = policy
+        self._memory = ScalingMemory(started_at=-RUNNING_SINCE_SECONDS)
+
+    def decide(self, reading: DemandReading, fleet: FleetState, now: float) -> ScalingDecision:
+        """What `scaling.decide` says."""
+        decision, self._memory = decide(self._policy, reading, fleet, self._memory, now)
+        return decision
+
+
+#: Shares what is short among all queues: what was decided, what members say, and the time.
+Budget = Callable[[Asked, SeenMembers, float], Mapping[QueueKey, ScalingDecision]]
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How members leave, and what becomes of the messages of one that did not leave in time."""
+
+    order: LeavingOrder = leaving_order
+    #: From being asked to leave until a member is killed; None: its task's time limit and a minute.
+    grace_seconds: float | None = None
+    #: From a kill until its messages wait again, given how many members there are then.
+    recovery_seconds: Callable[[random.Random, int], float] = lambda _rng, _members: 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The world of a simulation."""
+
+    #: Bounds of the drawn time from asking for a member until it works.
+    start_seconds: tuple[float, float] = (10.0, 10.0)
+    seed: int = 0
+    #: When the operator cannot read the broker: from, until.
+    outages: tuple[tuple[float, float], ...] = ()
+    #: Members tell what they do; without, the operator keeps to its careful rules.
+    says_who_is_busy: bool = True
+    #: Ask the decider at every tick, whether or not anything changed.
+    every_tick: bool = False
+    #: Counting ends here at the earliest; None: when all is quiet.
+    length_seconds: float = 0.0
+    #: Whatever is not finished by then stays so.
+    longest_seconds: float = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """One write of a size."""
+
+    at: float
+    was: int
+    to: int
+    reason: str
+
+
+@dataclass(slots=True)
+class QueueOutcome:
+    """What happened to one queue. Times in seconds."""
+
+    queue: AstridQueue
+    messages: int
+    #: From enqueueing to the start of the attempt that finished, for each finished message.
+    waits: "array[float]" = field(default_factory=lambda: array("d"))
+    finished: int = 0
+    #: Attempts that ended because their member was killed.
+    interrupted: int = 0
+    #: Members' time from being asked for until gone, their time able to work, and threads' time at work.
+    pod_seconds: float = 0.0
+    ready_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    most_members: int = 0
+    resizes: list[Resize] = field(default_factory=list)
+    #: When the last message ended; None: none did.
+    drained_at: float | None = None
+    ended_at: float = 0.0
+    decisions: int = 0
+    timeline: Timeline = field(default_factory=Timeline)
