@@ -68,9 +68,11 @@ def difference(
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
+    sky = pair.sky
+    del pair  # its filled images are not needed any more
     score = make_score(
         parts,
-        pair.sky & _inside(science.shape, _broader(seen)),
+        sky & _inside(science.shape, _broader(seen)),
         astrometric_noise_px=matched.match.astrometric_noise_px,
         stars=_constant_sources(matched.match),
         bright=match_places(seen),
@@ -151,14 +153,18 @@ def _assemble(
     parts: Subtracted,
     score: Score,
 ) -> Difference:
-    """Masks applied, numbers gathered."""
+    """Masks applied, in place where nobody needs what they hide; numbers gathered."""
     lost = matched.bad | hidden
     nan = np.float32(np.nan)
+    found = numbers(seen, matched, score, lost)
+    np.subtract(parts.difference, score.background, out=parts.difference)
+    for plane in (parts.difference, parts.variance, score.flux_error):
+        plane[lost] = nan
     return Difference(
-        difference=np.where(lost, nan, parts.difference - score.background),
+        difference=parts.difference,
         score=np.where(lost, nan, score.score),
-        variance=np.where(lost, nan, parts.variance),
-        flux_error=np.where(lost, nan, score.flux_error),
+        variance=parts.variance,
+        flux_error=score.flux_error,
         mask=joint_mask(science, reference, hidden, lost, _broader(seen)),
         unmasked_score=score.score,
         subtracted_light=score.subtracted_light,
@@ -174,7 +180,7 @@ def _assemble(
         why=matched.why,
         unit=science.unit,
         assumed=assumptions(science, reference, seen, matched, score),
-        numbers=numbers(seen, matched, score, lost),
+        numbers=found,
     )
 
 

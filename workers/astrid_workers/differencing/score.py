@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.differencing.model_error import measure_model_error, spread_light
+from astrid_workers.differencing.model_error import ModelError, measure_model_error, spread_light
 from astrid_workers.differencing.ring_error import measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 MIN_SAMPLES = 200
 #: Side of the cells in which the score's own median is taken off, pixels.
 MEDIAN_BOX_PX = 192
+#: Rows that are divided by their noise together: bounds what is computed on the way.
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,33 +64,49 @@ def make_score(
     `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' errors
     are read off; `bright` are all sources that may be bright enough for those errors to matter; `bad` pixels
     are no evidence. The photons of both frames, the registration's residual and the models' error add in
-    quadrature.
+    quadrature. The planes of `parts` but the difference and its variance are used up: what comes back stands
+    in their memory.
     """
     level = _local_median(parts, sky)
-    statistic = parts.statistic - level
-    photons = (
-        parts.score_variance
-        + np.float32(astrometric_noise_px[0] ** 2) * parts.gradient_x
-        + np.float32(astrometric_noise_px[1] ** 2) * parts.gradient_y
-    )
+    statistic, photons = parts.statistic, parts.score_variance
+    statistic -= level
+    for gradient, noise_px in zip((parts.gradient_x, parts.gradient_y), astrometric_noise_px, strict=True):
+        np.multiply(gradient, np.float32(noise_px**2), out=gradient)
+        photons += gradient
     noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
     rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
     photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
     light = spread_light(parts.subtracted, fwhm_px)
     error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px, overfit)
-    sigma = np.sqrt(photons + (error.at(light / np.sqrt(photons)) * light) ** 2)
+    flux_error, background = parts.gradient_x, level
+    per_level = _flux_per_level(parts)
+    for start in range(0, sky.shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        sigma = _sigma(photons[rows], light[rows], error)
+        background[rows] *= per_level / parts.response[rows]
+        np.divide(sigma, parts.response[rows], out=flux_error[rows])
+        statistic[rows] /= sigma
+        parts.subtracted[rows] /= sigma
     return Score(
-        np.asarray(statistic / sigma, np.float32),
-        np.asarray(sigma / parts.response, np.float32),
-        np.asarray(parts.subtracted / sigma, np.float32),
-        (level / parts.response * _flux_per_level(parts)).astype(np.float32),
+        statistic,
+        flux_error,
+        parts.subtracted,
+        background,
         noise_scale,
         error.typical,
         float(rings.error.max()),
         error.scatter_before,
         n_samples,
     )
+
+
+def _sigma(photons: Float32Image, light: Float32Image, error: ModelError) -> Float32Image:
+    """Noise of the statistic: of photons, and of models that err by a share of the light."""
+    significance: Float32Image = light / np.sqrt(photons)
+    of_models = error.at(significance) * light
+    sigma: Float32Image = np.sqrt(photons + of_models**2)
+    return sigma
 
 
 def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
@@ -100,12 +118,15 @@ def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
 
 def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:
     """Smooth median of the statistic on empty sky: the background that neither frame's own mesh could see."""
-    pulls = (parts.statistic / np.sqrt(parts.score_variance)).astype(np.float32)
+    pulls = np.sqrt(parts.score_variance)
+    np.divide(parts.statistic, pulls, out=pulls)
     if np.count_nonzero(sky) < MIN_SAMPLES:
         return np.zeros_like(pulls)
     box = int(max(32, min(MEDIAN_BOX_PX, min(sky.shape) // 2)))
     cells = _cell_medians(pulls, sky, box)
-    return _smooth_map(cells, sky.shape) * np.sqrt(parts.score_variance)
+    level = _smooth_map(cells, sky.shape)
+    level *= np.sqrt(parts.score_variance, out=pulls)
+    return level
 
 
 def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.float64]:
@@ -132,7 +153,7 @@ def _smooth_map(cells: NDArray[np.float64], shape: tuple[int, ...]) -> Float32Im
     x = (np.arange(shape[1]) + 0.5) / shape[1] * cells.shape[1] - 0.5
     along_y = _linear_weights(y, cells.shape[0])
     along_x = _linear_weights(x, cells.shape[1])
-    return (along_y @ cells @ along_x.T).astype(np.float32)
+    return along_y.astype(np.float32) @ (cells @ along_x.T).astype(np.float32)
 
 
 def _linear_weights(position: NDArray[np.float64], n: int) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 Owns voting, matching and the fit of the map between two lists; never looks at pixels or at a WCS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ class Affine:
         m, b = self.matrix, self.shift
         return m[0, 0] * x + m[0, 1] * y + b[0], m[1, 0] * x + m[1, 1] * y + b[1]
 
+    def after(self, earlier: "Affine") -> "Affine":
+        """This map on what `earlier` yields."""
+        return Affine(self.matrix @ earlier.matrix, self.matrix @ earlier.shift + self.shift)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether it turns the plane over."""
+        return bool(np.linalg.det(self.matrix) < 0)
+
     @property
     def scale(self) -> float:
         """Square root of the determinant."""
@@ -49,8 +58,8 @@ class Affine:
 
     @property
     def rotation_deg(self) -> float:
-        """Angle of the nearest rotation, from x towards y."""
-        m = self.matrix
+        """Angle of the nearest rotation, from x towards y; if mirrored, after x has changed its sign."""
+        m = self.matrix if not self.is_mirrored else self.matrix @ np.diag([-1.0, 1.0])
         return float(np.degrees(np.arctan2(m[1, 0] - m[0, 1], m[0, 0] + m[1, 1])))
 
 
@@ -92,6 +101,11 @@ class Match:
     def is_significant(self) -> bool:
         """Whether so many pairs, so close, cannot be chance."""
         return bool(poisson.logsf(self.first.size - 1, self.by_chance) < np.log(FALSE_ALARMS))
+
+    def after(self, earlier: Affine) -> "Match":
+        """The same pairs, with the map from what `earlier` was applied to."""
+        model = "similarity" if self.model == "shift" else self.model
+        return replace(self, map=self.map.after(earlier), model=model)
 
 
 def vote_on_shift(

@@ -80,10 +80,9 @@ def side_client(broker: RedisBroker) -> Any:
     }
     kwargs = {**pool.connection_kwargs, **own}
     if isinstance(pool, SentinelConnectionPool):
-        kwargs.pop(
-            "connection_pool", None
-        )  # the other pool, in which its connections look up the present server
-        beside = SentinelConnectionPool(
+        # the other pool, in which its connections look up the present server
+        kwargs.pop("connection_pool", None)
+        beside = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             pool.service_name, pool.sentinel_manager, connection_class=pool.connection_class, **kwargs
         )
         return redis.Redis(connection_pool=beside)

@@ -82,6 +82,7 @@ def alignment_section(
             "scale_factor": None if found is None else found.scale,
             "dx_px": None if found is None else found.dx,
             "dy_px": None if found is None else found.dy,
+            "mirrored": None if found is None else found.is_mirrored,
             "method": None if found is None else found.method,
         },
         "registration_quality": _registration_quality(found, pixel_scale_arcsec),
