@@ -103,10 +103,9 @@ def make_score(
 
 def _sigma(photons: Float32Image, light: Float32Image, error: ModelError) -> Float32Image:
     """Noise of the statistic: of photons, and of models that err by a share of the light."""
-    significance: Float32Image = light / np.sqrt(photons)
+    significance = np.asarray(light / np.sqrt(photons), np.float32)
     of_models = error.at(significance) * light
-    sigma: Float32Image = np.sqrt(photons + of_models**2)
-    return sigma
+    return np.asarray(np.sqrt(photons + of_models**2), np.float32)
 
 
 def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
