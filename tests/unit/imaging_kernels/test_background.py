@@ -35,6 +35,18 @@ def test_masked_pixels_do_not_count() -> None:
     assert np.abs(found.level - 400).max() < 10
 
 
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.6])
+def test_what_is_masked_makes_no_noise_a_source(share: float) -> None:
+    """A frame of which a strip is missing has the sources of the whole frame in the rest, and no more."""
+    image = make_sky(seed=3, n_stars=50, n_transients=0).science.science
+    first = round(share * image.shape[1])
+    cut, mask = image.copy(), np.zeros(image.shape, bool)
+    cut[:, :first], mask[:, :first] = 0.0, True
+    whole, rest = estimate_background(image), estimate_background(cut, mask)
+    inside = np.s_[:, first + 8 :]
+    assert rest.sources[inside].mean() == pytest.approx(whole.sources[inside].mean(), abs=0.02)
+
+
 def test_the_unit_does_not_matter() -> None:
     """Scaling the image scales level and rms, however small or large the numbers."""
     sky = make_sky(seed=4, shape=(256, 256), n_stars=50).science.science

@@ -185,7 +185,10 @@ def _assemble(
 
 
 def _refuse_failure(result: Difference, seen: Pair, matched: Matched, limit: float) -> None:
-    """Raise when what is left at the matched sources holds too much of their power."""
+    """Raise when no pixel has a score, or too much of the matched sources' power is left."""
+    if not np.isfinite(result.score).any():
+        msg = f"none of {result.score.size} pixels has a score that is a number: the subtraction failed"
+        raise SubtractionRefused(msg, pixels=result.score.size)
     power = residual_power(result, seen[0].image, matched.match.x, matched.match.y)
     result.numbers["residual_power"] = power
     if power is not None and power > limit:

@@ -91,7 +91,8 @@ def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image)
     residual[masked] = 0
     smooth = box_mean(residual, 5)
     smooth /= rms
-    _, scatter = robust_median_and_scatter(smooth[::2, ::2])
+    # masked pixels hold 0: counted, they would make any noise look like sources
+    _, scatter = robust_median_and_scatter(smooth[::2, ::2][~masked[::2, ::2]])
     high = smooth > SOURCE_SIGMA * scatter
     return grow_diamond(high, 4)
 

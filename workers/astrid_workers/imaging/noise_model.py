@@ -72,6 +72,8 @@ def measure_noise(image: Float32Image, variance: Float32Image, sky: NDArray[np.b
     np.divide(image, np.sqrt(variance, where=sky, out=np.ones_like(variance)), out=pulls, where=sky)
     scatter = 1.4826 * float(np.median(np.abs(pulls[sky] - np.median(pulls[sky]))))
     usable = sky & (np.abs(pulls) < CLIP_SIGMA * scatter)
+    if np.count_nonzero(usable) < MIN_PIXELS:  # most of the sky has one value: no noise is to be seen
+        return white_noise()
     pulls = np.where(usable, pulls - np.median(pulls[usable]), np.float32(0))
     covariance, counts = _covariance(pulls, usable)
     centre = MAX_LAG_PX
