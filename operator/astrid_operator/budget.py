@@ -8,7 +8,8 @@ that are still held, by leaving members too, are handed on when they have been g
 
 each class by class (priority 1 first), and within a class by weighted max-min. Who waits too long gains
 weight, and then class. A slot is moved only for whoever has waited longer than the move costs: from an idle
-member, and from one that works (it finishes first) only for whoever has waited for several times that.
+member, and from one that works (it finishes first) only for whoever has waited for several times that. A
+higher class whose tasks take at least as long as a start does not wait: one task alone is worth the move.
 """
 
 import heapq
@@ -18,8 +19,10 @@ from dataclasses import dataclass, replace
 
 from astrid_operator.astrid_queue import QueueKey
 
-#: Set-ups that a queue must have waited for before members that work are asked to leave for it.
-PATIENCE_SET_UPS = 3.0
+#: Set-ups that a queue must have waited for before members are asked to leave for it: idle ones, and those
+#: that work.
+PATIENCE_SET_UPS_IDLE = 1.0
+PATIENCE_SET_UPS_BUSY = 3.0
 
 Targets = dict[QueueKey, int]
 Limit = Callable[["Claim"], int]
@@ -52,17 +55,22 @@ class Claim:
     idle: int | None = None
     #: Of `current`, those that work, and have been there for long enough to leave when they are done.
     busy: int = 0
-    #: Seconds for which it has had fewer than it could use.
+    #: Seconds for which it has had fewer than it could use, without a break.
     short_seconds: float = math.inf
+    #: Of these, those since it last got a member; None: it got none.
+    unserved_seconds: float | None = None
     #: Seconds that moving a slot to it costs.
     set_up_seconds: float = 0.0
+    #: Seconds that one task of it takes; None: not known.
+    task_seconds: float | None = None
     #: Seconds after which its waiting counts for more.
     patience_seconds: float = math.inf
 
     @property
     def lateness(self) -> float:
         """How many times longer than it should it has waited."""
-        return 0.0 if math.isinf(self.short_seconds) else self.short_seconds / self.patience_seconds
+        waited = self.short_seconds if self.unserved_seconds is None else self.unserved_seconds
+        return 0.0 if math.isinf(waited) else waited / self.patience_seconds
 
     @property
     def rank(self) -> int:
@@ -73,6 +81,11 @@ class Claim:
     def share(self) -> float:
         """Its weight, which grows while it waits too long."""
         return self.weight * max(1.0, self.lateness)
+
+    @property
+    def is_worth_a_move(self) -> bool:
+        """A single task pays for the start of who runs it."""
+        return self.task_seconds is not None and self.task_seconds >= self.set_up_seconds
 
     @property
     def held(self) -> int:
@@ -174,26 +187,28 @@ def _taken(claims: Sequence[Claim], targets: Targets, growth: Targets, capacity:
     taken = {claim.key: 0 for claim in claims}
     givers = [claim for members in _classes(claims) for claim in members][::-1]
     for of_busy in (False, True):
-        need = _pressing(claims, targets, growth, capacity, of_busy=of_busy)
-        need -= sum(taken[claim.key] * claim.slots_each for claim in claims)
         for claim in givers:
+            need = _pressing(claims, targets, growth, capacity, claim.rank, of_busy=of_busy)
+            need -= sum(taken[each.key] * each.slots_each for each in claims)
             over = min(claim.current, claim.decided) - targets[claim.key] - taken[claim.key]
             may = claim.busy if of_busy else over if claim.idle is None else claim.idle
-            count = max(0, min(over, may, math.ceil(need / claim.slots_each)))
-            taken[claim.key] += count
-            need -= count * claim.slots_each
+            taken[claim.key] += max(0, min(over, may, math.ceil(need / claim.slots_each)))
     return taken
 
 
 def _pressing(
-    claims: Sequence[Claim], targets: Targets, growth: Targets, capacity: int, *, of_busy: bool
+    claims: Sequence[Claim], targets: Targets, growth: Targets, capacity: int, rank: int, *, of_busy: bool
 ) -> int:
-    """Slots that must be given back for those who have waited long enough, beyond what comes back anyway."""
-    set_ups = PATIENCE_SET_UPS if of_busy else 1.0
+    """Slots that those of class `rank` must give back for who has waited long enough for that.
+
+    Without what comes back anyway. `of_busy`: by members that work.
+    """
+    set_ups = PATIENCE_SET_UPS_BUSY if of_busy else PATIENCE_SET_UPS_IDLE
     missing = sum(
         max(0, targets[claim.key] - claim.current - growth[claim.key]) * claim.slots_each
         for claim in claims
-        if claim.short_seconds >= set_ups * claim.set_up_seconds
+        if (claim.rank < rank and claim.is_worth_a_move)
+        or claim.short_seconds >= set_ups * claim.set_up_seconds
     )
     grown = sum(growth[claim.key] * claim.slots_each for claim in claims)
     free = capacity - sum(claim.held for claim in claims) - grown

@@ -79,6 +79,7 @@ def candidate_of(member: LocalMember, template: Template) -> Candidate:
         is_outdated=member.template != template,
         is_busy=None if said is None else said.busy > 0,
         idle_seconds=None if said is None else said.idle_seconds,
+        task_seconds=None if said is None else said.task_seconds,
     )
 
 

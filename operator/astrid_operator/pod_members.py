@@ -101,6 +101,7 @@ class PodMembers:
                 phase=each.phase,
                 is_busy=None if (said := self._said(key, each.name)) is None else said.busy > 0,
                 idle_seconds=None if said is None else said.idle_seconds,
+                task_seconds=None if said is None else said.task_seconds,
                 is_asked=each.name in asked,
                 is_quiet=each.name in quiet,
                 is_marked=is_marked(self._annotations(key, each.name)),

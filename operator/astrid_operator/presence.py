@@ -35,6 +35,8 @@ class MemberSaid:
     idle_seconds: float | None
     #: One of them does not fetch any more.
     draining: bool
+    #: Seconds for which they have run the message that they took last; None: they run none, or do not say.
+    task_seconds: float | None = field(default=None, compare=False)
     processes: tuple[ProcessSaid, ...] = field(default=(), compare=False)
 
     @property
@@ -60,13 +62,15 @@ def _record(name: bytes, text: bytes, now: float) -> tuple[str, MemberSaid] | No
         member, beat, busy = str(record["pod"]), float(record["beat"]), int(record["busy"])
         since = record.get("idle_since")
         idle_seconds = None if busy or since is None else max(0.0, now - float(since))
+        task_since = record.get("task_since") if busy else None
+        task_seconds = None if task_since is None else max(0.0, now - float(task_since))
         draining = bool(record.get("draining"))
         process = ProcessSaid(name.decode(), str(record.get("broker_id") or ""), draining)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     # A beat from the future is stale too, and so is one that is no number: both comparisons are false then.
     is_fresh = -STALE_SECONDS <= now - beat <= STALE_SECONDS
-    said = MemberSaid(max(0, busy), idle_seconds, draining, (process,))
+    said = MemberSaid(max(0, busy), idle_seconds, draining, task_seconds, (process,))
     return (member, said) if is_fresh else None
 
 
@@ -77,5 +81,6 @@ def _together(said: list[MemberSaid]) -> MemberSaid:
         busy=sum(each.busy for each in said),
         idle_seconds=min(known) if len(known) == len(idle) else None,
         draining=any(each.draining for each in said),
+        task_seconds=min((each.task_seconds for each in said if each.task_seconds is not None), default=None),
         processes=tuple(process for each in said for process in each.processes),
     )

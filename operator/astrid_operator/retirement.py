@@ -34,6 +34,8 @@ class Candidate:
     is_quiet: bool = False
     #: Whoever ends members knows that this one goes first.
     is_marked: bool = False
+    #: Seconds for which it has run the one that it took last; None: it has none, or does not say.
+    task_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ _WORTH = {
 def leaving_order(members: Iterable[Candidate]) -> list[Candidate]:
     """Those that do no work yet, then the longest idle, then those that do not say, and the busy ones last.
 
+    Of the busy ones, those that began their newest task first, as they will be done soonest.
     Who was chosen before goes before who was not, so that the choice stays; among equals an outdated one goes
     first, and the newest name before an older one.
     """
@@ -135,7 +138,7 @@ def _names(members: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(each.name for each in members)
 
 
-def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float]:
+def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float, float]:
     busy = {False: 0, None: 1, True: 2}[member.is_busy]
     return (
         _WORTH[member.phase],
@@ -144,4 +147,5 @@ def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float]:
         not member.is_asked,
         not member.is_outdated,
         -(member.idle_seconds or 0.0),
+        -(member.task_seconds or 0.0),
     )

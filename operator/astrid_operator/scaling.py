@@ -134,7 +134,14 @@ def _auto(it: Situation) -> ScalingDecision:
     _remember_surplus(it, placed)
     decision = _stepped(it, placed)
     look_again_at = _next_look(it, decision.look_again_at, older_at(it, wanted))
-    return ScalingDecision(decision.replicas, decision.reason, decision.told, look_again_at, wanted.replicas)
+    return ScalingDecision(
+        decision.replicas,
+        decision.reason,
+        decision.told,
+        look_again_at,
+        wanted.replicas,
+        task_seconds=it.task_seconds,
+    )
 
 
 def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:

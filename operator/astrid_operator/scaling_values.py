@@ -169,6 +169,8 @@ class ScalingDecision:
     wanted: int = 0
     #: AstridQueues that hold what a budget withholds.
     held_by: tuple[str, ...] = ()
+    #: Time of one task, measured or expected: what a budget weighs a start against; None: not known.
+    task_seconds: float | None = None
 
     @property
     def message(self) -> str:

@@ -41,6 +41,7 @@ class Sharing:
         self._seen = seen
         self._clock = clock
         self._short_since: dict[QueueKey, float] = {}
+        self._served_at: dict[QueueKey, float] = {}
         self._starts: defaultdict[QueueKey, StartTimes] = defaultdict(StartTimes)
 
     def share(
@@ -76,25 +77,31 @@ class Sharing:
             idle=idle,
             busy=busy,
             short_seconds=now - self._short_since.get(queue.key, now),
+            unserved_seconds=now - self._served_at[queue.key] if queue.key in self._served_at else None,
             set_up_seconds=set_up_seconds,
+            task_seconds=decision.task_seconds,
             patience_seconds=spec.scaling.max_queue_age_seconds,
         )
 
     def _remember(
         self, claims: Mapping[QueueKey, Claim], granted: Mapping[QueueKey, Grant], now: float
     ) -> None:
-        """Who is short waits from the moment it became so, or from when it last got something."""
+        """Who is short waits from the moment it became so; when it last got something is noted too."""
         for gone in (self._short_since.keys() | self._starts.keys()) - claims.keys():
-            self._short_since.pop(gone, None)
+            self._forget_wait(gone)
             self._starts.pop(gone, None)
         for key, claim in claims.items():
             members = granted[key].members
             if members >= min(claim.wanted, claim.decided):
-                self._short_since.pop(key, None)
-            elif members > claim.current:
-                self._short_since[key] = now
-            else:
-                self._short_since.setdefault(key, now)
+                self._forget_wait(key)
+                continue
+            self._short_since.setdefault(key, now)
+            if members > claim.current:
+                self._served_at[key] = now
+
+    def _forget_wait(self, key: QueueKey) -> None:
+        self._short_since.pop(key, None)
+        self._served_at.pop(key, None)
 
 
 def _who_may_leave(

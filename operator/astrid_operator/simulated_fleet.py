@@ -31,6 +31,8 @@ class SimulatedMember:
     #: Messages that it runs, by their numbers.
     running: set[int] = field(default_factory=set)
     idle_since: float = 0.0
+    #: When it took its newest message.
+    took_at: float = 0.0
     #: Place in the list of those with a free thread; -1: it is not in it.
     place: int = -1
 
@@ -169,11 +171,12 @@ class SimulatedFleet:
         self._is_free(member)
         return True
 
-    def take(self, message: int) -> SimulatedMember:
+    def take(self, message: int, now: float) -> SimulatedMember:
         """Any member with a free thread begins `message`: whoever asks the broker first, which is chance."""
         free = self._free
         member = free[int(self._rng.random() * len(free))] if len(free) > 1 else free[0]
         member.running.add(message)
+        member.took_at = now
         if len(member.running) == self.slots:
             self._not_free(member)
         return member
@@ -236,4 +239,6 @@ def _member(member: SimulatedMember) -> Member:
 def _candidate(member: SimulatedMember, now: float) -> Candidate:
     is_up = member.phase is MemberPhase.READY
     idle = now - member.idle_since if is_up and not member.running else None
-    return Candidate(member.name, member.phase, is_busy=bool(member.running), idle_seconds=idle)
+    task = now - member.took_at if member.running else None
+    is_busy = bool(member.running)
+    return Candidate(member.name, member.phase, is_busy=is_busy, idle_seconds=idle, task_seconds=task)

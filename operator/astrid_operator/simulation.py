@@ -175,7 +175,7 @@ class _Simulation:
         waiting, fleet = run.demand.waiting, run.fleet
         while waiting and fleet.has_free_thread():
             message = waiting.popleft()
-            member = fleet.take(message)
+            member = fleet.take(message, now)
             run.demand.running += 1
             run.began[message] = now
             self._push(now + run.load[message].seconds, _FINISHED, run, member, message)

@@ -177,6 +177,8 @@ def test_presence_tells_busy_and_idle(start, seen, redis_client):
     wait_until(lambda: [one["busy"] for one in worker.presences("default").values()] == [1], 8, "busy")
     (during,) = worker.presences("default").values()
     assert during["idle_since"] is None
+    assert before["task_since"] is None
+    assert before["beat"] < during["task_since"] <= during["beat"]
     assert redis_client.smembers(f"dramatiq:__acks__.{during['broker_id']}.default")
 
     redis_client.set("release", 1)

@@ -211,6 +211,30 @@ def test_a_working_pod_gives_way_to_a_higher_class_after_a_while() -> None:
     assert cluster.granted(after_seconds=20) == {"low": 0, "high": 0}
 
 
+def test_who_was_given_a_part_goes_on_pressing_for_the_rest() -> None:
+    """A pod that was asked to leave is not let stay only because another one has come meanwhile."""
+    cluster = Cluster()
+    cluster.node("n1", 3)
+    cluster.queue("low", 3, has=3, busy=3, priority=9)
+    cluster.queue("high", 2, priority=1)
+    assert cluster.granted(after_seconds=20) == {"low": 1, "high": 0}
+    cluster.queue("low", 3, has=2, busy=2, priority=9)
+    assert cluster.granted() == {"low": 1, "high": 1}
+    cluster.queue("high", 2, has=1, busy=1, priority=1)
+    assert cluster.granted() == {"low": 1, "high": 1}
+
+
+def test_a_higher_class_whose_tasks_are_long_is_given_way_at_once() -> None:
+    """One of its tasks takes longer than a start: there is nothing to wait for."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("low", 2, has=2, busy=2, priority=9)
+    high = cluster.queue("high", 2, priority=1)
+    one, fleet, decision = cluster.asked[high]
+    cluster.asked[high] = (one, fleet, replace(decision, task_seconds=60.0))
+    assert cluster.granted() == {"low": 0, "high": 0}
+
+
 def test_an_idle_pod_gives_way_sooner() -> None:
     """After the time that a start takes, and no more of them than are waited for."""
     cluster = Cluster()

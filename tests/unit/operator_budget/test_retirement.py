@@ -15,9 +15,9 @@ def idle(name: str, seconds: float, *, old: bool = False) -> Candidate:
     return Candidate(name, READY, old, is_busy=False, idle_seconds=seconds)
 
 
-def busy(name: str, *, old: bool = False) -> Candidate:
+def busy(name: str, *, old: bool = False, task_seconds: float | None = None) -> Candidate:
     """A ready member that runs a message."""
-    return Candidate(name, READY, old, is_busy=True)
+    return Candidate(name, READY, old, is_busy=True, task_seconds=task_seconds)
 
 
 def starting(name: str, *, old: bool = False) -> Candidate:
@@ -34,6 +34,12 @@ def test_busy_members_leave_last() -> None:
     """What does no work goes before what may, and that before what does."""
     members = [busy("b"), silent("s"), idle("short", 1), idle("long", 90), starting("new")]
     assert [each.name for each in leaving_order(members)] == ["new", "long", "short", "s", "b"]
+
+
+def test_of_the_busy_those_leave_first_that_will_be_done_first() -> None:
+    """Who began its task first goes first; who does not say when it began, last."""
+    members = [busy("new", task_seconds=3), busy("mute"), busy("old", task_seconds=50)]
+    assert [each.name for each in leaving_order(members)] == ["old", "new", "mute"]
 
 
 def test_of_equals_the_outdated_leave_first() -> None:

@@ -28,6 +28,22 @@ def test_the_processes_of_a_member_speak_together() -> None:
     }
 
 
+def test_a_member_has_been_at_work_for_as_long_as_its_newest_task() -> None:
+    """What began last ends last, as far as can be told."""
+    records = {
+        b"a": record(busy=1, idle_since=None, task_since=900.0),
+        b"b": record(busy=1, idle_since=None, task_since=980.0),
+        b"c": record("idle", task_since=980.0),
+        b"d": record("mute", 1, None),
+    }
+    said = members_said(records, NOW)
+    assert {name: each.task_seconds for name, each in said.items()} == {
+        "m-1": 20.0,
+        "idle": None,
+        "mute": None,
+    }
+
+
 def test_a_busy_process_keeps_its_member_from_being_idle() -> None:
     """One idle process says nothing about the other."""
     records = {b"a": record(idle_since=940.0), b"b": record(busy=2, idle_since=None)}

@@ -101,6 +101,8 @@ class Presence(Middleware):
     def record(self, queue: str, now: float) -> dict[str, Any]:
         """What this process says of itself on `queue`; `now` is the server's time in seconds."""
         idle = self._held.idle_seconds()
+        running = [one for one in self._held.running() if one.queue == queue]
+        newest = max((one.since for one in running), default=None)
         actors = self._broker.actors.values()
         return {
             "pod": pod_name(),
@@ -108,7 +110,8 @@ class Presence(Middleware):
             "pid": os.getpid(),
             "broker_id": self._broker.broker_id,
             "threads": self._threads,
-            "busy": sum(one.queue == queue for one in self._held.running()),
+            "busy": len(running),
+            "task_since": None if newest is None else round(now - (time.monotonic() - newest), 3),
             "idle_since": None if idle is None else round(now - idle, 3),
             "started": round(now - (time.monotonic() - self._boot), 3),
             "actors": sum(actor.queue_name == queue for actor in actors),
