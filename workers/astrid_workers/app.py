@@ -33,7 +33,7 @@ from astrid_workers.broker import get_broker  # noqa: E402
 from astrid_workers.config import DEFAULT_QUEUE  # noqa: E402
 from astrid_workers.middleware.log_context import configure_logging  # noqa: E402
 from astrid_workers.pipeline import LINK_OF, Stage  # noqa: E402
-from astrid_workers.start_workers import EXIT_UNUSABLE, die_with_parent  # noqa: E402
+from astrid_workers.worker_set import EXIT_UNUSABLE, die_with_parent  # noqa: E402
 
 _log = logging.getLogger(__name__)
 

@@ -1,21 +1,13 @@
 """The command line of a worker: `python -m astrid_workers.start_workers`.
 
-Owns flags, what is printed at start, and the worker processes below it: each is one `dramatiq` command
-with one worker process, so that one that dies takes no other with it. A process that ends by itself
-(killed, over its memory limit, ended by its time limit) is replaced; one that cannot use its settings,
-or cannot even start a few times in a row, ends the command, for whoever watches it to see. SIGTERM and
-SIGINT are handed on once and waited for. Never loads an actor itself.
+Owns flags, what is printed at start and what the worker processes below it are told; `worker_set` keeps
+them. Never loads an actor itself.
 """
 
 import argparse
-import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 
@@ -23,17 +15,7 @@ from astrid_workers.config import WorkerConfig, WorkerType, get_worker_config
 from astrid_workers.errors import SettingRejected
 from astrid_workers.numeric_threads import available_cores, limit_numeric_threads
 from astrid_workers.start_plan import StartPlan, plan_start
-
-#: Exit status where a flag or a variable cannot be used.
-EXIT_UNUSABLE = 2
-#: A process that lived for less counts as one that could not start, in seconds.
-SHORT_LIFE_S = 15.0
-#: Short lives in a row after which the command ends.
-SHORT_LIVES = 5
-#: Seconds before the replacement of a process that could not start, times the short lives so far.
-REPLACE_AFTER_S = 2.0
-#: Seconds between two looks at the processes, where nothing tells earlier.
-LOOK_EVERY_S = 1.0
+from astrid_workers.worker_set import EXIT_UNUSABLE, WorkerSet
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -107,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say("\n".join([f"broker {redacted(config.broker_url)}, namespace {config.namespace}", *plan.lines()]))
     if options.setup_only:
         return _load_only(environment)
-    return WorkerSet(plan, environment).run()
+    command = [sys.executable, "-m", "dramatiq", *plan.arguments()]
+    return WorkerSet(command, plan.processes, environment).run()
 
 
 def _environment(plan: StartPlan, config: WorkerConfig, log_level: str) -> dict[str, str]:
@@ -135,114 +118,6 @@ def _load_only(environment: Mapping[str, str]) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class WorkerSet:
-    """The worker processes of one command."""
-
-    def __init__(self, plan: StartPlan, environment: Mapping[str, str]) -> None:
-        self._command = [sys.executable, "-m", "dramatiq", *plan.arguments()]
-        self._environment = dict(environment)
-        self._children: list[_Child] = [_Child() for _ in range(plan.processes)]
-        self._stopping = False
-        self._wake = threading.Event()
-
-    def run(self) -> int:
-        """Keep all of them running until told to stop; the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
-        failed = 0
-        while True:
-            self._wake.clear()
-            for child in self._children:
-                if not child.runs() and not self._stopping:
-                    failed = failed or self._replace(child)
-            if failed and not self._stopping:
-                self._stop()
-            if self._stopping and not any(child.runs() for child in self._children):
-                return failed or max((abs(child.status) for child in self._children), default=0)
-            self._wake.wait(LOOK_EVERY_S)
-
-    def _on_stop(self, *_: object) -> None:
-        if not self._stopping:
-            self._stop()
-
-    def _stop(self) -> None:
-        self._stopping = True
-        for child in self._children:
-            child.terminate()
-        self._wake.set()
-
-    def _replace(self, child: "_Child") -> int:
-        """Start `child` (again) when it is time; 0, or the status to end with where that cannot help."""
-        if child.ended():
-            _say(f"worker process {child.pid} ended with status {child.status} after {child.lived():.0f} s")
-            if child.status == EXIT_UNUSABLE:
-                return EXIT_UNUSABLE
-        if child.short_lives >= SHORT_LIVES:
-            _say(f"{SHORT_LIVES} worker processes in a row could not start; see above for why")
-            return 1
-        if time.monotonic() >= child.not_before:
-            child.start(self._command, self._environment)
-        return 0
-
-
-class _Child:
-    """One `dramatiq` command: starts, ends, and how often it did not even start."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._since = 0.0
-        self._seen_end = True
-        self.short_lives = 0
-        self.not_before = 0.0
-        self.status = 0
-
-    @property
-    def pid(self) -> int:
-        """Of the process that runs or ran last."""
-        return self._process.pid if self._process is not None else 0
-
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it, in a process group of its own so that a terminal's Ctrl-C reaches it only through us."""
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            process_group=0,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
-        )
-        self._since, self._seen_end = time.monotonic(), False
-
-    def runs(self) -> bool:
-        """Whether it lives."""
-        return self._process is not None and self._process.poll() is None
-
-    def lived(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self._since
-
-    def ended(self) -> bool:
-        """Whether it has ended since this was last asked; counts short lives."""
-        if self._seen_end or self._process is None:
-            return False
-        self._seen_end = True
-        self.status = self._process.returncode
-        self.short_lives = self.short_lives + 1 if self.lived() < SHORT_LIFE_S and self.status != 0 else 0
-        self.not_before = time.monotonic() + REPLACE_AFTER_S * self.short_lives
-        return True
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-
-
-def die_with_parent() -> None:
-    """End this process when its starter is gone, however that ended. Does nothing but on Linux."""
-    pr_set_pdeathsig = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 if __name__ == "__main__":
