@@ -9,7 +9,7 @@ from astrid_workers.candidate_flags import flags_from
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.forced_photometry import difference_fluxes
 from astrid_workers.differencing.products import Difference, TileKernels
-from astrid_workers.differencing.shape import measure_shape
+from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.differencing.validate import sky_samples, tail_ratio, validate_difference
 from astrid_workers.imaging.psf import given_psf, moffat_stamp
 from astrid_workers.mask import MaskBit
@@ -189,11 +189,37 @@ def test_shape_of_a_point_source_is_that_of_the_psf() -> None:
 
 
 def test_galaxy_residual_is_extended() -> None:
-    """Three times the width is no point source."""
+    """Three times the width is no point source; where all is faint, a width alone says nothing."""
     psf, wide = moffat_stamp(FWHM, 41).astype(float), moffat_stamp(3.5 * FWHM, 41).astype(float)
-    shape = measure_shape(500 * wide, np.ones_like(psf), np.ones_like(psf, bool), psf, 300.0, FWHM)
+    shape = measure_shape(500 * wide, np.full_like(psf, 1e4), np.ones_like(psf, bool), psf, 300.0, FWHM)
     assert shape.is_wider_than_psf(20)
     assert not shape.is_wider_than_psf(4)
+
+
+def noisy_shapes(width: float, strength: float, n: int = 300) -> list[Shape]:
+    """Shapes of `n` peaks of so wide a profile on noise of unit variance, with the PSF fitted to each."""
+    psf, truth = moffat_stamp(FWHM, 41).astype(float), moffat_stamp(width, 41).astype(float)
+    ones, good = np.ones_like(psf), np.ones_like(psf, bool)
+    power, seen = float((psf**2).sum()), float((psf * truth).sum())
+    draws = np.random.default_rng(5).normal(size=(n, *psf.shape))
+    stamps = [noise + strength * np.sqrt(power) / seen * truth for noise in draws]
+    return [measure_shape(s, ones, good, psf, float((s * psf).sum()) / power, FWHM) for s in stamps]
+
+
+@pytest.mark.parametrize("strength", [5.5, 12.0, 60.0])
+def test_light_beyond_the_psf_is_a_standard_normal_number_for_point_sources(strength: float) -> None:
+    """So its threshold counts in sigma, at any S/N, and takes no point source."""
+    shapes = noisy_shapes(FWHM, strength)
+    broad = np.array([shape.broad_sigma for shape in shapes])
+    assert abs(broad.mean()) < 0.2
+    assert broad.std() == pytest.approx(1.0, abs=0.12)
+    assert not any(shape.is_wider_than_psf(strength) for shape in shapes)
+
+
+def test_faint_diffuse_light_is_extended_although_its_width_cannot_be_measured() -> None:
+    """What is four PSFs wide has most of its light where the PSF has none, also at 5.5 sigma."""
+    shapes = noisy_shapes(4 * FWHM, 5.5)
+    assert np.mean([shape.is_wider_than_psf(5.5) for shape in shapes]) > 0.95
 
 
 def test_validation_measures_what_it_says() -> None:

@@ -20,6 +20,9 @@ SHARP_RATIO, SHARP_SIGMA = 1.5, 3.5
 SHARP_MOMENT, SHARP_MOMENT_SNR = 0.75, 4.5
 #: Width over the PSF's from which a peak is extended, and the S/N at which widths mean anything.
 EXTENDED_RATIO, EXTENDED_SNR = 2.0, 6.5
+#: Light beyond the PSF's by which a peak is extended too: FWHM of the profile that it is looked for with, in
+#: PSFs; sigma; and the share of the peak's own S/N that a PSF model that is a little wrong may leave.
+BROAD_RATIO, BROAD_SIGMA, BROAD_SHARE = 3.0, 4.0, 0.2
 #: Moment from which a Gaussian-weighted width diverges: what is that wide is given `WIDEST` PSFs.
 DIVERGING, WIDEST = 1.95, 6.0
 
@@ -39,6 +42,8 @@ class Shape:
     contrast_sigma: float
     #: Reduced, within one FWHM.
     chi2: float | None
+    #: Sigma of light of the peak's sign that is `BROAD_RATIO` times as wide as the PSF and no part of it.
+    broad_sigma: float
 
     def is_narrower_than_psf(self, snr: float) -> bool:
         """Sharper than light that came through the telescope can be: a cosmic ray or a hot pixel."""
@@ -52,7 +57,7 @@ class Shape:
     def is_wider_than_psf(self, snr: float) -> bool:
         """Much wider than a point source: a residual of the subtraction, or a trail."""
         wide = self.fwhm_px is not None and self.fwhm_px > EXTENDED_RATIO * self.psf_fwhm_px
-        return wide and snr > EXTENDED_SNR
+        return (wide and snr > EXTENDED_SNR) or self.broad_sigma > np.hypot(BROAD_SIGMA, BROAD_SHARE * snr)
 
 
 def measure_shape(
@@ -73,6 +78,7 @@ def measure_shape(
         psf_width,
         _contrast(stamp, variance, good, model, flux),
         _chi2(stamp, variance, good, model, flux, fwhm_px),
+        _broad_sigma(stamp, variance, good, model, flux, psf_width),
     )
 
 
@@ -139,3 +145,23 @@ def _chi2(
         return None
     pulls = (stamp - flux * model) ** 2 / (variance + (0.05 * flux * model) ** 2)
     return float(pulls[near].mean())
+
+
+def _broad_sigma(
+    stamp: Floats, variance: Floats, good: BoolStamp, model: Floats, flux: float, psf_width: float
+) -> float:
+    """Significance of a Gaussian `BROAD_RATIO` PSFs wide in a weighted fit together with the PSF.
+
+    The second term of a generalised least-squares fit to uncorrelated pixels: its template is what of the
+    Gaussian is orthogonal to the PSF, so that a point source of any flux gives a standard normal number.
+    """
+    weight = good / variance
+    axis = np.arange(stamp.shape[0]) - stamp.shape[0] // 2.0
+    profile = np.exp(-4 * np.log(2) * (axis / (BROAD_RATIO * psf_width)) ** 2)
+    broad = profile[:, None] * profile[None, :]
+    power = float(np.sum(weight * model**2))
+    if power <= 0:
+        return 0.0
+    broad = broad - model * (np.sum(weight * model * broad) / power)
+    norm = float(np.sqrt(np.sum(weight * broad**2)))
+    return float(np.sign(flux) * np.sum(weight * stamp * broad) / norm) if norm > 0 else 0.0
