@@ -12,11 +12,11 @@ from astrid_workers.differencing.account import assumptions, joint_mask, numbers
 from astrid_workers.differencing.match_frames import Matched, Pair, match_frames, match_places
 from astrid_workers.differencing.measure import Sky, measure_frame
 from astrid_workers.differencing.products import Difference, DifferenceOptions
+from astrid_workers.differencing.saturated import Saturated, measure_around, take_off_saturated
 from astrid_workers.differencing.score import Score, make_score
 from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, subtract
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
-from astrid_workers.imaging.halo import grow_saturated
 from astrid_workers.imaging.inpaint import fill_pair
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
@@ -63,8 +63,9 @@ def difference(
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
     tell("fill masked pixels", 0.5)
-    hidden = _hidden(science, reference, seen)
-    pair = _prepare(seen, matched, hidden)
+    saturated = take_off_saturated(science, reference, seen)
+    hidden = saturated.hidden
+    pair = _prepare(seen, matched, saturated)
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
@@ -80,7 +81,12 @@ def difference(
         fwhm_px=_broader(seen),
         overfit=getattr(matched.matching, "overfit", 1.0),
     )
+    factor, spoilt = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
+    hidden = hidden | spoilt
     result = _assemble(science, reference, seen, matched, hidden, parts, score)
+    result.numbers["saturated_stars"] = len(saturated.stars)
+    result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
+    result.numbers["noise_factor_at_saturated"] = factor
     _refuse_failure(result, seen, matched, options.max_residual_power)
     tell("score", 1.0)
     return result
@@ -111,19 +117,15 @@ def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDA
     return match.x[chosen], match.y[chosen]
 
 
-def _hidden(science: Frame, reference: Frame, seen: Pair) -> BoolImage:
-    """Pixels that saturated stars of either frame spoil."""
-    hidden = grow_saturated(seen[0].image, science.mask, seen[0].psf, seen[0].background.rms_median)
-    hidden |= grow_saturated(seen[1].image, reference.mask, seen[1].psf, seen[1].background.rms_median)
-    return hidden
-
-
-def _prepare(seen: Pair, matched: Matched, hidden: BoolImage) -> Prepared:
+def _prepare(seen: Pair, matched: Matched, saturated: Saturated) -> Prepared:
     """Both frames with their holes filled; the sharper one is blurred where it lends pixels to the other."""
+    hidden = saturated.hidden
     squares = seen[0].psf.fwhm_px ** 2 - seen[1].psf.fwhm_px ** 2
     blur = float(np.sign(squares) * np.sqrt(abs(squares)) * SIGMA_PER_FWHM)
     holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
-    science, reference = fill_pair(seen[0].image, seen[1].image, holes, matched.match.flux_scale, blur)
+    science, reference = fill_pair(
+        saturated.science, saturated.reference, holes, matched.match.flux_scale, blur
+    )
     return Prepared(
         science,
         reference,

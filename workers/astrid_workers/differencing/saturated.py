@@ -1,0 +1,155 @@
+"""What saturated stars leave in a difference: their wings off both frames first, then how far to trust them.
+
+Owns which stars are taken off, which pixels they hide, and the noise that is measured around each. Never fits
+a profile (`imaging/star_wings.py` does).
+
+A saturated core is cut out of both frames before any transform, but the light that each frame's kernel
+carries from there to the wings differs: a cut star leaves a ring of tens of sigma. So every star's own wings
+are fitted in each frame, and the frames are subtracted without them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrid_workers.differencing.match_frames import Pair
+from astrid_workers.differencing.score import Score
+from astrid_workers.frame import Float32Image, Frame, Uint32Image
+from astrid_workers.imaging.grow import grow
+from astrid_workers.imaging.halo import grow_saturated
+from astrid_workers.imaging.saturated_stars import SaturatedStar, put_back, saturated_stars, without_wings
+from astrid_workers.mask import MaskBit
+
+BoolImage = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+#: What clips is grown by this, pixels: resampling and blooming leave their trace beside it.
+GROWTH_PX = 1
+#: Width of the rings in which the score's scatter is measured around a star, in FWHM.
+RING_FWHM = 0.75
+#: How far the median |score| of n independent places may exceed a Gaussian's by chance, times 1 / sqrt(n).
+CHANCE = 1.2
+#: Median of |z| of a Gaussian.
+GAUSSIAN_MEDIAN = 0.6745
+#: Pixels of a ring below which nothing is measured.
+FEWEST_PIXELS = 20
+#: A ring whose score scatters more than this many times its noise is hidden like the star.
+MOST_SCATTER = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saturated:
+    """Both frames without the wings of saturated stars, and what those stars hide."""
+
+    science: Float32Image
+    reference: Float32Image
+    #: Saturated in either frame and grown; further where a star's wings could not be fitted.
+    hidden: BoolImage
+    stars: list[SaturatedStar]
+    #: How far each star's fitted light reaches, pixels; 0 where it was not fitted in both frames.
+    reach_px: list[int]
+
+    @property
+    def n_fitted(self) -> int:
+        """Stars whose wings were taken off both frames."""
+        return sum(reach > 0 for reach in self.reach_px)
+
+
+def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturated:
+    """Fit and take off the wings of the stars that clip in either frame.
+
+    A star that cannot be fitted in both frames keeps its light, and hides as much around it as its brightness
+    asks for.
+    """
+    clipped = grow(((science.mask | reference.mask) & np.uint32(MaskBit.SATURATED)) != 0, GROWTH_PX)
+    if not clipped.any():
+        return Saturated(seen[0].image, seen[1].image, clipped, [], [])
+    labels, stars = saturated_stars(clipped)
+    images, fits = [], []
+    for measured in seen:
+        usable = ~(measured.unusable | clipped)
+        fwhm, sigma = measured.psf.fwhm_px, measured.background.rms_median
+        left, found = without_wings(measured.image, measured.variance, usable, stars, fwhm, sigma)
+        images.append(left)
+        fits.append(found)
+    reach = []
+    is_fitted = np.zeros(int(labels.max()) + 1, bool)
+    for star, *both in zip(stars, *fits, strict=True):
+        whole = [wings.reach_px for wings in both if wings is not None]
+        is_fitted[star.number] = len(whole) == len(both)
+        reach.append(max(whole) if is_fitted[star.number] else 0)
+        if not is_fitted[star.number]:
+            for image, wings in zip(images, both, strict=True):
+                put_back(image, wings)
+    hidden = clipped | _hidden_by_others(science, reference, seen, ~is_fitted[labels])
+    return Saturated(images[0], images[1], hidden, stars, reach)
+
+
+def _hidden_by_others(science: Frame, reference: Frame, seen: Pair, others: BoolImage) -> BoolImage:
+    """The zones of the regions that were not fitted, by their brightness."""
+    hidden = np.zeros(others.shape, bool)
+    for frame, measured in zip((science, reference), seen, strict=True):
+        mask: Uint32Image = frame.mask * others
+        hidden |= grow_saturated(measured.image, mask, measured.psf, measured.background.rms_median)
+    return hidden
+
+
+def measure_around(
+    score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: float
+) -> tuple[float, BoolImage]:
+    """Scale the noise around each fitted star to what its own rings show, in place.
+
+    Returns the largest factor that was applied, and where the score scatters by more than `MOST_SCATTER`
+    times its noise: there nothing is to be seen. `bad` pixels are no evidence.
+    """
+    largest, hidden = 1.0, np.zeros(bad.shape, bool)
+    for star, reach in zip(saturated.stars, saturated.reach_px, strict=True):
+        if reach == 0:
+            continue
+        window, radius = _around(star, reach, bad.shape)
+        radii, scatter = ring_scatter(
+            score.score[window], radius, ~bad[window], star.radius_px, reach, fwhm_px
+        )
+        if len(radii) == 0 or scatter.max() <= 1.0:
+            continue
+        spoilt = scatter > MOST_SCATTER
+        if spoilt.any():
+            hidden[window] |= (radius < radii[spoilt].max() + RING_FWHM * fwhm_px / 2) & (radius < reach)
+        factor = np.interp(radius, radii, np.minimum(scatter, MOST_SCATTER), right=1.0).astype(np.float32)
+        score.score[window] /= factor
+        score.subtracted_light[window] /= factor
+        score.flux_error[window] *= factor
+        largest = max(largest, float(factor.max()))
+    return largest, hidden
+
+
+def _around(star: SaturatedStar, reach: int, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Floats]:
+    row, column = round(star.y), round(star.x)
+    rows = slice(max(row - reach, 0), min(row + reach + 1, shape[0]))
+    columns = slice(max(column - reach, 0), min(column + reach + 1, shape[1]))
+    dx = np.arange(columns.start, columns.stop) - star.x
+    dy = np.arange(rows.start, rows.stop) - star.y
+    return (rows, columns), np.hypot(dx[None, :], dy[:, None])
+
+
+def ring_scatter(
+    score: Float32Image, radius: Floats, good: BoolImage, inner_px: float, outer_px: float, fwhm_px: float
+) -> tuple[Floats, Floats]:
+    """Middles of rings about a star, and by how much the score scatters more than its noise there; 1: not.
+
+    The median of |score| over a Gaussian's, less what chance may do to so few places; half of a ring may hold
+    sources. Rings of too few pixels are left out.
+    """
+    width = max(RING_FWHM * fwhm_px, 1.5)
+    ring = np.floor((radius - inner_px) / width).astype(int)
+    middles, scatter = [], []
+    for number in range(int((outer_px - inner_px) / width)):
+        values = score[(ring == number) & good]
+        if values.size < FEWEST_PIXELS:
+            continue
+        independent = max(values.size / (1.13 * fwhm_px**2), 1.0)
+        found = float(np.median(np.abs(values))) / GAUSSIAN_MEDIAN / (1 + CHANCE / np.sqrt(independent))
+        middles.append(inner_px + (number + 0.5) * width)
+        scatter.append(max(found, 1.0))
+    return np.array(middles), np.array(scatter)
