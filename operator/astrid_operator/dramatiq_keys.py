@@ -5,11 +5,16 @@ Owns what the operator knows of Dramatiq's layout (2.x). Never connects; no scri
 
 from dataclasses import dataclass
 
+from astrid_operator import throughput, waits
+
 #: A head message larger than this is not decoded inside Redis; its age stays unknown.
 MAX_HEAD_BYTES = 65536
 
 #: More records of presence than this are not read: no fleet is as large.
 MAX_MEMBERS = 5000
+
+#: What is read of the workers' counters, in this order.
+COUNTED = (*throughput.COUNTERS, *waits.FIELDS)
 
 #: Counts one queue in one step, so that the numbers belong together. Answers [line, presence or nil]. The
 #: line holds numbers in text, which is quick to read: ready, outstanding, delayed, dead, ms since the epoch
@@ -42,14 +47,14 @@ local line = {
   ready, redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3]), redis.call('ZCARD', KEYS[4]),
   string.format('%.0f', since), redis.call('LLEN', KEYS[5])
 }
-local counters = asked('HMGET', ARGV[2], 'started', 'finished', 'failed', 'seconds', 'seconds_squared')
-for i = 1, 5 do
+local counters = asked('HMGET', ARGV[2], COUNTED)
+for i = 1, HOW_MANY do
   local value = counters and counters[i]
   line[6 + i] = value and #value < 64 and string.find(value, '^%S+$') and value or '-'
 end
 local members = asked('HLEN', ARGV[3])
 return {table.concat(line, ' '), members and members <= tonumber(ARGV[4]) and asked('HGETALL', ARGV[3])}
-"""
+""".replace("COUNTED", ", ".join(f"'{name}'" for name in COUNTED)).replace("HOW_MANY", str(len(COUNTED)))
 
 #: How the ETA of a body is found. What is no number is due at once, as it is to Dramatiq; nil: no message.
 _ETA_OF = """

@@ -16,17 +16,24 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.reconcile import Gathered
 from astrid_operator.scaling import Demand, ScalingDecision
+from astrid_operator.waits import BOUNDS_SECONDS, waits_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 QUEUE = ("namespace", "queue")
 STATES = ("ready", "unacked", "delayed", "dead")
+WAIT_BOUNDS = (*(f"{float(bound)}" for bound in BOUNDS_SECONDS), "+Inf")
 SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15)
 
 
@@ -39,24 +46,27 @@ def installed_version() -> str:
 
 
 class TasksEnded(Collector):
-    """What workers counted of the tasks that ended, in their own counts: these outlive this process."""
+    """What workers counted of tasks that began and ended, in their own counts: these outlive this process."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[int, int, float]] = {}
+        self._waits: dict[tuple[str, str], bytes] = {}
 
     def saw(self, labels: tuple[str, str], demand: Demand | None) -> None:
         """Take what `demand` says; what is not known has no sample."""
-        if demand is None or demand.finished is None or demand.task_seconds is None:
-            self.forgot(labels)
-        else:
+        self.forgot(labels)
+        if demand is not None and demand.waits:
+            self._waits[labels] = demand.waits
+        if demand is not None and demand.finished is not None and demand.task_seconds is not None:
             self._known[labels] = (demand.finished, demand.failed or 0, demand.task_seconds)
 
     def forgot(self, labels: tuple[str, str]) -> None:
         """An AstridQueue is gone."""
         self._known.pop(labels, None)
+        self._waits.pop(labels, None)
 
     def collect(self) -> Iterator[Metric]:
-        """Both families, with a sample for each queue that is known."""
+        """All families, with a sample for each queue that is known."""
         ends = CounterMetricFamily(
             "astrid_messages", "Tasks that ended, by how; each retry counts", labels=(*QUEUE, "outcome")
         )
@@ -65,7 +75,15 @@ class TasksEnded(Collector):
             ends.add_metric((*labels, "finished"), ended - failed)
             ends.add_metric((*labels, "failed"), failed)
             took.add_metric(labels, count_value=ended, sum_value=seconds)
-        yield from (ends, took)
+        waited = HistogramMetricFamily(
+            "astrid_message_wait_seconds",
+            "From being sent, or from the ETA, to the start of the task; each start counts",
+            labels=QUEUE,
+        )
+        for labels, said in self._waits.items():
+            if (waits := waits_of(said)) is not None:
+                waited.add_metric(labels, [*zip(WAIT_BOUNDS, waits.up_to(), strict=True)], waits.seconds)
+        yield from (ends, took, waited)
 
 
 class Metrics:

@@ -9,7 +9,7 @@ from typing import Any
 
 from astrid_operator.delayed import EtaScan
 from astrid_operator.scaling_values import Demand
-from astrid_operator.throughput import Counted, Estimates, counted
+from astrid_operator.throughput import COUNTERS, Counted, Estimates, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Count:
     since_ms: int
     #: Delayed messages that no worker has taken into its hands.
     delayed_listed: int
+    #: How long messages waited, as `waits.waits_of` understands it; empty: nobody counted.
+    waits: bytes
     #: What workers counted, and their records of presence; None: not to be had.
     counters: Counted | None
     presence: Mapping[bytes, bytes] | None
@@ -32,7 +34,9 @@ class Count:
 def count_of(answer: Sequence[Any]) -> Count:
     """The answer of `COUNT_QUEUE` in its words."""
     line, presence = answer
-    ready, outstanding, delayed, dead, since_ms, listed, *counters = line.split()
+    ready, outstanding, delayed, dead, since_ms, listed, *counters, waits = line.split(
+        maxsplit=6 + len(COUNTERS)
+    )
     return Count(
         ready=int(ready),
         outstanding=int(outstanding),
@@ -40,6 +44,7 @@ def count_of(answer: Sequence[Any]) -> Count:
         dead=int(dead),
         since_ms=int(since_ms),
         delayed_listed=int(listed),
+        waits=waits if waits.strip(b"- ") else b"",
         counters=counted(counters),
         presence=_pairs(presence),
     )
@@ -75,6 +80,7 @@ def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) 
         finished=count.counters.ended if count.counters else None,
         failed=count.counters.failed if count.counters else None,
         task_seconds=count.counters.seconds if count.counters else None,
+        waits=count.waits,
     )
 
 

@@ -81,6 +81,9 @@ class Demand:
     #: Those of them that raised, and the seconds that all of them took together.
     failed: int | None = None
     task_seconds: float | None = None
+    #: How long messages waited until they were started, as `waits.waits_of` understands it;
+    #: empty: nobody counted.
+    waits: bytes = b""
     #: From asking for a member to its first heartbeat.
     start_seconds: float | None = None
     #: None: members do not say, or cannot be asked to leave one by one.

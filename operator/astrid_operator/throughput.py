@@ -19,6 +19,9 @@ LEAST_SPAN_SECONDS = 5.0
 #: Least weight of the newest task in the mean: about the last twenty count.
 LEAST_WEIGHT = 0.05
 
+#: What is learned from, by the names that workers give it.
+COUNTERS = ("started", "finished", "failed", "seconds", "seconds_squared")
+
 #: Longest task that is believed, in seconds: a day longer than Dramatiq lets a message be delayed.
 LONGEST_TASK_SECONDS = 8 * 86400.0
 
@@ -47,7 +50,7 @@ class Estimates:
 
 
 def counted(values: Sequence[bytes]) -> Counted | None:
-    """`values` (started, finished, failed, seconds, seconds²) as workers wrote them; `-` stands for none.
+    """`values` of `COUNTERS` as workers wrote them; `-` stands for none.
 
     None where nothing was counted, or where one of them is no number that could have been counted.
     """

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from astrid_operator import presence
+from astrid_operator import waits as operator_waits
 from astrid_operator.desired import OperatorDefaults, worker_settings
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.spec_schema import OUR_APP, WORKER_TYPES
 from astrid_workers.config import WorkerConfig, WorkerType, get_task_queues, queue_settings, variables
 from astrid_workers.middleware import fleet_keys
+from astrid_workers.middleware.waits import BOUNDS_S, counts_of
 from support.queue_documents import policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +77,14 @@ def test_keys_have_one_name_on_both_sides(namespace: str) -> None:
     assert queue.drain == fleet_keys.drain_key(namespace, "detection")
     assert queue.counters == fleet_keys.counters_key(namespace, "detection")
     assert queue.presence == fleet_keys.presence_key(namespace, "detection")
+
+
+def test_waits_are_counted_within_the_same_bounds_on_both_sides() -> None:
+    """Each field that a start adds to is read, and no other."""
+    written = [counts_of(wait) for wait in (*operator_waits.BOUNDS_SECONDS, 1e9)]
+
+    assert operator_waits.BOUNDS_SECONDS == BOUNDS_S
+    assert ("wait_seconds", *(name for each in written for name in [*each][1:])) == operator_waits.FIELDS
 
 
 def test_silence_is_as_long_on_both_sides() -> None:

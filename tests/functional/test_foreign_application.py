@@ -103,3 +103,7 @@ def _follow(client, process, log):
     assert client.lrange("seen", 0, -1) == ["start a", "end a"]
     assert presence() == []
     assert client.hget("astrid:dramatiq:counters:theirs", "finished") == "1"
+    counted = client.hgetall("astrid:dramatiq:counters:theirs")
+    assert sum(int(number) for name, number in counted.items() if name.startswith("waited_")) == int(
+        counted["started"]
+    )

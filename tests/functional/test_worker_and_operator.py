@@ -21,6 +21,7 @@ from astrid_operator.orphans import Reclaimed
 from astrid_operator.presence import STALE_SECONDS
 from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import Demand, DemandReading
+from astrid_operator.waits import waits_of
 from support.waiting import wait_until
 from support.worker_processes import WITH_TEST_ACTORS, WorkerProcess, WorkerProcesses
 
@@ -89,6 +90,9 @@ def test_the_operator_reads_what_a_worker_writes(
     assert reading.demand.running == 1
     assert reading.demand.service_seconds is not None
     assert 0 < reading.demand.service_seconds < 5
+    waits = waits_of(reading.demand.waits)
+    assert waits is not None
+    assert waits.up_to()[-1] == 5
     assert reading.said is not None
     (process,) = reading.said[worker.name].processes
     assert process.broker_id in str(worker.presences("default"))

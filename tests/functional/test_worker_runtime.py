@@ -2,8 +2,11 @@
 
 import json
 import sqlite3
+import time
 
+import dramatiq
 import pytest
+from dramatiq.brokers.redis import RedisBroker
 
 from support.waiting import wait_until
 from support.worker_processes import WITH_TEST_ACTORS, WorkerProcess
@@ -70,6 +73,24 @@ def test_failure_is_retried_with_backoff_then_dies(start, seen, redis_client):
         "select actor, queue, sentence, attempts, args from dead_letters"
     )
     assert rows.fetchall() == [("fail", "default", "archive is away", 3, '["archive"]')]
+
+
+def test_a_wait_is_counted_from_the_sending_or_the_eta(start, seen, redis_client):
+    """Sent long ago: all of it; sent long ago and due only now: what came after the ETA, whoever sent it."""
+    ago = int(time.time() * 1000) - 1_000_000
+    broker = RedisBroker(client=redis_client, middleware=[])
+    sent = dramatiq.Message("default", "note", ("waits",), {}, {}, message_timestamp=ago)
+    broker.enqueue(sent)
+    broker.enqueue(sent.copy(args=("delayed",)), delay=4000)
+
+    start()
+
+    wait_until(lambda: len(seen()) == 2, 60, "both to run")
+    wait_until(lambda: counters(redis_client).get("finished") == 2, 10, "both to be counted")
+    counted = counters(redis_client)
+    assert counted["waited_3600"] == 1
+    assert 1000 <= counted["wait_seconds"] < 1100
+    assert sum(number for name, number in counted.items() if name.startswith("waited_")) == 2
 
 
 def test_what_a_retry_cannot_help_dies_at_once(start, seen, redis_client):

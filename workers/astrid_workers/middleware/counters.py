@@ -1,4 +1,5 @@
-"""How many tasks of each queue were started, finished, failed, retried and given up, and how long they took.
+"""How many tasks of each queue were started, finished, failed, retried and given up, how long they took, and
+how long they had waited.
 
 Owns `counters:<queue>` and, hour by hour for a week, `hours:<queue>`. Counts that Redis does not take are
 kept and written with the next ones. Never reads but to remove what is older than a week.
@@ -16,6 +17,7 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware
 
 from .fleet_keys import HOURS_KEPT, counters_key, hours_key, side_client
+from .waits import counts_of, note_due, waited_seconds
 
 #: What is also counted hour by hour.
 HOURLY = ("finished", "failed", "seconds")
@@ -42,9 +44,16 @@ class Counters(Middleware):
     def before_worker_boot(self, broker: Any, _worker: Any) -> None:
         self._client = side_client(broker)
 
+    def before_enqueue(self, _broker: Any, message: dramatiq.Message[Any], _delay: int | None) -> None:
+        note_due(message.options)
+
+    def before_delay_message(self, _broker: Any, message: dramatiq.MessageProxy) -> None:
+        note_due(message.options)
+
     def before_process_message(self, broker: Any, message: dramatiq.MessageProxy) -> None:
         self._since[threading.get_ident()] = time.monotonic()
-        self._add(broker, message, started=1)
+        waited = waited_seconds(message.message_timestamp, message.options, time.time() * 1000)
+        self._add(broker, message, started=1, **({} if waited is None else counts_of(waited)))
 
     def after_process_message(
         self,

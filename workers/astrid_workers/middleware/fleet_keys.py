@@ -32,7 +32,7 @@ def presence_key(namespace: str, queue: str) -> str:
 
 
 def counters_key(namespace: str, queue: str) -> str:
-    """Hash: started, finished, failed, retried, dead, seconds, seconds_squared → number."""
+    """Hash: started, finished, failed, retried, dead, seconds, seconds_squared, and `waits`' → number."""
     return f"astrid:{namespace}:counters:{queue}"
 
 
