@@ -12,11 +12,15 @@ import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
+from astrid_workers.redis_address import redis_client
+
 QUEUE = os.environ["WORKER_QUEUE"]
 
 diary = redis.Redis.from_url(os.environ["DIARY_URL"])
+url = os.environ["REDIS_URL"]
 broker = RedisBroker(
-    url=os.environ["REDIS_URL"], maintenance_chance=int(os.environ.get("BENCH_MAINTENANCE", "1000"))
+    client=redis_client(url) if "+sentinel" in url else redis.Redis.from_url(url),
+    maintenance_chance=int(os.environ.get("BENCH_MAINTENANCE", "1000")),
 )
 dramatiq.set_broker(broker)
 

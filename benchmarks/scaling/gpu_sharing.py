@@ -11,6 +11,7 @@ simulated one, and fewer stretches of load.
 """
 
 import argparse
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -58,7 +59,11 @@ def load(rng: random.Random, task_s: float, phase_s: float, phases: Sequence[tup
 
 def queue(name: str, task_s: float, **spec: Any) -> AstridQueue:
     """Of a queue that takes one GPU per member."""
-    scaling = {"maxReplicas": DEVICES, "expectedTaskSeconds": task_s}
+    scaling = {
+        "maxReplicas": DEVICES,
+        "expectedTaskSeconds": task_s,
+        "targetDrainSeconds": math.ceil(task_s),
+    }
     body = {"app": "sky.tasks", "gpu": {"count": 1}, "scaling": scaling, **spec}
     return parse_astrid_queue(
         {

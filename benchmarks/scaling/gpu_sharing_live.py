@@ -4,6 +4,7 @@ Owns the run: the node with its devices, the sending of a load at its times, and
 rebuilt from what each task and each pod noted. Judges nothing (`gpu_sharing.py` does).
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +41,12 @@ def run_live(
 ) -> Run:
     """Send `arrivals`, and look until the last of them was sent and one task time has passed."""
     with process_rig_or_exit(seed=seed, start_seconds=START_S, capacity={CHIP: str(devices)}) as rig:
-        rig.start_operator()
-        scaling = {"maxReplicas": devices, "expectedTaskSeconds": task_s}
+        rig.start_operator(sees_nodes=True)
+        scaling = {
+            "maxReplicas": devices,
+            "expectedTaskSeconds": task_s,
+            "targetDrainSeconds": math.ceil(task_s),
+        }
         gpu = {"count": 1, "resourceName": CHIP}
         for name, priority in priorities.items():
             rig.make_fleet(name, priority=priority, gpu=gpu, scaling=scaling)

@@ -93,8 +93,9 @@ class ProcessRig(Rig):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(url)
 
-    def start_operator(self, **settings: str) -> Any:
-        return super().start_operator(ASTRID_OPERATOR_BROKERS_DIR=str(self.brokers), **settings)
+    def start_operator(self, *, sees_nodes: bool = False, **settings: str) -> Any:
+        brokers = {"ASTRID_OPERATOR_BROKERS_DIR": str(self.brokers)}
+        return super().start_operator(sees_nodes=sees_nodes, **brokers, **settings)
 
     def make_fleet(self, name: str, *, env: dict[str, str] | None = None, **spec: Any) -> None:
         """An AstridQueue whose pods run `bench_app`, and wait for its Deployment."""
@@ -151,11 +152,17 @@ def process_rig_or_exit(**node: Any) -> ProcessRig:
 class Diary:
     """Sends tasks to one queue and counts what became of them."""
 
-    def __init__(self, rig: ProcessRig, queue: str, server: RedisServer | None = None) -> None:
+    def __init__(
+        self,
+        rig: ProcessRig,
+        queue: str,
+        server: RedisServer | None = None,
+        client: "redis.Redis | None" = None,
+    ) -> None:
         self.queue = queue
         self.server = server or rig.redis
         self._notes = redis.Redis.from_url(rig.redis.url(1))
-        self.broker = RedisBroker(url=self.server.url())
+        self.broker = RedisBroker(client=client or redis.Redis.from_url(self.server.url()))
         self.broker.declare_queue(queue)
         self.sent: dict[str, float] = {}
         self.due: dict[str, float] = {}

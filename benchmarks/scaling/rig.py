@@ -128,13 +128,17 @@ class Rig:
         self.redis.close()
         self.plane.stop()
 
-    def start_operator(self, **settings: str) -> OperatorProcess:
-        """The operator, healthy, with its log beside the control plane's."""
+    def start_operator(self, *, sees_nodes: bool = False, **settings: str) -> OperatorProcess:
+        """The operator, healthy, with its log beside the control plane's.
+
+        It serves the rig's namespace alone, unless it is to see what nodes have.
+        """
         env = {"REDIS_URL": self.redis.url(), "ASTRID_OPERATOR_LOG_LEVEL": "warning", **settings}
+        env.setdefault("ASTRID_OPERATOR_LEASE_NAMESPACE", self.namespace)
         self.operator = OperatorProcess.start(
             self.plane.kubeconfig,
             self.plane.logs / f"operator-{secrets.token_hex(2)}.log",
-            arguments=("--namespace", self.namespace),
+            arguments=() if sees_nodes else ("--namespace", self.namespace),
             env=env,
             ports=free_ports(2),
         ).wait_until_healthy()

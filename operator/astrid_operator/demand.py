@@ -134,6 +134,8 @@ class _Endpoint:
         self.wanted_at = clock()
         #: Why the latest read failed as a whole; empty: it did not.
         self.trouble = ""
+        #: The latest read took longer than a tick waits: others are not held up by it again.
+        self._is_late = False
 
     def start(self, queues: Collection[DramatiqQueue]) -> asyncio.Task[None] | None:
         """Begin a read unless one is under way or a pause is kept; the task, if it is worth waiting for."""
@@ -147,7 +149,7 @@ class _Endpoint:
             return None
         self._started_at = now
         self._task = asyncio.create_task(self._read(tuple(queues)), name=f"read demand from {self._broker}")
-        return None if self.trouble else self._task
+        return None if self.trouble or self._is_late else self._task
 
     def reading(self, queue: DramatiqQueue) -> DemandReading:
         """The newest that is known of `queue`; not the numbers of a read that is overdue."""
@@ -184,6 +186,7 @@ class _Endpoint:
             return
         self._succeeded()
         at = self._clock()
+        self._is_late = at - self._started_at > PATIENCE_SECONDS
         for queue, count in counts.items():
             self._readings[queue] = self._reading_of(queue, count, at, now_ms, server)
 

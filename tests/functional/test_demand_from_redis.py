@@ -19,6 +19,7 @@ from astrid_operator.demand import PATIENCE_SECONDS, DemandReader
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.scaling import DemandReading
 from support.redis_server import RedisServer, valkey_binary
+from support.tcp_proxy import TcpProxy
 
 KEY = QueueKey("sky", "q")
 Play = Callable[[Callable[[DemandReader], Coroutine[Any, Any, Any]]], Any]
@@ -144,6 +145,32 @@ def test_a_key_of_a_wrong_type_spoils_one_queue_only(redis_url: str, redis_clien
     assert readings[KEY].demand is None
     assert "WRONGTYPE" in readings[KEY].trouble or "wrong kind" in readings[KEY].trouble
     assert readings[QueueKey("sky", "fine")].demand is not None
+
+
+def test_a_server_that_answers_late_is_known_and_holds_up_nobody_else(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    """Its numbers are those of a tick before; nobody waits for them twice."""
+    other = QueueKey("sky", "other")
+
+    async def scenario(late_url: str) -> None:
+        wanted = {KEY: claim(late_url), other: claim(redis_url, "other")}
+        reader = DemandReader(time.monotonic, random.Random(1), timeout_seconds=10.0)
+        try:
+            await until(reader, wanted, lambda reading: reading.demand is not None)
+            held_up = 0
+            for _ in range(20):
+                started = time.monotonic()
+                readings = await reader.read(wanted)
+                held_up += time.monotonic() - started > PATIENCE_SECONDS / 2
+                assert readings[KEY].demand is not None
+                await asyncio.sleep(0.1)
+            assert held_up <= 1
+        finally:
+            await reader.close()
+
+    with TcpProxy(redis_server.port, delay_s=PATIENCE_SECONDS + 0.1) as way:
+        asyncio.run(scenario(way.url()))
 
 
 def test_a_frozen_server_holds_up_nobody_else(redis_url: str, redis_server: RedisServer, play: Play) -> None:
