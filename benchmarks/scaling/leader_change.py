@@ -43,8 +43,8 @@ class Pair:
         self._both = [each for each in self._both if each.process.is_alive]
         while len(self._both) < 2:
             self._both.append(self._rig.start_operator(**self._settings))
-        wait_until(lambda: self.leader() is not None, 60, "an operator to lead")
-        wait_until(lambda: all(each.answers("/readyz") for each in self._both), 60, "both to be ready")
+        wait_until(lambda: self.leader() is not None, 180, "an operator to lead")
+        wait_until(lambda: all(each.answers("/readyz") for each in self._both), 180, "both to be ready")
 
     def leader(self) -> OperatorProcess | None:
         return next((each for each in self._both if "astrid_leader 1.0" in each.metrics()), None)

@@ -132,9 +132,10 @@ def begin(rig: ProcessRig, all_: list[Faulty]) -> None:
         max(0.0, NEW_OPERATOR_S - (time.monotonic() - began))
     )  # until the operator is not new any more
     for each in all_:
-        for after in (*DUE_DURING, *(each.seconds + late for late in DUE_AFTER)):
+        due = (*DUE_DURING, *(each.seconds + late for late in DUE_AFTER))
+        for number, after in enumerate(due):
             assert each.diary is not None
-            each.diary.send(0.5, f"due-{after:.0f}", delay_s=after)
+            each.diary.send(0.5, f"due-{number}-after-{after:.0f}", delay_s=after)
 
 
 def told(rig: ProcessRig, each: Faulty) -> dict[str, Any]:

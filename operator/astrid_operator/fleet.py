@@ -70,6 +70,8 @@ class FleetState:
     #: Label selector of the members as one string, for `/scale`.
     selector: str = ""
     members: tuple[Member, ...] = ()
+    #: It was there before this operator began, whole and ours, and was not compared with its AstridQueue yet.
+    is_inherited: bool = False
     #: Members were asked to leave, or what is written on them is out of date: there is something to `tend`.
     needs_care: bool = False
 

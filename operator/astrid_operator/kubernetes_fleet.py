@@ -75,7 +75,11 @@ class KubernetesFleet:
             return FleetState()
         state = fleet_state(deployment, self._seen.pods(key), self._now(), self._shaped_at.get(key))
         self._retirement.saw(key, state.members)
-        return replace(state, needs_care=self._needs_care(key, state)) if state.exists else state
+        if not state.exists or deployment is None:
+            return state
+        is_ours = _controller(deployment).get("uid") is not None
+        is_inherited = is_ours and (Kind.DEPLOYMENT, key) not in self._applied
+        return replace(state, is_inherited=is_inherited, needs_care=self._needs_care(key, state))
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         await self._hold(queue)

@@ -35,9 +35,9 @@ class MemberSaid:
     idle_seconds: float | None
     #: One of them does not fetch any more.
     draining: bool
+    processes: tuple[ProcessSaid, ...] = field(default=(), compare=False)
     #: Seconds for which they have run the message that they took last; None: they run none, or do not say.
     task_seconds: float | None = field(default=None, compare=False)
-    processes: tuple[ProcessSaid, ...] = field(default=(), compare=False)
 
     @property
     def has_stopped(self) -> bool:
@@ -70,7 +70,7 @@ def _record(name: bytes, text: bytes, now: float) -> tuple[str, MemberSaid] | No
         return None
     # A beat from the future is stale too, and so is one that is no number: both comparisons are false then.
     is_fresh = -STALE_SECONDS <= now - beat <= STALE_SECONDS
-    said = MemberSaid(max(0, busy), idle_seconds, draining, task_seconds, (process,))
+    said = MemberSaid(max(0, busy), idle_seconds, draining, (process,), task_seconds)
     return (member, said) if is_fresh else None
 
 

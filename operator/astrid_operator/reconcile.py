@@ -73,6 +73,9 @@ class Plan:
     shape: bool = False
     #: Members to ask for; None: leave the size alone.
     scale_to: int | None = None
+    #: Ask for them before the workload is compared: an operator that takes over has as many to compare as
+    #: there are queues, and work waits.
+    grows_first: bool = False
     #: Members that may stay: look after them, and let those go that are too many; None: nobody needs care.
     tend_to: int | None = None
 
@@ -92,22 +95,31 @@ def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -
     change = decision.replicas - gathered.fleet.desired
     tends = change < 0 or (change == 0 and gathered.fleet.needs_care)
     return Plan(
-        decision, shape, decision.replicas if change > 0 else None, decision.replicas if tends else None
+        decision,
+        shape,
+        scale_to=decision.replicas if change > 0 else None,
+        grows_first=shape and change > 0 and gathered.fleet.is_inherited,
+        tend_to=decision.replicas if tends else None,
     )
 
 
 async def carry_out(fleet: Fleet, queue: AstridQueue, todo: Plan) -> Outcome:
     """Do what `todo` says. Never raises what the world is to blame for: that is the outcome."""
+    size = None
     try:
+        if todo.grows_first:
+            size = await _resize(fleet, queue, todo)
         if todo.shape:
             await fleet.ensure(queue, todo.decision.replicas if todo.decision else 0)
-        return Outcome(size=await _resize(fleet, queue, todo))
+        if not todo.grows_first:
+            size = await _resize(fleet, queue, todo)
     except PersonMustAct as error:
-        return Outcome(stalled=Trouble(error.reason, str(error)))
+        return Outcome(stalled=Trouble(error.reason, str(error)), size=size)
     except TryAgain as error:
-        return Outcome(retrying=str(error), after_seconds=error.after_seconds)
+        return Outcome(retrying=str(error), after_seconds=error.after_seconds, size=size)
     except ObjectGone as error:
-        return Outcome(retrying=f"It vanished while it was written to: {error}")
+        return Outcome(retrying=f"It vanished while it was written to: {error}", size=size)
+    return Outcome(size=size)
 
 
 async def _resize(fleet: Fleet, queue: AstridQueue, todo: Plan) -> int | None:

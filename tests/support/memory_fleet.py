@@ -21,6 +21,8 @@ class MemoryFleet:
         self.faults: defaultdict[str, list[Exception]] = defaultdict(list)
         #: Fleets that need care, the members that may leave at one step, and every call: (key, target, whoever).
         self.need_care: set[QueueKey] = set()
+        #: Fleets that were there before the operator began.
+        self.inherited: set[QueueKey] = set()
         self.leave_at_a_time: int | None = None
         self.tended: list[tuple[QueueKey, int, bool]] = []
 
@@ -29,11 +31,18 @@ class MemoryFleet:
             return FleetState()
         size, needs_care = self.sizes[key], key in self.need_care
         return FleetState(
-            exists=True, desired=size, current=size, ready=size, updated=size, needs_care=needs_care
+            exists=True,
+            desired=size,
+            current=size,
+            ready=size,
+            updated=size,
+            is_inherited=key in self.inherited,
+            needs_care=needs_care,
         )
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         self._fail("ensure")
+        self.inherited.discard(queue.key)
         if self.shapes.get(queue.key) != queue:
             self.shapes[queue.key] = queue
             self.writes.append(("ensure", queue.key, replicas))

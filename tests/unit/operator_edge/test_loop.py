@@ -115,6 +115,56 @@ def test_a_new_queue_gets_a_fleet_at_zero_and_all_conditions(play: Play) -> None
     play(scenario)
 
 
+@pytest.mark.parametrize(
+    ("inherited", "order"),
+    [(True, ["scale", "ensure"]), (False, ["ensure", "scale"])],
+    ids=["one that it takes over grows first", "one that it made is compared first"],
+)
+def test_a_fleet_is_compared_and_grows(play: Play, inherited: bool, order: list[str]) -> None:
+    """Who takes over has all fleets to compare: messages that wait do not wait for that."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        world.fleet.sizes[KEY] = 1
+        if inherited:
+            world.fleet.inherited.add(KEY)
+        world.demand[KEY] = Demand(ready=50, service_seconds=60.0)
+        await world.step()
+        assert [write[0] for write in world.fleet.writes] == order
+        assert world.fleet.sizes[KEY] == 10
+
+    play(scenario)
+
+
+def test_a_fleet_that_is_taken_over_is_compared_before_it_shrinks(play: Play) -> None:
+    """Only growth is in a hurry."""
+
+    async def scenario(world: World) -> None:
+        world.put(enabled=False)
+        world.fleet.sizes[KEY] = 3
+        world.fleet.inherited.add(KEY)
+        await world.step()
+        assert [write[0] for write in world.fleet.writes] == ["ensure", "scale"]
+
+    play(scenario)
+
+
+def test_a_size_that_was_set_is_told_although_comparing_failed(play: Play) -> None:
+    """The log and the metrics miss no change of size."""
+
+    async def scenario(world: World) -> None:
+        world.put()
+        world.fleet.sizes[KEY] = 1
+        world.fleet.inherited.add(KEY)
+        world.fleet.faults["ensure"].append(ApiBusy("busy"))
+        world.demand[KEY] = Demand(ready=50, service_seconds=60.0)
+        await world.step()
+        assert world.fleet.scales() == [10]
+        assert 'direction="up"' in world.metrics.text().decode()
+
+    play(scenario)
+
+
 def test_nothing_changes_nothing_is_written(play: Play) -> None:
     """Steady state: no write to the fleet, none to the status, however many ticks pass."""
 
