@@ -50,12 +50,18 @@ class Situation:
     task_seconds: float | None = field(init=False)
     #: Time until a new member is useful; 0 where it was not measured.
     start_seconds: float = field(init=False)
+    #: Seconds that a member must have been idle before it may leave. A device is kept at least as long as it
+    #: takes to get one.
+    idle_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = self.policy.slots
         self.work = self.demand.work
         self.task_seconds = self.demand.service_seconds or self.policy.scaling.expected_task_seconds
         self.start_seconds = self.demand.start_seconds or 0.0
+        self.idle_seconds = self.policy.scaling.idle_seconds
+        if self.policy.gpu.count:
+            self.idle_seconds = max(self.idle_seconds, self.start_seconds)
 
     @property
     def slots_of_use(self) -> int:
@@ -186,7 +192,7 @@ def _by_delayed(it: Situation) -> Wanted | None:
 def _delay_horizon(it: Situation) -> float:
     """How soon a message must be due to be worth a member: staying a while is cheaper than coming back."""
     if it.fleet.desired:
-        return 2 * (it.start_seconds + it.policy.scaling.idle_seconds)
+        return 2 * (it.start_seconds + it.idle_seconds)
     return it.start_seconds + TICK_SECONDS
 
 

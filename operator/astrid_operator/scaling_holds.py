@@ -76,7 +76,7 @@ def _untrusted(it: Situation) -> Hold | None:
 
 def _in_burst(it: Situation) -> Hold | None:
     """A burst keeps members no longer than idleness would."""
-    until = it.memory.burst_until - max(0.0, BURST_SECONDS - it.policy.scaling.idle_seconds)
+    until = it.memory.burst_until - max(0.0, BURST_SECONDS - it.idle_seconds)
     return Hold(Reason.BURST, lambda: "messages have begun to come faster", until) if it.now < until else None
 
 
@@ -90,19 +90,19 @@ def _members_unknown(it: Situation) -> Hold | None:
 
 
 def _not_idle_for_long(it: Situation) -> Hold | None:
-    limit, idle_seconds = it.policy.scaling.idle_seconds, it.memory.idle_seconds
+    limit, idle_seconds = it.idle_seconds, it.memory.idle_seconds
     if not is_idle(it.demand) or _is_rested(it) or (it.fleet.desired > 1 and _surplus(it)):
         return None
     until = _sooner(it.now + limit - idle_seconds, _peak_leaves_at(it))
-    return Hold(Reason.COOLING_DOWN, lambda: f"idle for {seconds(idle_seconds)} of {limit} s", until)
+    return Hold(Reason.COOLING_DOWN, lambda: f"idle for {seconds(idle_seconds)} of {limit:g} s", until)
 
 
 def _all_busy(it: Situation) -> Hold | None:
     if is_idle(it.demand) or _removable(it) > 0:
         return None
-    limit = it.policy.scaling.idle_seconds
+    limit = it.idle_seconds
     until = _sooner(_next_is_idle_at(it), _peak_leaves_at(it))
-    return Hold(Reason.STILL_BUSY, lambda: f"no member has been idle for {limit} s", until)
+    return Hold(Reason.STILL_BUSY, lambda: f"no member has been idle for {limit:g} s", until)
 
 
 def _surplus_is_young(it: Situation) -> Hold | None:
@@ -130,12 +130,12 @@ HOLDS: tuple[Callable[[Situation], Hold | None], ...] = (
 
 def surplus_seconds(it: Situation) -> float:
     """For how long fewer members must have been enough before what is beyond them may leave."""
-    return max(SURPLUS_SECONDS, 2 * it.start_seconds, it.policy.scaling.idle_seconds)
+    return max(SURPLUS_SECONDS, 2 * it.start_seconds, it.idle_seconds)
 
 
 def _is_rested(it: Situation) -> bool:
     """Nothing has been there to do for as long as members may be kept for."""
-    return is_idle(it.demand) and it.memory.idle_seconds >= it.policy.scaling.idle_seconds
+    return is_idle(it.demand) and it.memory.idle_seconds >= it.idle_seconds
 
 
 def _removable(it: Situation) -> int:
@@ -145,7 +145,7 @@ def _removable(it: Situation) -> int:
 
 def _long_idle(it: Situation) -> int:
     """Members idle for long enough, less those that are leaving."""
-    members, limit = it.demand.members, it.policy.scaling.idle_seconds
+    members, limit = it.demand.members, it.idle_seconds
     return 0 if members is None else _free(it, sum(each >= limit for each in members.idle_seconds))
 
 
@@ -176,7 +176,7 @@ def _peak_leaves_at(it: Situation) -> float | None:
 
 def _next_is_idle_at(it: Situation) -> float:
     """When the next member will have been idle for long enough; infinity: nobody is still to be."""
-    members, limit = it.demand.members, it.policy.scaling.idle_seconds
+    members, limit = it.demand.members, it.idle_seconds
     longest = max((each for each in members.idle_seconds if each < limit), default=None) if members else None
     return math.inf if longest is None else it.now + limit - longest
 
@@ -184,7 +184,7 @@ def _next_is_idle_at(it: Situation) -> float:
 def _why_removable(it: Situation) -> str:
     if (surplus := _surplus(it)) > _long_idle(it):
         return f"{surplus} more than were needed at any time of {seconds(surplus_seconds(it))}"
-    return f"{_long_idle(it)} idle for {it.policy.scaling.idle_seconds} s and more"
+    return f"{_long_idle(it)} idle for {it.idle_seconds:g} s and more"
 
 
 def _sooner(one: float, other: float | None) -> float:

@@ -252,6 +252,27 @@ ROWS: dict[str, Row] = {
     "a fleet that has something to do is left alone": Row(
         Demand(running=1), fleet(12), 12, Reason.STILL_BUSY, "12 kept: 1 message to do", memory=idle_for(0)
     ),
+    "a member with a device is kept idle for as long as a start takes": Row(
+        Demand(start_seconds=240.0),
+        fleet(2),
+        2,
+        Reason.COOLING_DOWN,
+        "2 kept: idle for 99 s of 240 s",
+        {**SPEC, "gpu": {"count": 1}},
+        memory=idle_for(99),
+    ),
+    "a member with a device leaves after that": Row(
+        Demand(start_seconds=240.0),
+        fleet(2),
+        0,
+        Reason.IDLE,
+        "0 wanted: idle for 240 s",
+        {**SPEC, "gpu": {"count": 1}},
+        memory=idle_for(240),
+    ),
+    "a member without one leaves after idleSeconds, however long a start takes": Row(
+        Demand(start_seconds=240.0), fleet(2), 0, Reason.IDLE, "0 wanted: idle for 99 s", memory=idle_for(99)
+    ),
     "an idle fleet cools down first": Row(
         Demand(), fleet(12), 12, Reason.COOLING_DOWN, "12 kept: idle for 20 s of 60 s", memory=idle_for(20)
     ),
