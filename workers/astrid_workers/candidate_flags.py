@@ -27,6 +27,8 @@ class CandidateFlag(IntFlag):
     BLENDED = 64
     #: Lies on a source of the reference.
     ON_SOURCE = 128
+    #: On the track of a satellite or an aeroplane.
+    STREAK = 256
 
 
 def flags_from(names: Iterable[str]) -> int:

@@ -21,6 +21,8 @@ class MaskBit(IntFlag):
     EDGE = 16
     #: Its value was filled in from its neighbours before a Fourier transform.
     INTERPOLATED = 32
+    #: On the track of a satellite or an aeroplane, whose light was taken off: noisier than it was.
+    STREAK = 64
 
 
 #: Bits that make a pixel's value useless for any measurement.

@@ -25,6 +25,7 @@ def candidate(*flags, score=12.0):
         (("dipole",), False),
         (("sharp",), False),
         (("extended",), False),
+        (("streak",), False),
         (("on_source", "dipole"), False),
     ],
 )
@@ -79,7 +80,7 @@ def test_flags_survive_being_stored():
 
 def test_stored_bits_never_change():
     """The numbers stand in databases."""
-    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 def test_a_flag_without_a_bit_is_refused():

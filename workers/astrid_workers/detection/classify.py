@@ -63,6 +63,7 @@ class MatchedFilter:
         "edge": "too close to the edge",
         "masked": "touches pixels that are not trusted",
         "saturated": "on or beside saturated pixels",
+        "streak": "on the track of a satellite or an aeroplane",
         "dipole": "positive and negative side by side: a registration residual",
         "sharp": "narrower than the PSF: not a point source",
         "extended": "much wider than the PSF: a residual of the subtraction",

@@ -12,8 +12,9 @@ from astrid_workers.differencing.account import assumptions, joint_mask, numbers
 from astrid_workers.differencing.match_frames import Matched, Pair, match_frames, match_places
 from astrid_workers.differencing.measure import Sky, measure_frame
 from astrid_workers.differencing.products import Difference, DifferenceOptions
-from astrid_workers.differencing.saturated import Saturated, measure_around, take_off_saturated
+from astrid_workers.differencing.saturated import measure_around, take_off_saturated
 from astrid_workers.differencing.score import Score, make_score
+from astrid_workers.differencing.streaked import Streaked, measure_on_streaks, take_off_streaks
 from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, subtract
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
@@ -21,7 +22,7 @@ from astrid_workers.imaging.inpaint import fill_pair
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
-from astrid_workers.mask import UNUSABLE
+from astrid_workers.mask import UNUSABLE, MaskBit
 
 BoolImage = NDArray[np.bool_]
 Progress = Callable[[str, float], None]
@@ -65,7 +66,8 @@ def difference(
     tell("fill masked pixels", 0.5)
     saturated = take_off_saturated(science, reference, seen)
     hidden = saturated.hidden
-    pair = _prepare(seen, matched, saturated)
+    streaked = take_off_streaks((saturated.science, saturated.reference), seen, hidden)
+    pair = _prepare(seen, matched, streaked, hidden)
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
@@ -82,8 +84,12 @@ def difference(
         overfit=getattr(matched.matching, "overfit", 1.0),
     )
     factor, spoilt = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
+    on_streaks = measure_on_streaks(score, streaked, matched.bad | hidden, _broader(seen))
     hidden = hidden | spoilt
-    result = _assemble(science, reference, seen, matched, hidden, parts, score)
+    result = _assemble(science, reference, seen, matched, hidden, parts, score, streaked.sentences())
+    if any(streaked.streaks):
+        result.mask[streaked.tracks(science.shape, _broader(seen))] |= np.uint32(MaskBit.STREAK)
+    result.numbers.update(streaked.numbers(), noise_factor_on_streaks=on_streaks)
     result.numbers["saturated_stars"] = len(saturated.stars)
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
     result.numbers["noise_factor_at_saturated"] = factor
@@ -117,14 +123,13 @@ def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDA
     return match.x[chosen], match.y[chosen]
 
 
-def _prepare(seen: Pair, matched: Matched, saturated: Saturated) -> Prepared:
+def _prepare(seen: Pair, matched: Matched, streaked: Streaked, hidden: BoolImage) -> Prepared:
     """Both frames with their holes filled; the sharper one is blurred where it lends pixels to the other."""
-    hidden = saturated.hidden
     squares = seen[0].psf.fwhm_px ** 2 - seen[1].psf.fwhm_px ** 2
     blur = float(np.sign(squares) * np.sqrt(abs(squares)) * SIGMA_PER_FWHM)
     holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
     science, reference = fill_pair(
-        saturated.science, saturated.reference, holes, matched.match.flux_scale, blur
+        streaked.science, streaked.reference, holes, matched.match.flux_scale, blur
     )
     return Prepared(
         science,
@@ -154,6 +159,7 @@ def _assemble(
     hidden: BoolImage,
     parts: Subtracted,
     score: Score,
+    said: list[str],
 ) -> Difference:
     """Masks applied, in place where nobody needs what they hide; numbers gathered."""
     lost = matched.bad | hidden
@@ -181,7 +187,7 @@ def _assemble(
         algorithm=matched.algorithm,
         why=matched.why,
         unit=science.unit,
-        assumed=assumptions(science, reference, seen, matched, score),
+        assumed=(*assumptions(science, reference, seen, matched, score), *said),
         numbers=found,
     )
 

@@ -239,6 +239,7 @@ def _flags(
         "edge": bool(difference.mask[y, x] & np.uint32(MaskBit.EDGE)),
         "masked": masked > MASKED_SHARE,
         "saturated": bool(np.any(around & np.uint32(MaskBit.SATURATED))),
+        "streak": bool(np.any(around & np.uint32(MaskBit.STREAK))),
         "sharp": shape.is_narrower_than_psf(snr),
         "extended": shape.is_wider_than_psf(snr),
     }

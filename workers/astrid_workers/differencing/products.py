@@ -136,7 +136,7 @@ class Candidate:
     #: Reduced chi-squared of the PSF fit within one FWHM.
     chi2: float | None
     is_positive: bool
-    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `blended`, `on_source`.
+    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `blended`, `on_source`, `streak`.
     flags: tuple[str, ...]
 
 
