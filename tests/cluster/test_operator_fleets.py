@@ -405,6 +405,25 @@ def test_a_quota_is_named(served: Served, make_namespace: Callable[[], str]) -> 
     wait_until(lambda: fleet.exists, SOON_S, "the Deployment")
 
 
+def test_pods_that_fit_nowhere_are_told_and_withdrawn_but_one(served: Served) -> None:
+    """No node takes them: the condition says so, none is asked for beyond what was wanted, and one waits on."""
+    fleet = served.fleet(
+        nodeSelector={"kubernetes.io/hostname": "nowhere"},
+        scaling={"expectedTaskSeconds": 60, "unschedulableSeconds": 10},
+    )
+    push(served.redis.client, fleet.name, 4)
+    fleet.wait_for_replicas(4)
+    wait_until(lambda: "4 without a place" in fleet.condition("Ready")["message"], SOON_S, "it to be told")
+
+    def withdrawn() -> bool:
+        last = fleet.queue["status"]["lastScale"]
+        assert last["to"] <= 4
+        return (last["from"], last["to"], last["reason"]) == (4, 1, "NoRoom")
+
+    wait_until(withdrawn, 60, "the others to be withdrawn")
+    assert "more fitted nowhere for 10 s" in fleet.queue["status"]["lastScale"]["message"]
+
+
 def test_an_unreadable_redis_freezes_the_fleet_and_says_so(served: Served) -> None:
     """Unknown is not zero: nothing shrinks, the condition says since when, and work goes on when it is back."""
     fleet = served.fleet(scaling={"expectedTaskSeconds": 60, "idleSeconds": 0})

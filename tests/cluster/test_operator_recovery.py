@@ -161,11 +161,12 @@ def test_a_lease_is_given_back_at_the_end(
     start_operator: StartOperator, api: Api, namespace: str, redis_url: str
 ) -> None:
     """A follower stands by, writes nothing, and takes over at once when the leader stops, not after 15 s."""
-    env = {"REDIS_URL": redis_url}
+    env = {"REDIS_URL": redis_url, "ASTRID_OPERATOR_LEASE_NAME": "one-of-two"}
     first = start_operator("--namespace", namespace, env=env)
     second = start_operator("--namespace", namespace, env=env)
     wait_until(lambda: second.answers("/readyz"), 30, "the second to stand by")
     assert "astrid_leader 0.0" in second.metrics()
+    wait_until(lambda: api.find("leases", "one-of-two", namespace), 30, "the first to hold the Lease")
     started = monotonic()
     first.process.stop()
     wait_until(lambda: "astrid_leader 1.0" in second.metrics(), 12, "the follower to lead")

@@ -20,6 +20,7 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.scaling import DemandReading
 from support.redis_server import RedisServer, valkey_binary
 from support.tcp_proxy import TcpProxy
+from support.waiting import wait_for_answer
 
 KEY = QueueKey("sky", "q")
 Play = Callable[[Callable[[DemandReader], Coroutine[Any, Any, Any]]], Any]
@@ -50,14 +51,12 @@ async def until(
     reader: DemandReader, wanted: dict[QueueKey, BrokerQueue], good: Callable[[DemandReading], bool]
 ) -> DemandReading:
     """Read as the loop does until the reading of KEY is `good`."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    async def good_reading() -> DemandReading | None:
         reading = (await reader.read(wanted))[KEY]
-        if good(reading):
-            return reading
-        await asyncio.sleep(0.05)
-    message = f"in vain: {reading}"
-    raise AssertionError(message)
+        return reading if good(reading) else None
+
+    return await wait_for_answer(good_reading, 20, "a good reading")
 
 
 def test_counts_are_those_of_a_real_broker(each_redis_url: str, play: Play) -> None:
@@ -191,7 +190,7 @@ def test_a_frozen_server_holds_up_nobody_else(redis_url: str, redis_server: Redi
                 readings = await reader.read(wanted)
                 slow += time.monotonic() - started > PATIENCE_SECONDS / 2
                 assert readings[other].demand is not None
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # the tick: the loop does not read without a pause either
             assert slow <= 1
         finally:
             redis_server.thaw()
@@ -284,15 +283,13 @@ def test_many_queues_are_read_in_one_short_pipeline(redis_url: str, play: Play, 
     """A thousand queues on one endpoint cost one round trip and a fraction of a second."""
     wanted = {QueueKey("sky", f"q{index}"): claim(redis_url, f"q{index}") for index in range(count)}
 
-    async def scenario(reader: DemandReader) -> int:
-        readings: dict[QueueKey, DemandReading] = {}
-        for _ in range(20):
-            readings = await reader.read(wanted)
-            if all(each.demand for each in readings.values()):
-                break
-        return sum(each.demand is not None for each in readings.values())
+    async def scenario(reader: DemandReader) -> None:
+        async def all_known() -> bool:
+            return all(each.demand for each in (await reader.read(wanted)).values())
 
-    assert play(scenario) == count
+        await wait_for_answer(all_known, 60, f"all of {count} queues to be known")
+
+    play(scenario)
 
 
 def test_a_server_that_is_still_loading_is_unknown_not_empty(play: Play) -> None:

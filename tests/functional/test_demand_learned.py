@@ -16,6 +16,7 @@ from astrid_operator.claims import BrokerQueue
 from astrid_operator.demand import DemandReader
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.scaling import Demand, DemandReading
+from support.waiting import wait_for_answer
 
 KEY = QueueKey("sky", "q")
 DAY_MS = 86_400_000
@@ -32,12 +33,12 @@ class Reading:
     async def once(self) -> DemandReading:
         """The reading of the next second, however long the server takes for it."""
         self.now += 1.0
-        for _ in range(200):
+
+        async def read() -> DemandReading | None:
             reading = (await self._reader.read({KEY: self._claim}))[KEY]
-            if reading.at == self.now and "not read yet" not in reading.trouble:
-                return reading
-            await asyncio.sleep(0.01)
-        raise AssertionError(reading)
+            return reading if reading.at == self.now and "not read yet" not in reading.trouble else None
+
+        return await wait_for_answer(read, 30, "a reading of this second", every_s=0.01)
 
     async def demand(self) -> Demand:
         reading = await self.once()

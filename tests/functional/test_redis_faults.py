@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,11 +20,18 @@ from astrid_operator.recovery import Recovery
 from astrid_operator.scaling_memory import TRUST_SECONDS
 from support.memory_fleet import MemoryFleet, MemoryReporter
 from support.redis_server import RedisServer, redis_62_binary, valkey_binary
+from support.waiting import wait_until
 
 KEY = QueueKey("sky", "q")
 #: Members that the fleet has when the fault comes, one for each message.
 SIZE = 5
 IDLE_SECONDS = 10
+
+
+def answers(server: RedisServer, *command: str) -> Any:
+    """What `server` says to `command`; None while it says nothing."""
+    with suppress(redis.RedisError):
+        return server.client.execute_command(*command)
 
 
 class World:
@@ -210,11 +218,7 @@ def test_failed_over_to_a_replica_that_had_nothing(play: Play, other_server: Red
 
     async def scenario(world: World) -> None:
         world.server.client.replicaof("127.0.0.1", other_server.port)
-        for _ in range(200):
-            with suppress(redis.RedisError):
-                if not world.server.client.exists("dramatiq:q.msgs"):
-                    break
-            await asyncio.sleep(0.05)
+        wait_until(lambda: answers(world.server, "exists", "dramatiq:q.msgs") == 0, 20, "the other data set")
         await kept_then_left(world)
 
     play(scenario)
@@ -229,7 +233,7 @@ def test_flaps_of_five_seconds(play: Play) -> None:
             world.server.freeze()
             await world.seconds(5)
             world.server.thaw()
-            await asyncio.sleep(0.3)
+            wait_until(lambda: answers(world.server, "ping"), 20, "the server to answer")
             await world.seconds(5)
             assert world.fleet.sizes[KEY] == SIZE
         await world.until(0, within=120)

@@ -15,7 +15,7 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_workers.redis_address import redis_client
 from support.local_operator import LocalOperator
 from support.sentinels import WatchedService
-from support.waiting import wait_until
+from support.waiting import wait_for_answer, wait_until
 
 TASKS = 40
 MEMBERS = 2
@@ -68,13 +68,11 @@ def test_the_operator_tells_of_a_service_without_a_server_and_sees_another_after
         claim = {key: BrokerQueue(BrokerAddress(service.url), DramatiqQueue("dramatiq", "q"))}
 
         async def reading(known: bool) -> tuple[str | None, str]:
-            deadline = loop.time() + 30
-            while loop.time() < deadline:
+            async def read() -> tuple[str | None, str] | None:
                 found = (await reader.read(claim))[key]
-                if (found.demand is not None) is known:
-                    return found.server, found.trouble
-                await asyncio.sleep(0.1)  # the tick: `read` is asked again until it says so
-            raise AssertionError(f"never {known}")
+                return (found.server, found.trouble) if (found.demand is not None) is known else None
+
+            return await wait_for_answer(read, 30, f"demand to be known: {known}", every_s=0.1)
 
         try:
             before, _ = await reading(known=True)

@@ -22,7 +22,7 @@ from astrid_operator.presence import STALE_SECONDS
 from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import Demand, DemandReading
 from astrid_operator.waits import waits_of
-from support.waiting import wait_until
+from support.waiting import wait_for_answer, wait_until
 from support.worker_processes import WITH_TEST_ACTORS, WorkerProcess, WorkerProcesses
 
 KEY = QueueKey("sky", "default")
@@ -61,13 +61,12 @@ async def read_until(url: str, good: Callable[[DemandReading], bool]) -> DemandR
     """The first reading that is `good`."""
     reader = DemandReader(time.monotonic, random.Random(1), timeout_seconds=2.0)
     try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+
+        async def good_reading() -> DemandReading | None:
             reading = (await reader.read({KEY: claim(url)}))[KEY]
-            if reading.demand is not None and good(reading):
-                return reading
-            await asyncio.sleep(0.1)
-        raise AssertionError(reading)
+            return reading if reading.demand is not None and good(reading) else None
+
+        return await wait_for_answer(good_reading, 30, "a good reading", every_s=0.1)
     finally:
         await reader.close()
 

@@ -1,8 +1,9 @@
 """Waiting on a condition with a deadline: the only way in which these tests let time pass."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,3 +21,18 @@ def wait_until(condition: Callable[[], T], timeout_s: float, what: str, *, every
             message = f"waited {timeout_s:g} s in vain: {what}"
             raise AssertionError(message)
         pause.wait(every_s)
+
+
+async def wait_for_answer(
+    ask: Callable[[], Awaitable[T | None]], timeout_s: float, what: str, *, every_s: float = 0.05
+) -> T:
+    """The same where asking takes a while: the first answer that is none of None, False and empty."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = await ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            message = f"waited {timeout_s:g} s in vain: {what}"
+            raise AssertionError(message)
+        await asyncio.sleep(every_s)

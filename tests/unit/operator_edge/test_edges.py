@@ -21,6 +21,7 @@ from astrid_operator.leadership import LeaseTimes
 from astrid_operator.seen import Seen
 from astrid_operator.settings import OperatorSettings, redacted
 from astrid_operator.transitions import events_between
+from support.waiting import wait_for_answer
 
 ENDING = {"details": {"causes": [{"reason": "NamespaceTerminating"}]}}
 
@@ -184,12 +185,15 @@ def test_a_watch_that_never_tells_what_lists_tell_is_not_trusted(monkeypatch: py
         assert informer.is_trusted
         assert informer.waiting_for == ""
         running = asyncio.create_task(informer.run(0.01))
-        while informer.is_trusted:  # noqa: ASYNC110 - it is a probe: asked, never told
-            await asyncio.sleep(0.01)
+
+        async def is_doubted() -> bool:
+            return not informer.is_trusted
+
+        await wait_for_answer(is_doubted, 10, "the watch to be doubted", every_s=0.01)
         running.cancel()
         return informer.is_trusted
 
-    assert not asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert not asyncio.run(scenario())
     assert set(changed) == {QueueKey("sky", "q")}
 
 

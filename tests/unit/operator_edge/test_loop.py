@@ -17,6 +17,7 @@ from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
 from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide
 from support.memory_fleet import MemoryFleet, MemoryReporter
+from support.waiting import wait_for_answer
 
 KEY = QueueKey("sky", "differencing")
 
@@ -466,14 +467,36 @@ def test_a_deposed_leader_ends_its_loop(play: Play) -> None:
         world.fleet.faults["ensure"] = [LeadershipLost("another holds the Lease")]
         world.put()
         running = asyncio.create_task(world.loop.run())
-        while not running.done():
-            world.now += 0.2
-            await asyncio.sleep(0.01)
 
+        async def ended() -> bool:
+            world.now += 0.2
+            return running.done()
+
+        await wait_for_answer(ended, 20, "the loop to end", every_s=0.01)
         with pytest.raises(LeadershipLost):
             running.result()
 
     play(scenario)
+
+
+def test_a_tick_comes_when_it_was_asked_for(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two ticks lies `tick_seconds`, less what the first took; an AstridQueue that is due ends the pause."""
+    pauses: list[float] = []
+
+    async def scenario(world: World) -> None:
+        async def wait(seconds: float) -> None:
+            pauses.append(seconds)
+            world.now += seconds
+            if len(pauses) == 3:
+                raise LeadershipLost
+
+        monkeypatch.setattr(world.loop._work, "wait", wait)
+        with pytest.raises(LeadershipLost):
+            await world.loop.run()
+
+    play(scenario, tick_seconds=0.25)
+
+    assert pauses == pytest.approx([0.25] * 3)
 
 
 def test_a_decision_that_fails_stops_no_other_queue(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
