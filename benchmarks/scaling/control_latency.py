@@ -67,7 +67,7 @@ def b2(rig: Rig, names: list[str], trials: int, rng: random.Random, bare: BareLo
     for trial in range(trials):
         floors.append(bare.trial(2))
         rig.wait_until_calm()
-        usage = rig.usage()
+        usage, requests = rig.usage(), rig.requests()
         time.sleep(rng.random())
         pushed = rig.push(names, 10)
         reached = rig.sizes.wait(names, 2, pushed, 60)
@@ -83,6 +83,7 @@ def b2(rig: Rig, names: list[str], trials: int, rng: random.Random, bare: BareLo
             "operator_cpu_s": round(later.cpu_seconds - usage.cpu_seconds, 2),
             "operator_rss_mb": round(later.rss_bytes / 1e6, 1),
             "load_average": round(os.getloadavg()[0], 1),
+            **rig.quiet_after(pushed, requests),
         }
         trials_said.append(said)
         say(f"B2 {len(names)} queues {trial + 1}/{trials}: {said}")

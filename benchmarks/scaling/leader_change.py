@@ -115,6 +115,7 @@ def main() -> None:
     )
     parser.add_argument("--queues", type=int, default=100)
     parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--lease", choices=tuple(LEASES), action="append", help="one of them alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="leader-change", help="of the file under benchmarks/results")
     options = parser.parse_args()
@@ -123,7 +124,7 @@ def main() -> None:
     names = [f"q{number:04d}" for number in range(options.queues)]
     with rig_or_exit() as rig:
         rig.make_queues(names, scaling={**PATIENT, "maxReplicas": 2})
-        for lease in LEASES:
+        for lease in options.lease or LEASES:
             for way in WAYS:
                 result[f"{way}, {lease} Lease"] = trials(rig, names, way, lease, options.trials, rng)
                 save(options.name, result)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -239,6 +239,22 @@ class Rig:
             time.sleep(0.5)
         say("the operator was not quiet before a trial")
 
+    def quiet_after(self, since: float, before: Counter[str], timeout_s: float = 180) -> dict[str, Any]:
+        """When the operator began to write no more than once a second, and what it had written by then.
+
+        `since`: monotonic seconds; `before`: the requests until then.
+        """
+        looks = [(time.monotonic(), before)]
+        while looks[-1][0] - since < timeout_s:
+            time.sleep(1)
+            looks.append((time.monotonic(), self.requests()))
+            lately = next(each for each in looks if looks[-1][0] - each[0] < 5.5)
+            if looks[-1][0] - lately[0] > 4 and _mine(looks[-1][1] - lately[1]) <= 5:
+                break
+        at, counted = lately
+        writes = {key: n for key, n in sorted((counted - before).items()) if _OPERATORS.match(key)}
+        return {"quiet_after_s": round(at - since, 1), "writes_until_then": writes}
+
     def wait_until_calm(self, seconds: float = 3.0, timeout_s: float = 180) -> None:
         """Wait until nobody has written anything but Leases for so long: controllers have caught up too."""
         before, since = self._writes(), time.monotonic()
@@ -302,13 +318,16 @@ def stretch(rig: Rig) -> Iterator[Stretch]:
     difference = after - before
     found.writes = {key: count for key, count in sorted(difference.items()) if key.split()[0] not in _READS}
     found.reads = {key: count for key, count in sorted(difference.items()) if key.split()[0] in _READS}
-    mine = sum(count for key, count in found.writes.items() if _OPERATORS.match(key))
-    found.operator_writes_per_s = mine / found.seconds
+    found.operator_writes_per_s = _mine(found.writes) / found.seconds
     found.event_writes_per_s = _written(found, "events")
     found.lease_writes_per_s = _written(found, "leases")
     found.operator_cores = (later.cpu_seconds - usage.cpu_seconds) / found.seconds
     found.operator_rss_mb = later.rss_bytes / 1e6
     found.load_average = os.getloadavg()[0]
+
+
+def _mine(requests: Mapping[str, int]) -> int:
+    return sum(count for key, count in requests.items() if _OPERATORS.match(key))
 
 
 def _written(found: Stretch, resource: str) -> float:

@@ -45,6 +45,9 @@ STALLED_SECONDS = 10.0
 #: Least seconds between two logs of decisions for one queue that fail unexpectedly.
 BUG_TOLD_SECONDS = 60.0
 
+#: Least age of a status when members that came or went are told, in seconds: they come one after the other.
+SOON_SECONDS = 10.0
+
 #: Age that a status has which was never written, in seconds: it comes first.
 NEVER_WRITTEN_SECONDS = 1e6
 
@@ -241,12 +244,17 @@ class Loop:
         pressing = urgency(gathered.previous, new)
         if self._clock() < record.status_retry_at:
             return None
-        if pressing is Urgency.LATER:
+        if self._is_pressing(record, pressing):
+            self._start(key, partial(self._tell, gathered, decision))
+        elif pressing is not Urgency.NEVER:
             since = min(self._clock() - record.status_at, NEVER_WRITTEN_SECONDS)
             return Waiting(key, since, amount_of_change(gathered.previous, new))
-        if pressing is Urgency.NOW:
-            self._start(key, partial(self._tell, gathered, decision))
         return None
+
+    def _is_pressing(self, record: Record, pressing: Urgency) -> bool:
+        """A status is to be written without asking the allowance."""
+        age = self._clock() - record.status_at
+        return pressing is Urgency.NOW or (pressing is Urgency.SOON and age >= SOON_SECONDS)
 
     def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
         """Look again at the next tick: a write for `key` is under way."""
@@ -262,7 +270,7 @@ class Loop:
             done = replace(todo.decision, replicas=outcome.size)
             self._observer.scaled(key, done, gathered.fleet.desired)
             log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(done))
-        await self._tell(gathered, todo.decision)
+        await self._tell(gathered, todo.decision, is_granted=False)
         self._give_back(key, outcome)
 
     def _give_back(self, key: QueueKey, outcome: Outcome) -> None:
@@ -274,10 +282,15 @@ class Loop:
         trouble = outcome.stalled.message if outcome.stalled else outcome.retrying
         log.warning("Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1))
 
-    async def _tell(self, gathered: Gathered, decision: ScalingDecision | None) -> None:
+    async def _tell(
+        self, gathered: Gathered, decision: ScalingDecision | None, *, is_granted: bool = True
+    ) -> None:
+        """Write the status if it is news; mere numbers only if that `is_granted`."""
         record = self._records[gathered.queue.key]
         new = status_of(gathered, decision, record.outcome, self._now_iso())
-        if record.invalid is None and urgency(gathered.previous, new) is not Urgency.NEVER:
+        pressing = urgency(gathered.previous, new)
+        is_news = self._is_pressing(record, pressing) or (is_granted and pressing is not Urgency.NEVER)
+        if record.invalid is None and is_news:
             await self._write_status(record, gathered.queue, gathered.previous, new)
 
     def _tell_invalid(self) -> None:

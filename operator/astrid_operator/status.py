@@ -23,6 +23,9 @@ from astrid_operator.scaling import Demand, DemandReading, ScalingDecision
 Json = Any
 Status = dict[str, Json]
 
+#: Fields that count members.
+MEMBER_COUNTS = ("replicas", "readyReplicas")
+
 #: Most holders of devices that the schema takes.
 HOLDERS_TOLD = 32
 
@@ -31,7 +34,8 @@ class Urgency(StrEnum):
     """When a new status should be written."""
 
     NOW = "now"  #: a decision or a condition changed
-    LATER = "later"  #: numbers moved: as the allowance permits
+    SOON = "soon"  #: members came or went: some seconds after the write before, together
+    LATER = "later"  #: other numbers moved: as the allowance permits
     NEVER = "never"  #: nothing that matters changed
 
 
@@ -81,12 +85,14 @@ def invalid_status(
 
 
 def urgency(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> Urgency:
-    """Whether `new` is worth a write at once, by the allowance, or not at all.
+    """Whether `new` is worth a write at once, soon, by the allowance, or not at all.
 
     A sentence that alone has changed, or the time at which the same numbers were read again, is not.
     """
     if previous is None or _decided(previous) != _decided(new):
         return Urgency.NOW
+    if any(previous.get(name, 0) != new.get(name, 0) for name in MEMBER_COUNTS):
+        return Urgency.SOON
     return Urgency.LATER if _numbers(previous) != _numbers(new) else Urgency.NEVER
 
 
@@ -171,9 +177,9 @@ def _decided(status: Mapping[str, Json]) -> Json:
 
 
 def _numbers(status: Mapping[str, Json]) -> dict[str, int]:
-    """The parts of a status that are refreshed by the allowance."""
+    """The parts of a status that move by themselves."""
     parts = {
-        "": {name: status.get(name, 0) for name in ("replicas", "readyReplicas")},
+        "": {name: status.get(name, 0) for name in MEMBER_COUNTS},
         "demand.": status.get("demand") or {},
         "gpu.": status.get("gpu") or {},
     }

@@ -21,6 +21,8 @@ class MemoryFleet:
         self.faults: defaultdict[str, list[Exception]] = defaultdict(list)
         #: Fleets that need care, the members that may leave at one step, and every call: (key, target, whoever).
         self.need_care: set[QueueKey] = set()
+        #: Members that are there, where those that were asked for are not all there yet.
+        self.present: dict[QueueKey, int] = {}
         #: Fleets that were there before the operator began.
         self.inherited: set[QueueKey] = set()
         self.leave_at_a_time: int | None = None
@@ -30,11 +32,12 @@ class MemoryFleet:
         if key not in self.sizes:
             return FleetState()
         size, needs_care = self.sizes[key], key in self.need_care
+        present = self.present.get(key, size)
         return FleetState(
             exists=True,
             desired=size,
-            current=size,
-            ready=size,
+            current=present,
+            ready=0 if key in self.present else size,
             updated=size,
             is_inherited=key in self.inherited,
             needs_care=needs_care,

@@ -324,7 +324,7 @@ def test_an_object_that_cannot_be_read_keeps_what_was_known() -> None:
         (None, status(), Urgency.NOW),
         (status(), status(now=T1), Urgency.NEVER),
         (status(), status(fleet(1), decided(3)), Urgency.NOW),
-        (status(fleet(1), decided(3)), status(fleet(2, desired=3), decided(3)), Urgency.LATER),
+        (status(fleet(1), decided(3)), status(fleet(2, desired=3), decided(3)), Urgency.SOON),
         (status(), status(reading=DemandReading(1.0, Demand(ready=481, running=12), "", 1.0)), Urgency.NEVER),
         (status(), status(reading=DemandReading(1.0, Demand(ready=500, running=12), "", 1.0)), Urgency.LATER),
         (status(), status(decision=ScalingDecision(3, Reason.QUEUE_AGE, "x", wanted=3)), Urgency.NEVER),

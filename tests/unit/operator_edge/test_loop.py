@@ -219,6 +219,44 @@ def test_numbers_alone_cost_no_more_than_the_allowance(play: Play) -> None:
     play(scenario)
 
 
+def test_a_workload_that_changes_all_the_time_is_not_told_each_time(play: Play) -> None:
+    """Its controller writes on it with each pod: that is looked at, and numbers keep to the allowance."""
+
+    async def scenario(world: World) -> None:
+        keys = [QueueKey("sky", f"q{index}") for index in range(50)]
+        for key in keys:
+            world.put(key, scaling={"mode": "Manual"})
+        await world.step(times=3)
+        before = world.reporter.written
+        for second in range(100):
+            for key in keys:
+                world.demand[key] = Demand(ready=second * 7 % 90)
+                world.loop.drifted(key)
+            await world.step()
+        assert world.reporter.written - before <= 0.2 * 100 + 4
+
+    play(scenario)
+
+
+def test_members_that_come_one_by_one_are_told_together(play: Play) -> None:
+    """Not each by itself, nor as late as the allowance of a large cluster would have it."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"mode": "Manual", "maxReplicas": 100}, replicas=100)
+        world.fleet.sizes[KEY] = 100
+        world.fleet.present[KEY] = 0
+        await world.step(times=2)
+        before = world.reporter.written
+        for _ in range(40):
+            world.fleet.present[KEY] += 1
+            world.loop.drifted(KEY)
+            await world.step()
+        assert 3 <= world.reporter.written - before <= 5
+        assert world.reporter.statuses[KEY]["replicas"] >= 30
+
+    play(scenario, status_writes_per_second=0.0)
+
+
 def test_a_smaller_fleet_is_tended_until_it_has_its_size(play: Play) -> None:
     """As many leave at a step as can; each step that sets a size is counted with that size."""
 
