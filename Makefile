@@ -71,14 +71,17 @@ bench-science: install ## false candidates, depth, flux and cost of the subtract
 	$(BIN)/python benchmarks/science/false_positives.py $(SEEDS)
 
 .PHONY: bench-scaling
-bench-scaling: install ## fleets against models of KEDA in the simulator, then reaction times on a real control plane (and a KEDA that ASTRID_KEDA_RIG starts)
+bench-scaling: install ## fleets against models of KEDA and shared GPUs in the simulator, then reaction times on a real control plane, alone and beside noisy neighbours (and a KEDA that ASTRID_KEDA_RIG starts)
 	$(BIN)/python benchmarks/scaling/contest.py
+	$(BIN)/python benchmarks/scaling/gpu_sharing.py
 	$(BIN)/python benchmarks/scaling/control_latency.py
+	$(BIN)/python benchmarks/scaling/noisy_neighbours.py
 	if [ -n "$${ASTRID_KEDA_RIG:-}" ]; then $(BIN)/python benchmarks/scaling/against_keda.py bursts; fi
 
 .PHONY: bench-workers
-bench-workers: install ## real workers as pods: interruptions, due messages, orphans, full prefetch, changes of leader
-	for each in interruptions due_messages orphans full_prefetch leader_change; do $(BIN)/python benchmarks/scaling/$$each.py || exit; done
+bench-workers: install ## real workers as pods: interruptions, due messages, orphans, full prefetch, changes of leader, faults of Redis, shared GPUs
+	$(BIN)/python benchmarks/scaling/gpu_sharing.py live --name gpu-sharing-live
+	for each in interruptions due_messages orphans full_prefetch leader_change redis_faults; do $(BIN)/python benchmarks/scaling/$$each.py || exit; done
 
 .PHONY: images
 images: ## build the operator's and the lean worker's image with docker: BASE_IMAGE, IMAGE_TAG

@@ -34,7 +34,7 @@ class Urgency(StrEnum):
     """When a new status should be written."""
 
     NOW = "now"  #: a decision or a condition changed
-    SOON = "soon"  #: members came or went: some seconds after the write before, together
+    SOON = "soon"  #: members came or went, or demand is known at last: some seconds after the write before
     LATER = "later"  #: other numbers moved: as the allowance permits
     NEVER = "never"  #: nothing that matters changed
 
@@ -91,7 +91,8 @@ def urgency(previous: Mapping[str, Json] | None, new: Mapping[str, Json]) -> Urg
     """
     if previous is None or _decided(previous) != _decided(new):
         return Urgency.NOW
-    if any(previous.get(name, 0) != new.get(name, 0) for name in MEMBER_COUNTS):
+    is_first = "demand" in new and "demand" not in previous
+    if is_first or any(previous.get(name, 0) != new.get(name, 0) for name in MEMBER_COUNTS):
         return Urgency.SOON
     return Urgency.LATER if _numbers(previous) != _numbers(new) else Urgency.NEVER
 

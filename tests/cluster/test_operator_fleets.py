@@ -95,8 +95,8 @@ def test_the_six_samples_appear_at_zero(served: Served) -> None:
 
 def test_nothing_is_written_while_nothing_changes(served: Served) -> None:
     """Steady state: no object gets a new version, however many ticks pass."""
-    for _ in range(3):
-        served.fleet()
+    fleets = [served.fleet() for _ in range(3)]
+    wait_until(lambda: all("demand" in each.queue["status"] for each in fleets), 60, "all to be told")
     before = served.versions()
     ticks = _ticks(served.operator)
     wait_until(lambda: _ticks(served.operator) >= ticks + 8, 60, "eight more ticks")
