@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bare_loop import BareLoop, pooled, ratio
-from rig import Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
+from rig import PATIENT_LEASE, Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
 
 from support.waiting import wait_until
 
@@ -147,13 +147,17 @@ def main() -> None:
     parser.add_argument("--all-only", action="store_true", help="B2 without the third of the queues")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--patient-lease", action="store_true", help="an operator that a busy machine does not depose"
+    )
     parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     result: dict[str, Any] = {"seed": options.seed, "contenders": keda_or_why_not()}
+    result["patient_lease"] = options.patient_lease
     say(result["contenders"])
     with rig_or_exit() as rig:
-        rig.start_operator()
+        rig.start_operator(**(PATIENT_LEASE if options.patient_lease else {}))
         if "b1" in options.parts:
             result["b1"] = b1(rig, options.trials, rng)
             save(options.name, result)

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from control_latency import PATIENT
-from rig import Rig, message_body, rig_or_exit, save, say, spread
+from rig import PATIENT_LEASE, Rig, message_body, rig_or_exit, save, say, spread
 
 from support.redis_server import RedisServer, valkey_binary
 from support.tcp_proxy import TcpProxy
@@ -133,7 +133,7 @@ def main() -> None:
         for name in ways:
             server.client.hset(f"dramatiq:{name}.msgs", mapping={f"m{each}": "{}" for each in range(2)})
         rig = parts.enter_context(rig_or_exit())
-        rig.start_operator(ASTRID_OPERATOR_BROKERS_DIR=str(rig.plane.folder / "brokers"))
+        rig.start_operator(ASTRID_OPERATOR_BROKERS_DIR=str(rig.plane.folder / "brokers"), **PATIENT_LEASE)
         result = measure(rig, ways, options.blocks, options.trials, random.Random(options.seed))
     say(str({name: result[name] for name in ("spread_s", "change")}))
     facts = {"seed": options.seed, "messages": MESSAGES, "late_s": LATE, "ordinary_queues": ORDINARY}

@@ -64,7 +64,11 @@ def measure(rig: ProcessRig, fleets: int) -> dict[str, Any]:
                 rig.make_fleet(diary.queue, env=env, enabled=False, scaling={"maxReplicas": WORKERS})
                 outside[diary.queue] = start_outside(rig, diary.queue, env)
     everyone = [diary for group in diaries.values() for diary in group]
-    wait_until(lambda: all(len(each.times("begin")) == WORKERS for each in everyone), 180, "all to work")
+    try:
+        wait_until(lambda: all(len(each.times("begin")) == WORKERS for each in everyone), 180, "all to work")
+    except AssertionError:
+        say(f"begun so far: { {each.queue: len(each.times('begin')) for each in everyone} }")
+        raise
     killed = {diary.queue: kill(rig, diary.queue, outside.get(diary.queue)) for diary in everyone}
     say("all workers are killed")
     deadline = time.monotonic() + PATIENCE_S

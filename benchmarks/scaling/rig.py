@@ -40,6 +40,14 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 #: Where the tool that builds and starts KEDA is named; without it KEDA is no contender, and that is said.
 KEDA_RIG = "ASTRID_KEDA_RIG"
 
+#: A Lease for operators whose latency is measured on a machine that is too busy to renew a usual one: seconds
+#: that it lasts, within which it is renewed, and between two tries.
+PATIENT_LEASE = {
+    "ASTRID_OPERATOR_LEASE_SECONDS": "90",
+    "ASTRID_OPERATOR_LEASE_RENEW_SECONDS": "60",
+    "ASTRID_OPERATOR_LEASE_RETRY_SECONDS": "5",
+}
+
 #: Requests that are sent side by side while objects are made or edited.
 HANDS = 8
 
