@@ -93,6 +93,17 @@ def test_a_wait_is_counted_from_the_sending_or_the_eta(start, seen, redis_client
     assert sum(number for name, number in counted.items() if name.startswith("waited_")) == 2
 
 
+def test_an_eta_stays_on_a_message_whoever_moves_it(redis_client):
+    """Dramatiq takes the ETA off when the time has come, in whatever process: what is sent from here keeps it beside."""
+    from astrid_workers.broker import get_broker
+
+    get_broker().enqueue(dramatiq.Message("default", "note", ("later",), {}, {}), delay=5000)
+
+    (body,) = redis_client.hvals("dramatiq:default.DQ.msgs")
+    options = json.loads(body)["options"]
+    assert options["due_timestamp"] == options["eta"]
+
+
 def test_what_a_retry_cannot_help_dies_at_once(start, seen, redis_client):
     """PermanentFailure goes to the dead letters after one run, with its sentence, and the result tells it."""
     import dramatiq
