@@ -1,5 +1,7 @@
 """Stars are found where they are, as wide as they are, and the clean ones are stars."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -144,6 +146,6 @@ def test_a_frame_full_of_light_does_not_overflow(hidden: float) -> None:
     image = random.normal(1.2, 1.0, shape).astype(np.float32)
     image[:150] += 30
     flat = np.ones(shape, np.float32)
-    sky = Background(0 * flat, flat, 0.0, 1.0, np.zeros(shape, bool))
+    sky = Background(SimpleNamespace(level=0 * flat, rms=flat), 0.0, 1.0, np.zeros(shape, bool))
     mask = np.where(random.random(shape) < hidden, np.uint32(MaskBit.BAD_PIXEL), np.uint32(0))
     assert len(find_stars(image, sky, mask)) > 0

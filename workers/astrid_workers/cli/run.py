@@ -20,6 +20,7 @@ from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_w
 from astrid_workers.differencing.injection import InjectionOptions
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
+from astrid_workers.imaging.out_of_core import movable, set_aside
 from astrid_workers.metering import Cost, metered
 from astrid_workers.positions import Positions, read_positions
 from astrid_workers.preprocessing.calibrate import calibrate
@@ -235,18 +236,24 @@ def _difference(
 
     tell("read the frames", 0.0)
     own = None if part is None else part.index
-    science = read_frame(options.science, mask=options.mask, noise=options.noise, extension=own)
-    reference = read_reference(
-        options.reference, noise=options.reference_noise, extension=extension(options.reference)
+    science = movable(read_frame(options.science, mask=options.mask, noise=options.noise, extension=own))
+    set_aside(science)
+    reference = movable(
+        read_reference(
+            options.reference, noise=options.reference_noise, extension=extension(options.reference)
+        )
     )
+    set_aside(reference)
     tell("calibrate", 0.05)
     bias, dark, flat = (
         None if path is None else read_frame(path, extension=extension(path))
         for path in (options.bias, options.dark, options.flat)
     )
-    calibrated = calibrate(science, bias=bias, dark=dark, flat=flat).frame
+    calibrated = movable(calibrate(science, bias=bias, dark=dark, flat=flat).frame)
+    set_aside(science, calibrated)
     tell("calibrate the reference", 0.1)
-    ready = calibrate(reference).frame
+    ready = movable(calibrate(reference).frame)
+    set_aside(reference, ready)
     return difference_and_measure(
         calibrated, ready, asked, lambda step, share: tell(step, 0.15 + 0.85 * share)
     )

@@ -4,12 +4,10 @@ Owns the progress bar, sentences for the file system's errors, and writing whole
 said.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 Tell = Callable[[str, float], None]
 
@@ -17,10 +15,14 @@ Tell = Callable[[str, float], None]
 @contextmanager
 def progress_bar() -> Iterator[Tell]:
     """A bar on standard error where that is a terminal; silence elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda _step, _share: None
         return
+    # where nobody watches, a bar's imports are not paid for
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),

@@ -19,12 +19,14 @@ from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.inpaint import fill_pair
+from astrid_workers.imaging.out_of_core import set_aside
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
 from astrid_workers.mask import UNUSABLE, MaskBit
 
 BoolImage = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
 
 __all__ = ["Difference", "DifferenceOptions", "difference"]
@@ -61,6 +63,7 @@ def difference(
         measure_frame(science, options, sky=science_sky),
         measure_frame(reference, options, stars=reference_stars),
     )
+    set_aside(science, reference)
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
     tell("fill masked pixels", 0.5)
@@ -68,6 +71,11 @@ def difference(
     hidden = saturated.hidden
     streaked = take_off_streaks((saturated.science, saturated.reference), seen, hidden)
     pair = _prepare(seen, matched, streaked, hidden)
+    light = power_at(seen[0].image, matched.match.x, matched.match.y, seen[0].psf.fwhm_px)
+    # from here on the filled images and the corrected variances stand for the frames
+    seen, matched = (seen[0].without_planes(), seen[1].without_planes()), matched.without_variance()
+    saturated, streaked = saturated.without_images(), streaked.without_images()
+    set_aside(science, reference)
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
@@ -76,7 +84,6 @@ def difference(
     score = make_score(
         parts,
         sky & _inside(science.shape, _broader(seen)),
-        astrometric_noise_px=matched.match.astrometric_noise_px,
         stars=_constant_sources(matched.match),
         bright=match_places(seen),
         bad=matched.bad | hidden,
@@ -87,13 +94,14 @@ def difference(
     on_streaks = measure_on_streaks(score, streaked, matched.bad | hidden, _broader(seen))
     hidden = hidden | spoilt
     result = _assemble(science, reference, seen, matched, hidden, parts, score, streaked.sentences())
+    set_aside(science, reference)
     if any(streaked.streaks):
         result.mask[streaked.tracks(science.shape, _broader(seen))] |= np.uint32(MaskBit.STREAK)
     result.numbers.update(streaked.numbers(), noise_factor_on_streaks=on_streaks)
     result.numbers["saturated_stars"] = len(saturated.stars)
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
     result.numbers["noise_factor_at_saturated"] = factor
-    _refuse_failure(result, seen, matched, options.max_residual_power)
+    _refuse_failure(result, light, matched, options.max_residual_power)
     tell("score", 1.0)
     return result
 
@@ -141,6 +149,7 @@ def _prepare(seen: Pair, matched: Matched, streaked: Streaked, hidden: BoolImage
         matched.noise[1],
         seen[0].psf,
         seen[1].psf,
+        matched.match.astrometric_noise_px,
     )
 
 
@@ -192,12 +201,12 @@ def _assemble(
     )
 
 
-def _refuse_failure(result: Difference, seen: Pair, matched: Matched, limit: float) -> None:
-    """Raise when no pixel has a score, or too much of the matched sources' power is left."""
+def _refuse_failure(result: Difference, light: Floats, matched: Matched, limit: float) -> None:
+    """Raise when no pixel has a score, or too much of the matched sources' power, `light`, is left."""
     if not np.isfinite(result.score).any():
         msg = f"none of {result.score.size} pixels has a score that is a number: the subtraction failed"
         raise SubtractionRefused(msg, pixels=result.score.size)
-    power = residual_power(result, seen[0].image, matched.match.x, matched.match.y)
+    power = residual_power(result, light, matched.match.x, matched.match.y)
     result.numbers["residual_power"] = power
     if power is not None and power > limit:
         msg = (
@@ -207,14 +216,27 @@ def _refuse_failure(result: Difference, seen: Pair, matched: Matched, limit: flo
         raise SubtractionRefused(msg, residual_power=power, limit=limit, sources=matched.match.n_sources)
 
 
-def residual_power(
-    result: Difference, image: Float32Image, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> float | None:
-    """Median over sources of (difference² − noise) / science² within one FWHM; None without sources."""
-    reach = max(2, int(np.ceil(result.fwhm_science_px)))
-    offsets = np.arange(-reach, reach + 1)
-    rows = np.clip(np.rint(y).astype(int)[:, None, None] + offsets[None, :, None], 0, image.shape[0] - 1)
-    columns = np.clip(np.rint(x).astype(int)[:, None, None] + offsets[None, None, :], 0, image.shape[1] - 1)
+def power_at(image: Float32Image, x: Floats, y: Floats, fwhm_px: float) -> Floats:
+    """Sum of squares of a background-subtracted image within one FWHM of each place (a square)."""
+    rows, columns = _around(x, y, fwhm_px, image.shape)
+    return np.asarray(np.sum(image[rows, columns].astype(np.float64) ** 2, axis=(1, 2)))
+
+
+def residual_power(result: Difference, light: Floats, x: Floats, y: Floats) -> float | None:
+    """Median over sources of (difference² − noise) within one FWHM over the science's power there, `light`;
+    None without sources.
+    """
+    rows, columns = _around(x, y, result.fwhm_science_px, result.shape)
     left = np.nansum(result.difference[rows, columns] ** 2 - result.variance[rows, columns], axis=(1, 2))
-    had = np.sum(image[rows, columns].astype(np.float64) ** 2, axis=(1, 2))
-    return float(max(np.median(left / had), 0.0)) if len(had) else None
+    return float(max(np.median(left / light), 0.0)) if len(light) else None
+
+
+def _around(
+    x: Floats, y: Floats, fwhm_px: float, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows `(n, side, 1)` and columns `(n, 1, side)` of squares about places, clipped to the frame."""
+    reach = max(2, int(np.ceil(fwhm_px)))
+    offsets = np.arange(-reach, reach + 1)
+    rows = np.clip(np.rint(y).astype(int)[:, None, None] + offsets[None, :, None], 0, shape[0] - 1)
+    columns = np.clip(np.rint(x).astype(int)[:, None, None] + offsets[None, None, :], 0, shape[1] - 1)
+    return rows, columns

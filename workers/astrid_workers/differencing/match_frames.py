@@ -4,7 +4,7 @@ them.
 Owns the choice of the algorithm and of the sources that match; never subtracts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,11 @@ class Matched:
     flux_scale: float
     algorithm: Algorithm
     why: str
+
+    def without_variance(self) -> "Matched":
+        """The same, but for the variance planes, which are empty: their memory can go."""
+        none = np.zeros((0, 0), np.float32)
+        return replace(self, variance=(none, none))
 
 
 def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:

@@ -3,7 +3,7 @@
 Owns what is measured on a single frame before it meets the other; never compares two frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,12 @@ class Measured:
     stars: Stars
     psf: Psf
 
+    def without_planes(self) -> "Measured":
+        """The same, but for the planes of pixels, which are empty: their memory can go."""
+        self.background.planes.forget()
+        none = np.zeros((0, 0), np.float32)
+        return replace(self, image=none, variance=none, unusable=np.zeros((0, 0), bool))
+
 
 def sky_of(frame: Frame, options: DifferenceOptions) -> Sky:
     """Background and sources of a frame."""
@@ -67,6 +73,7 @@ def measure_frame(
     image = np.where(unusable, np.float32(0), frame.science - level)
     floor = np.float32(VARIANCE_FLOOR * background.rms_median**2)
     variance = np.maximum(np.where(unusable, background.rms**2, frame.variance), floor).astype(np.float32)
+    background.planes.forget()
     psf = measure_psf(image, variance, unusable, stars, max_order=options.max_psf_order)
     return Measured(image, variance, unusable, background, stars, psf)
 

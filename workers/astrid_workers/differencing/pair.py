@@ -17,6 +17,7 @@ from astrid_workers.differencing.products import Candidates, Difference, Differe
 from astrid_workers.differencing.validate import validate_difference
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.align import Registration, align, measure_registration, stars_of
+from astrid_workers.imaging.out_of_core import movable, set_aside
 from astrid_workers.imaging.stars import Stars
 
 Progress = Callable[[str, float], None]
@@ -92,10 +93,11 @@ def run_pair(
     registration = measure_registration(
         science, reference, science_stars=sky.stars, reference_stars=reference_stars
     )
-    aligned = align(science, reference, registration)
+    moved = movable(align(science, reference, registration).reference)
+    set_aside(science, reference, moved)
     made = difference(
         science,
-        aligned.reference,
+        moved,
         options=options,
         science_sky=sky,
         reference_stars=moved_stars(reference_stars, registration.to_reference, science.shape),
@@ -105,4 +107,4 @@ def run_pair(
     candidates = extract_sources(made, threshold_sigma=options.threshold_sigma, wcs=science.wcs)
     validation = validate_difference(made, candidates)
     tell("done", 1.0)
-    return PairResult(science, aligned.reference, aligned.registration, made, candidates, validation)
+    return PairResult(science, moved, registration, made, candidates, validation)

@@ -8,7 +8,7 @@ carries from there to the wings differs: a cut star leaves a ring of tens of sig
 are fitted in each frame, and the frames are subtracted without them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,11 @@ class Saturated:
     def n_fitted(self) -> int:
         """Stars whose wings were taken off both frames."""
         return sum(reach > 0 for reach in self.reach_px)
+
+    def without_images(self) -> "Saturated":
+        """The same, but for the images, which are empty: their memory can go."""
+        none = np.zeros((0, 0), np.float32)
+        return replace(self, science=none, reference=none)
 
 
 def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturated:

@@ -52,7 +52,6 @@ def make_score(
     parts: Subtracted,
     sky: BoolImage,
     *,
-    astrometric_noise_px: tuple[float, float],
     stars: tuple[Floats, Floats],
     bright: tuple[Floats, Floats],
     bad: BoolImage,
@@ -70,16 +69,14 @@ def make_score(
     level = _local_median(parts, sky)
     statistic, photons = parts.statistic, parts.score_variance
     statistic -= level
-    for gradient, noise_px in zip((parts.gradient_x, parts.gradient_y), astrometric_noise_px, strict=True):
-        np.multiply(gradient, np.float32(noise_px**2), out=gradient)
-        photons += gradient
+    photons += parts.registration_variance
     noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
     rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
     photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
     light = spread_light(parts.subtracted, fwhm_px)
     error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px, overfit)
-    flux_error, background = parts.gradient_x, level
+    flux_error, background = parts.registration_variance, level
     per_level = _flux_per_level(parts)
     for start in range(0, sky.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)

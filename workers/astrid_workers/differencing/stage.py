@@ -25,6 +25,7 @@ from astrid_workers.differencing.planning import (
 )
 from astrid_workers.errors import NothingToDo, ObservationNotThereYet
 from astrid_workers.frame import Float32Image, Frame
+from astrid_workers.imaging.out_of_core import movable
 from astrid_workers.mask import MaskBit
 from astrid_workers.metering import Cost, metered
 from astrid_workers.pipeline import Stage
@@ -85,8 +86,8 @@ def run(work: DifferenceWork) -> Differenced | None:
             return Differenced(None, cost, work.nothing)
         with failures_recorded(get_database(), work.ticket):
             store = get_store()
-            science = frame_from_fits(store.get(work.science.key, work.science.sha256))
-            reference = frame_from_fits(store.get(work.reference.key, work.reference.sha256))
+            science = movable(frame_from_fits(store.get(work.science.key, work.science.sha256)))
+            reference = movable(frame_from_fits(store.get(work.reference.key, work.reference.sha256)))
             try:
                 pair = run_pair(science, reference, work.options)
             except NothingToDo as nothing:

@@ -4,7 +4,7 @@ Owns which pixels are on a streak, what is said of streaks, and the noise that i
 finds a line (`imaging/streaks.py` does), and never sets a candidate aside: what is on a streak is flagged.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ class Streaked:
     reference: Float32Image
     #: Per frame, surest first.
     streaks: tuple[list[Streak], list[Streak]]
+
+    def without_images(self) -> "Streaked":
+        """The same, but for the images, which are empty: their memory can go."""
+        none = np.zeros((0, 0), np.float32)
+        return replace(self, science=none, reference=none)
 
     def tracks(self, shape: tuple[int, int], fwhm_px: float) -> BoolImage:
         """Pixels on a streak of either frame, or where kernels carry it."""

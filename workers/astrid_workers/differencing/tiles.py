@@ -42,6 +42,8 @@ class Prepared:
     noise_reference: NoiseModel
     psf_science: Psf
     psf_reference: Psf
+    #: 1-sigma residual of the registration along x and y, pixels.
+    astrometric_noise_px: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +58,9 @@ class Subtracted:
     statistic: Float32Image
     #: From the photons and read noise of both frames.
     score_variance: Float32Image
-    #: Squared gradients of the reference's part of the statistic, for registration noise of 1 px: along x and
-    #: y.
-    gradient_x: Float32Image
-    gradient_y: Float32Image
+    #: What the registration's residual adds to that: squared gradients of the reference's part of the
+    #: statistic times the residual squared, along x and y together.
+    registration_variance: Float32Image
     #: The reference's part of the statistic: the light that was subtracted.
     subtracted: Float32Image
     #: Statistic at the peak of a source of unit flux.
@@ -98,7 +99,7 @@ def subtract(
 ) -> Subtracted:
     """Run every tile; `progress` is told the share that is done."""
     shape = pair.science.shape
-    planes = [np.zeros(shape, np.float32) for _ in range(8)]
+    planes = [np.zeros(shape, np.float32) for _ in range(7)]
     rows, columns = grid.counts
     side = grid.padded_px
     shapes = (pair.noise_science.power((side, side)), pair.noise_reference.power((side, side)))
@@ -245,14 +246,14 @@ class _Tile:
         return variance, np.maximum(uniform + beyond, np.float32(0.5) * uniform)
 
     def run(self, k: _Local) -> tuple[Float32Image, ...]:
-        """difference, its variance, statistic, its variance, gradients, subtracted light, response."""
+        """The planes of `Subtracted`, in its order."""
         n_hat, r_hat = self._hat(self._pair.science), self._hat(self._pair.reference)
         difference = self._along(lambda at: at.d_n * n_hat - at.d_r * r_hat, k)
         statistic = self._along(lambda at: at.k_n * n_hat - at.k_r * r_hat, k)
         subtracted = self._back(k.middle.k_r * r_hat)
-        gradient_y, gradient_x = (
-            np.asarray(np.gradient(subtracted, axis=axis) ** 2, np.float32) for axis in (0, 1)
-        )
+        across, down = (np.float32(noise_px**2) for noise_px in self._pair.astrometric_noise_px)
+        registration = across * np.gradient(subtracted, axis=1) ** 2
+        registration += down * np.gradient(subtracted, axis=0) ** 2
         variance, score_variance = self._variances(k.variance)
         response = self._response(k)
         return (
@@ -260,8 +261,7 @@ class _Tile:
             variance,
             statistic,
             score_variance,
-            gradient_x,
-            gradient_y,
+            np.asarray(registration, np.float32),
             subtracted,
             response,
         )

@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
 
+from astrid_workers.imaging.chance import log_poisson_tail
 from astrid_workers.imaging.star_match import FALSE_ALARMS, Affine, Match, match_stars
 
 Float64Array = NDArray[np.float64]
@@ -218,5 +218,5 @@ def _judged(best: AsterismMatch, n_hits: int) -> AsterismMatch:
     if best.match is None:
         return AsterismMatch(None, best.is_mirrored, best.votes, n_hits, np.inf)
     others = best.n_matched - STARS_OF_A_QUAD
-    alarms = float(np.log(max(n_hits, 1)) + poisson.logsf(others - 1, best.match.by_chance))
+    alarms = float(np.log(max(n_hits, 1)) + log_poisson_tail(others - 1, best.match.by_chance))
     return AsterismMatch(best.match, best.is_mirrored, best.votes, n_hits, alarms)

@@ -4,6 +4,7 @@ Owns one robust mesh estimate; never changes the image, and never looks at a hea
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import sep
@@ -25,17 +26,36 @@ SOURCE_SIGMA = 3.0
 FEWEST_PIXELS = 64
 
 
+class Planes(Protocol):
+    """Level and rms at every pixel, as `Background` hands them on."""
+
+    @property
+    def level(self) -> Float32Image: ...
+    @property
+    def rms(self) -> Float32Image: ...
+    def forget(self) -> None:
+        """Give back the memory of both; who asks again has them made again."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Background:
     """Sky level and scatter on the image's grid, float32 `[y, x]`, in the image's unit, finite everywhere."""
 
-    level: Float32Image
-    #: Standard deviation of one pixel of blank sky.
-    rms: Float32Image
+    planes: Planes
     median: float
     rms_median: float
     #: Pixels that were taken for sources.
     sources: BoolImage
+
+    @property
+    def level(self) -> Float32Image:
+        """The sky's level."""
+        return self.planes.level
+
+    @property
+    def rms(self) -> Float32Image:
+        """Standard deviation of one pixel of blank sky."""
+        return self.planes.rms
 
 
 def estimate_background(
@@ -57,33 +77,64 @@ def estimate_background(
     pixels = np.ascontiguousarray(image, dtype=np.float32)
     centre, scatter = robust_median_and_scatter(pixels[~masked])
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
-    rough = _mesh(pixels, masked, box, scatter)
-    sources = _source_pixels(pixels - rough[0], masked, rough[1])
+    rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
+    sources = _source_pixels(pixels - rough.level, masked, rough.rms)
     sky = ~(masked | sources)
     if np.count_nonzero(sky) < FEWEST_PIXELS:  # nothing but sources: take what the first pass said
         sky = ~masked
-    fine = _mesh(pixels, ~sky, box, scatter)
-    level = _tamed(fine[0], centre, image)
-    rms = _rescaled(pixels, level, np.maximum(fine[1], np.float32(1e-30)), sky)
+    del rough
+    planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
+    planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
-    return Background(level, rms, float(np.median(level[usable])), float(np.median(rms[usable])), sources)
+    medians = [float(np.median(plane[usable])) for plane in (planes.level, planes.rms)]
+    return Background(planes, medians[0], medians[1], sources)
 
 
 def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:
     return int(max(8, min(box_px, min(shape) // 2)))
 
 
-def _mesh(
-    pixels: Float32Image, masked: BoolImage, box: int, scatter: float
-) -> tuple[Float32Image, Float32Image]:
-    """Level and rms of sep's clipped mode on a mesh, median-filtered 3 × 3."""
+def _mesh(pixels: Float32Image, masked: BoolImage, box: int) -> sep.Background:
+    """sep's clipped mode on a mesh, median-filtered 3 × 3."""
     flattened = np.where(masked, np.float32(0), pixels)
-    mesh = sep.Background(flattened, mask=masked, bw=box, bh=box, fw=3, fh=3)
-    level = mesh.back(dtype=np.float32)
-    rms = mesh.rms(dtype=np.float32)
-    if not np.all(rms > 0):  # a cell of equal pixels: integers of a noiseless sky
-        rms = np.where(rms > 0, rms, np.float32(scatter))
-    return level, rms
+    return sep.Background(flattened, mask=masked, bw=box, bh=box, fw=3, fh=3)
+
+
+class _MeshPlanes:
+    """A mesh seen at every pixel: made when it is asked for, kept until it is told to forget."""
+
+    def __init__(self, mesh: sep.Background, centre: float, scatter: float) -> None:
+        self._mesh, self._centre, self._scatter = mesh, np.float32(centre), np.float32(scatter)
+        self._level: Float32Image | None = None
+        self._rms: Float32Image | None = None
+        self._scale = np.float32(1)
+
+    @property
+    def level(self) -> Float32Image:
+        if self._level is None:
+            level: Float32Image = self._mesh.back(dtype=np.float32)
+            if not np.all(np.isfinite(level)):  # a cell without good pixels may extrapolate wildly
+                level = np.where(np.isfinite(level), level, self._centre)
+            self._level = level
+        return self._level
+
+    @property
+    def rms(self) -> Float32Image:
+        if self._rms is None:
+            rms: Float32Image = self._mesh.rms(dtype=np.float32)
+            if not np.all(rms > 0):  # a cell of equal pixels: integers of a noiseless sky
+                rms = np.where(rms > 0, rms, self._scatter)
+            self._rms = np.maximum(rms, np.float32(1e-30)) * self._scale
+        return self._rms
+
+    def rescale(self, factor: float) -> None:
+        """Make the rms so many times what the mesh says; once."""
+        self._scale = np.float32(factor)
+        if self._rms is not None:
+            self._rms *= self._scale
+
+    def forget(self) -> None:
+        self._level = self._rms = None
 
 
 def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image) -> BoolImage:
@@ -97,17 +148,12 @@ def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image)
     return grow_diamond(high, 4)
 
 
-def _rescaled(pixels: Float32Image, level: Float32Image, rms: Float32Image, sky: BoolImage) -> Float32Image:
-    """`rms` times what makes the sky pixels' scatter one: the mesh clips at 3 sigma, which loses 1.5 %."""
+def _scatter_of_sky(pixels: Float32Image, level: Float32Image, rms: Float32Image, sky: BoolImage) -> float:
+    """The sky pixels' scatter in units of `rms`, 1 where it cannot be told: the mesh clips at 3 sigma, which
+    loses 1.5 %.
+    """
     step = max(1, int(np.sqrt(sky.size / 1_000_000)))
     every = (slice(None, None, step), slice(None, None, step))
     pulls = ((pixels[every] - level[every]) / rms[every])[sky[every]]
     scatter = clipped_scatter(pulls)
-    return rms * np.float32(scatter) if np.isfinite(scatter) and scatter > 0 else rms
-
-
-def _tamed(level: Float32Image, centre: float, image: Float32Image) -> Float32Image:
-    """Never outside what the image holds: a cell without good pixels may extrapolate wildly."""
-    if np.all(np.isfinite(level)):
-        return level
-    return np.where(np.isfinite(level), level, np.float32(centre)).astype(image.dtype)
+    return scatter if np.isfinite(scatter) and scatter > 0 else 1.0

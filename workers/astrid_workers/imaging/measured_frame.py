@@ -222,10 +222,11 @@ def _variance(
         return given
     if seen.sky is None:
         return np.maximum(_variance_without_sky(science, unit, seen.facts), _least_variance(seen, scale))
-    variance: Float32Image = np.square(seen.sky.rms * scale)
+    rms = seen.sky.rms * scale
+    variance: Float32Image = np.square(rms)
     np.maximum(variance, _least_variance(seen, scale), out=variance)
     if unit == "electron":
-        variance += _source_photons(science - seen.sky.level * scale, seen.sky.rms * scale)
+        variance += _source_photons(science - seen.sky.level * scale, rms)
     else:
         said.append(
             "variance is the sky's measured scatter: without a gain the photons of sources do not count"

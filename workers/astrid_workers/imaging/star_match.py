@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+
+from astrid_workers.imaging.chance import log_poisson_tail
 
 Float64Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -100,7 +101,7 @@ class Match:
     @property
     def is_significant(self) -> bool:
         """Whether so many pairs, so close, cannot be chance."""
-        return bool(poisson.logsf(self.first.size - 1, self.by_chance) < np.log(FALSE_ALARMS))
+        return bool(log_poisson_tail(self.first.size - 1, self.by_chance) < np.log(FALSE_ALARMS))
 
     def after(self, earlier: Affine) -> "Match":
         """The same pairs, with the map from what `earlier` was applied to."""
@@ -176,7 +177,7 @@ def _best_bin(
     density = n_pairs * _density(centre[0], spans[0]) * _density(centre[1], spans[1])
     chance = max(density * np.pi * radius**2, 1e-6)
     # every difference is a centre that was tried, and counts itself: the others are what chance must explain
-    alarms = np.log(points.shape[0]) + float(poisson.logsf(int(counts[top]) - 2, chance))
+    alarms = np.log(points.shape[0]) + log_poisson_tail(int(counts[top]) - 2, chance)
     return Vote(float(centre[0]), float(centre[1]), int(counts[top]), float(chance), radius, float(alarms))
 
 
