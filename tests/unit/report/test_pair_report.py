@@ -1,27 +1,37 @@
 """The report of a pair: it stands alone, says the numbers, and describes its pictures in words."""
 
+import base64
 import io
 import json
 import re
+from dataclasses import replace
 from functools import lru_cache
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from astropy.table import Table
+from matplotlib import colormaps
 from PIL import Image
 
 from astrid_workers.differencing.pair import PairResult, run_pair
 from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.differencing.star_residuals import star_residuals
+from astrid_workers.imaging.psf import given_psf
+from astrid_workers.imaging.psf_shape import psf_shapes
 from astrid_workers.report.candidate_table import candidates_ecsv
-from astrid_workers.report.figures import frames_figure, noise_figure, radial_profile
+from astrid_workers.report.drawing import tick_label, ticks
+from astrid_workers.report.figures import Mark, frames_figure, noise_figure, radial_profile
 from astrid_workers.report.page import Picture, Section, render_page
 from astrid_workers.report.page import Table as PageTable
 from astrid_workers.report.pair_page import pair_numbers, pair_page
-from astrid_workers.report.sheet import Mark, Panel, block_mean, sky_limits
+from astrid_workers.report.png import indexed_png
+from astrid_workers.report.stretch import UNMEASURED, Panel, Stretch, block_mean, palette, sky_limits
 from astrid_workers.sky import make_sky
 from support.pairs import make_pair
 
 PNG = b"\x89PNG\r\n\x1a\n"
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @lru_cache(maxsize=1)
@@ -37,9 +47,19 @@ def test_page_stands_alone() -> None:
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "<script" not in page
     assert '<html lang="en">' in page
-    pictures = re.findall(r"<img [^>]*>", page)
-    assert len(pictures) >= 4
-    assert all(re.search(r'alt="[^"]{10,}"', picture) for picture in pictures)
+    pictures = re.findall(r'<div role="img" aria-label="([^"]*)"><svg', page)
+    assert len(pictures) >= 7
+    assert all(len(words) > 10 for words in pictures)
+    for heading in (
+        "Frames",
+        "Candidates",
+        "Can it be believed?",
+        "What is left at stars",
+        "Registration and gain",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ET.fromstring(svg)
 
 
 def test_numbers_can_be_stored() -> None:
@@ -90,11 +110,11 @@ def test_any_unit_of_a_frame_can_be_written(unit: str) -> None:
         assert f"unit: {unit}" in candidates_ecsv(items, unit)
 
 
-def test_frames_become_one_png() -> None:
+def test_frames_become_one_drawing() -> None:
     """NaN, negative values and a constant image are drawn, not choked on."""
     image = np.random.default_rng(1).normal(0, 1, (60, 80))
     image[:10] = np.nan
-    png = frames_figure(
+    drawing = frames_figure(
         [
             Panel(image, "sky", "sky"),
             Panel(image, "signed", "signed"),
@@ -102,13 +122,14 @@ def test_frames_become_one_png() -> None:
         ],
         [Mark(20.0, 30.0, True), Mark(50.0, 10.0, False)],
     )
-    assert png.startswith(PNG)
-    assert min(Image.open(io.BytesIO(png)).size) > 200
+    assert [image.size for image in images_of(drawing)] == [(80, 60)] * 3
+    assert (np.asarray(images_of(drawing)[0])[-10:] == UNMEASURED).all()
 
 
 def test_histogram_is_drawn_for_few_values() -> None:
     """Ten samples are a histogram too."""
-    assert noise_figure(np.random.default_rng(1).normal(0, 1, 10)).startswith(PNG)
+    drawing = ET.fromstring(noise_figure(np.random.default_rng(1).normal(0, 1, 10)))
+    assert len(drawing.findall(f"{SVG}path")) > 2
 
 
 def test_large_frames_are_averaged_not_sampled() -> None:
@@ -159,12 +180,71 @@ def test_the_first_row_is_at_the_bottom_and_circles_stand_where_they_belong() ->
     image = np.zeros((100, 200))
     image[10:20, 30:40] = 1.0
     mark = Mark(150.0, 80.0, True)
-    png = frames_figure([Panel(image, "", "signed", 1.0)], [mark])
-    drawn = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    dark_red = np.argwhere((drawn[..., 0] < 130) & (drawn[..., 0] > 80) & (drawn[..., 1] < 20))
-    orange = np.argwhere((np.abs(drawn - (217, 95, 2)) < 20).all(axis=2))
-    width, height, top = 475, 238, 28
-    for places, x, y in ((dark_red, 34.5, 14.5), (orange, mark.x, mark.y)):
-        row, column = (places.min(axis=0) + places.max(axis=0)) / 2
-        assert column == pytest.approx((x + 0.5) / 200 * width, abs=2.5)
-        assert row == pytest.approx(top + height - (y + 0.5) / 100 * height, abs=2.5)
+    drawing = frames_figure([Panel(image, "", "signed", 1.0)], [mark])
+    reddest = np.argwhere(np.asarray(images_of(drawing)[0]) == 254)
+    assert (reddest.min(axis=0).tolist(), reddest.max(axis=0).tolist()) == ([80, 30], [89, 39])
+    sheet = ET.fromstring(drawing)
+    (box,), (circle,) = sheet.findall(f"{SVG}rect"), sheet.findall(f"{SVG}circle")
+    left, top, width, height = (float(box.get(name, "nan")) for name in ("x", "y", "width", "height"))
+    assert float(circle.get("cx", "nan")) == pytest.approx(left + (mark.x + 0.5) / 200 * width, abs=0.1)
+    assert float(circle.get("cy", "nan")) == pytest.approx(top + (100 - mark.y - 0.5) / 100 * height, abs=0.1)
+
+
+def test_a_png_holds_its_indices_and_colours() -> None:
+    """Read back by an independent reader."""
+    index = np.random.default_rng(1).integers(0, 256, (37, 91)).astype(np.uint8)
+    read = Image.open(io.BytesIO(indexed_png(index, palette("signed"))))
+    assert np.array_equal(np.asarray(read), index)
+    assert np.array_equal(np.asarray(read.convert("RGB")), palette("signed")[index])
+
+
+@pytest.mark.parametrize(("stretch", "twin"), [("signed", "RdBu_r"), ("decades", "viridis"), ("sky", "gray")])
+def test_colours_are_those_that_everybody_knows(stretch: Stretch, twin: str) -> None:
+    """Within a few levels of matplotlib's scales; what was not measured is grey."""
+    known = colormaps[twin](np.linspace(0, 1, 255), bytes=True)[:, :3].astype(int)
+    assert np.abs(palette(stretch)[:255].astype(int) - known).max() <= 16
+    assert len(set(palette(stretch)[255].tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_log", "expected"),
+    [
+        ((-6, 6), False, ["−6", "−4", "−2", "0", "2", "4", "6"]),
+        ((0, 33), False, ["0", "5", "10", "15", "20", "25", "30"]),
+        ((1e-5, 1.5), True, ["10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"]),
+        ((4, 30), True, ["5", "7", "10", "20", "30"]),
+    ],
+)
+def test_ticks_are_round(ends: tuple[float, float], is_log: bool, expected: list[str]) -> None:
+    assert [tick_label(value, is_log=is_log) for value in ticks(*ends, is_log=is_log)] == expected
+
+
+def test_shapes_of_a_known_psf() -> None:
+    """An elongated Gaussian: width, axis ratio and angle come back, in rows and columns not exchanged."""
+    axis = np.arange(31) - 15.0
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    turn = np.radians(30)
+    along, across = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
+    psf = given_psf(np.exp(-0.5 * ((along / 2.0) ** 2 + (across / 1.6) ** 2)), (100, 100))
+    shapes = psf_shapes(psf, np.array([10.0]), np.array([80.0]))
+    assert shapes.fwhm_px[0] == pytest.approx(psf.fwhm_px)
+    assert shapes.ellipticity[0] == pytest.approx(0.2, abs=0.01)
+    assert np.degrees(shapes.angle_rad[0]) % 180 == pytest.approx(30, abs=1)
+    assert psf.fwhm_px == pytest.approx(2.3548 * np.sqrt(2.0 * 1.6), rel=0.02)
+
+
+def test_what_is_left_at_stars_is_told() -> None:
+    """Little is left of a pair that subtracts well, and nobody is told of stars that are not there."""
+    left = star_residuals(pair().science, pair().difference)
+    assert left is not None
+    middle = left.star.shape[0] // 2
+    assert left.star[middle, middle] == pytest.approx(1, abs=0.02)
+    assert abs(left.left[middle, middle]) < 0.1
+    assert np.median(np.abs(left.score)) < 2
+    assert star_residuals(pair().science, replace(pair().difference, match=None)) is None
+
+
+def images_of(drawing: str) -> list[Image.Image]:
+    """The images in a drawing, as they are stored."""
+    coded = re.findall(r'href="data:image/png;base64,([^"]+)"', drawing)
+    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in coded]

@@ -16,9 +16,9 @@ from astrid_workers.demo.pictures import fleet_figure, recovery_figure
 from astrid_workers.demo.recovery import Found, RecoverySummary, summarise
 from astrid_workers.demo.watch import Watched
 from astrid_workers.imaging.cutout import cutout
-from astrid_workers.report.figures import frames_figure, triplets_figure
+from astrid_workers.report.figures import Mark, frames_figure, triplets_figure
 from astrid_workers.report.page import Picture, Section, Table, render_page
-from astrid_workers.report.sheet import Image, Mark, Panel
+from astrid_workers.report.stretch import Image, Panel
 from astrid_workers.storage.artifacts import ArtifactStore, get_store
 from astrid_workers.storage.database import get_database
 

@@ -197,6 +197,7 @@ def _assemble(
         why=matched.why,
         unit=science.unit,
         assumed=(*assumptions(science, reference, seen, matched, score), *said),
+        match=matched.match,
         numbers=found,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image, Uint32Image
+from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import Psf
 
 Algorithm = Literal["zogy", "classic", "none"]
@@ -98,6 +99,8 @@ class Difference:
     unit: str
     #: What was assumed or estimated, one sentence each.
     assumed: tuple[str, ...] = ()
+    #: Gain and residual shift over the frame, with the sources that showed them; None: not kept.
+    match: PhotometricMatch | None = None
     numbers: dict[str, Number] = field(default_factory=dict)
 
     @property

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from astrid_workers.report.drawing import NEGATIVE, NEUTRAL, POSITIVE, empty_figure, png_of
+from astrid_workers.report.drawing import NEGATIVE, NEUTRAL, POSITIVE, Plot, Sheet
+from astrid_workers.report.figures import WIDTH
 from astrid_workers.report.page import Picture, Section, Table
 
+_HEIGHT_PX = 340
 #: Rows of the table: key of the numbers, name.
 _KINDS = (("blank", "blank sky"), ("on_source", "on a source"), ("all", "all"))
 
@@ -36,34 +37,43 @@ def completeness_section(numbers: Mapping[str, Any]) -> Section:
     )
 
 
-def completeness_figure(numbers: Mapping[str, Any]) -> bytes:
-    """Completeness against S/N, and against magnitude where there is a zero point: a PNG."""
+def completeness_figure(numbers: Mapping[str, Any]) -> str:
+    """Completeness against S/N, and against magnitude where there is a zero point: SVG."""
     panels = [(numbers["curve_snr"], "S/N", numbers["all"]["snr_50"], NEGATIVE)]
     if numbers["curve_mag"] is not None:
         panels.append((numbers["curve_mag"], "magnitude", numbers["all"]["mag_50"], POSITIVE))
-    figure = empty_figure(9.6, 3.4)
-    for number, (curve, label, limit, colour) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), number)
-        _draw(axes, curve, limit, colour)
-        axes.set_xlabel(label)
-        if label == "S/N":
-            axes.set_xscale("log")
-    return png_of(figure)
+    sheet = Sheet(WIDTH, _HEIGHT_PX)
+    column = WIDTH / len(panels)
+    for number, (curve, label, limit, colour) in enumerate(panels):
+        left = number * column + 70
+        _draw(sheet, (left, 12, column - 85, _HEIGHT_PX - 60), curve, label, limit, colour)
+    return sheet.svg()
 
 
-def _draw(axes: Axes, curve: Sequence[Mapping[str, Any]], limit: float | None, colour: str) -> None:
+def _draw(
+    sheet: Sheet,
+    box: tuple[float, float, float, float],
+    curve: Sequence[Mapping[str, Any]],
+    label: str,
+    limit: float | None,
+    colour: str,
+) -> None:
     known = [one for one in curve if one["fraction"] is not None]
+    if not known:
+        sheet.write("nothing was measured", box[0] + box[2] / 2, box[1] + box[3] / 2)
+        return
     middle = np.array([(one["low"] + one["high"]) / 2 for one in known])
     share = np.array([one["fraction"] for one in known])
     low, high = (np.array([one["interval"][i] for one in known]) for i in (0, 1))
-    axes.errorbar(middle, share, [share - low, high - share], fmt="o-", color=colour, capsize=3, ms=4)
-    if limit is not None:
-        axes.axvline(limit, color=NEUTRAL, lw=1, ls="--")
-        axes.annotate(f"50 % at {limit:.2f}", (limit, 0.03), color=NEUTRAL, fontsize=9, rotation=90)
-    axes.axhline(0.5, color=NEUTRAL, lw=0.6, ls=":")
-    axes.set_ylim(-0.03, 1.05)
-    axes.set_ylabel("share found")
-    axes.grid(alpha=0.3)
+    ends = (min(one["low"] for one in known), max(one["high"] for one in known))
+    plot = Plot(sheet, box, ends, (0.0, 1.05), (label, "share found"), log="x" if label == "S/N" else "")
+    plot.line(np.array(ends), np.array([0.5, 0.5]), NEUTRAL, dash="2 3", width=1)
+    plot.line(middle, share, colour)
+    plot.points(middle, share, colour, bars=(low, high))
+    if limit is not None and ends[0] <= limit <= ends[1]:
+        plot.line(np.array([limit, limit]), np.array([0.0, 1.05]), NEUTRAL, dash="6 4", width=1.2)
+        across, up = plot.places(np.array([limit]), np.array([0.04]))
+        sheet.write(f"50 % at {limit:.2f}", across[0] - 5, up[0], anchor="start", turned=True)
 
 
 def _table(numbers: Mapping[str, Any]) -> Table:

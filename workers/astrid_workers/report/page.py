@@ -11,9 +11,10 @@ from html import escape
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG with the words for who cannot see it, and the caption for who can."""
+    """A drawing with the words for who cannot see it, and the caption for who can."""
 
-    png: bytes
+    #: SVG markup of `drawing`, or a PNG's bytes.
+    drawing: str | bytes
     alt: str
     caption: str
 
@@ -53,7 +54,9 @@ repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 0 } dl.facts div { b
 border-radius: .5rem; padding: .6rem .8rem; background: var(--soft) } dl.facts dt { font-size: .8rem }
 dl.facts dd { margin: 0; font-size: 1.25rem; font-weight: 600;
   font-variant-numeric: tabular-nums }
-figure { margin: 1rem 0 } figure img { max-width: 100%; height: auto; background: #fff; border-radius: .35rem
+figure { margin: 1rem 0 }
+figure svg { display: block; max-width: 100%; height: auto }
+figure img { max-width: 100%; height: auto; background: #fff; border-radius: .35rem
 } figcaption { font-size: .9rem; margin-top: .3rem } div.scroll { overflow-x: auto } table { border-collapse:
 collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .5rem 0 1rem } caption { text-align:
 left; font-weight: 600; padding: .3rem 0 } th, td { text-align: left; padding: .25rem .75rem .25rem 0;
@@ -87,11 +90,11 @@ def _section(section: Section) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode("ascii")
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )
+    alt, caption = escape(picture.alt), f"<figcaption>{escape(picture.caption)}</figcaption>"
+    if isinstance(picture.drawing, str):
+        return f'<figure><div role="img" aria-label="{alt}">{picture.drawing}</div>{caption}</figure>'
+    data = base64.b64encode(picture.drawing).decode("ascii")
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{alt}">{caption}</figure>'
 
 
 def _table(table: Table) -> str:

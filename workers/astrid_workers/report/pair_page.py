@@ -10,13 +10,15 @@ import numpy as np
 
 from astrid_workers.differencing.pair import PairResult
 from astrid_workers.differencing.products import Candidate
+from astrid_workers.differencing.star_residuals import star_residuals
 from astrid_workers.differencing.validate import sky_samples
 from astrid_workers.frame import Frame, Uint32Image
 from astrid_workers.imaging.cutout import cutout
 from astrid_workers.mask import UNUSABLE
-from astrid_workers.report.figures import frames_figure, noise_figure, psf_figure, triplets_figure
+from astrid_workers.report.figures import Mark, frames_figure, noise_figure, psf_figure, triplets_figure
+from astrid_workers.report.maps import psf_map_figure, residuals_figure, shift_map_figure
 from astrid_workers.report.page import Picture, Section, Table, render_page
-from astrid_workers.report.sheet import Image, Mark, Panel
+from astrid_workers.report.stretch import Image, Panel
 
 #: Candidates with pictures, and rows of the table.
 MOST_TRIPLETS, MOST_ROWS = 10, 100
@@ -88,7 +90,9 @@ def pair_page(pair: PairResult, report: Mapping[str, Any], title: str, more: Seq
         _frames(pair),
         _candidates(pair),
         _trust(pair),
+        *_stars(pair),
         _psfs(pair),
+        *_registration(pair),
         *more,
         _numbers(pair, report),
     ]
@@ -110,7 +114,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _frames(pair: PairResult) -> Section:
     made = pair.difference
     marks = [Mark(c.x, c.y, c.is_positive) for c in pair.candidates.items[:MOST_MARKS]]
-    png = frames_figure(
+    drawing = frames_figure(
         [
             Panel(_visible(pair.science.science, pair.science.mask), "science", "sky"),
             Panel(
@@ -127,7 +131,7 @@ def _frames(pair: PairResult) -> Section:
         "Solid circles are positive candidates, dashed ones negative. Grey was not measured."
     )
     alt = f"Four images: science, reference, difference and score, with {len(marks)} candidates circled."
-    return Section("Frames", pictures=[Picture(png, alt, caption)])
+    return Section("Frames", pictures=[Picture(drawing, alt, caption)])
 
 
 def _visible(image: Image, mask: Uint32Image) -> Image:
@@ -139,10 +143,10 @@ def _candidates(pair: PairResult) -> Section:
     if not items:
         return Section("Candidates", [f"Nothing beyond {pair.candidates.threshold_sigma:g} sigma."])
     best = sorted(items, key=lambda c: (bool(c.flags), -abs(c.score)))[:MOST_TRIPLETS]
-    png = triplets_figure([(f"#{c.index}\n{c.score:+.1f} σ", _cutouts(pair, c)) for c in best])
+    drawing = triplets_figure([(f"#{c.index}\n{c.score:+.1f} σ", _cutouts(pair, c)) for c in best])
     caption = f"Cutouts of {CUTOUT_PX} pixels around the strongest candidates, those without a flag first."
     alt = "For each candidate: science, reference, difference and score around it."
-    return Section("Candidates", pictures=[Picture(png, alt, caption)], tables=[_candidate_table(pair)])
+    return Section("Candidates", pictures=[Picture(drawing, alt, caption)], tables=[_candidate_table(pair)])
 
 
 def _cutouts(pair: PairResult, c: Candidate) -> list[Panel]:
@@ -203,7 +207,7 @@ def _trust(pair: PairResult) -> Section:
 
 def _psfs(pair: PairResult) -> Section:
     made = pair.difference
-    png = psf_figure(
+    drawing = psf_figure(
         [
             ("science", made.psf_science.stamp),
             ("reference", made.psf_reference.stamp),
@@ -212,11 +216,63 @@ def _psfs(pair: PairResult) -> Section:
     )
     paragraphs = [f"Science: {made.psf_science.why}. Reference: {made.psf_reference.why}."]
     alt = "Point-spread functions of science, reference and difference with their radial profiles."
-    return Section(
-        "Point-spread functions",
-        paragraphs,
-        [Picture(png, alt, "At the centre of the frame, over four decades.")],
+    pictures = [Picture(drawing, alt, "At the centre of the frame, over four decades.")]
+    if made.psf_science.order or made.psf_reference.order:
+        over = psf_map_figure([("science", made.psf_science), ("reference", made.psf_reference)])
+        alt = "Maps of the width and the elongation of both frames' point-spread functions."
+        caption = "How they vary over the frame: width as colour, sticks along the longer axis."
+        pictures.append(Picture(over, alt, caption))
+    else:
+        paragraphs.append("Neither was found to vary over the frame.")
+    return Section("Point-spread functions", paragraphs, pictures)
+
+
+def _stars(pair: PairResult) -> list[Section]:
+    """What is left at stars; no section without matched stars."""
+    left = star_residuals(pair.science, pair.difference)
+    if left is None:
+        return []
+    power = _percent(pair.validation.residual_power)
+    model = _percent(pair.difference.numbers.get("model_error"))
+    told = (
+        f"Constant stars should vanish. Of the matched sources' power {power} is left; the score allows for "
+        f"models that err by {model} at bright stars, so that it stays within its Gaussian there too."
     )
+    alt = "The stacked star, what the subtraction leaves of it, and the score at each star against its light."
+    caption = (
+        f"Left: median of the {left.n_stacked} brightest matched stars over four decades, and of the "
+        f"difference at them. Right: the score at {left.score.size} stars; dashed lines at ±3 sigma."
+    )
+    return [Section("What is left at stars", [told], [Picture(residuals_figure(left), alt, caption)])]
+
+
+def _registration(pair: PairResult) -> list[Section]:
+    """How the frames were brought together; no section where that is not known over the frame."""
+    match, found = pair.difference.match, pair.registration
+    if match is None:
+        return []
+    scatter = "not measured" if found.rms_px is None else f"{found.rms_px:.3f} px"
+    told = (
+        f"The reference was moved by {_signed(found.dx)}, {_signed(found.dy)} px beyond the headers ({found.method}, "
+        f"{found.n_matched} stars, scatter {scatter} per axis), then by the map on the left, together with "
+        "the gain on the right."
+    )
+    alt = "Maps of the residual shift and of the gain between the frames."
+    return [
+        Section(
+            "Registration and gain",
+            [told],
+            [Picture(shift_map_figure(match), alt, "Dashes on the right are the matched sources.")],
+        )
+    ]
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _percent(value: object) -> str:
+    return f"{100 * value:.2g} %" if isinstance(value, float) else "what was not measured"
 
 
 def _numbers(pair: PairResult, report: Mapping[str, Any]) -> Section:
