@@ -253,9 +253,9 @@ def _registration(pair: PairResult) -> list[Section]:
         return []
     scatter = "not measured" if found.rms_px is None else f"{found.rms_px:.3f} px"
     told = (
-        f"The reference was moved by {_signed(found.dx)}, {_signed(found.dy)} px beyond the headers ({found.method}, "
-        f"{found.n_matched} stars, scatter {scatter} per axis), then by the map on the left, together with "
-        "the gain on the right."
+        f"The reference was moved by {_signed(found.dx)}, {_signed(found.dy)} px beyond the headers "
+        f"({found.method}, {found.n_matched} stars, scatter {scatter} per axis), then by the map on the left "
+        "and the gain on the right."
     )
     alt = "Maps of the residual shift and of the gain between the frames."
     return [

@@ -72,7 +72,7 @@ def palette(stretch: Stretch) -> Levels:
     anchors = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in _ANCHORS[stretch]])
     at = np.linspace(0, len(anchors) - 1, UNMEASURED)
     colours = np.stack([np.interp(at, np.arange(len(anchors)), anchors[:, k]) for k in range(3)], axis=1)
-    return np.rint(np.vstack([colours, np.full((1, 3), UNMEASURED_GREY)])).astype(np.uint8)
+    return np.asarray(np.rint(np.vstack([colours, np.full((1, 3), UNMEASURED_GREY)])), dtype=np.uint8)
 
 
 def block_mean(image: Image, most: int = MOST_PIXELS) -> Image:
