@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from astrid_workers.imaging import stars
 from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.moments import adaptive_moments
 from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode, measure_fwhm_px
@@ -149,3 +150,19 @@ def test_a_frame_full_of_light_does_not_overflow(hidden: float) -> None:
     sky = Background(SimpleNamespace(level=0 * flat, rms=flat), 0.0, 1.0, np.zeros(shape, bool))
     mask = np.where(random.random(shape) < hidden, np.uint32(MaskBit.BAD_PIXEL), np.uint32(0))
     assert len(find_stars(image, sky, mask)) > 0
+
+
+def test_pieces_find_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every source once, at its place, with its flux; at seams too."""
+    frame = make_sky(seed=4, shape=(700, 500), n_stars=300, n_saturated=2).science
+    whole = stars_of(frame)
+    monkeypatch.setattr(stars, "PIECE_PX", 128)
+    pieces = stars_of(frame)
+    assert len(pieces) == pytest.approx(len(whole), abs=3)
+    tree = cKDTree(np.column_stack([pieces.x, pieces.y]))
+    away, which = tree.query(np.column_stack([whole.x, whole.y]))
+    same = away < 0.01
+    assert np.count_nonzero(same) > 0.98 * len(whole)
+    assert np.unique(which[same]).size == np.count_nonzero(same)
+    assert pieces.flux[which[same]] == pytest.approx(whole.flux[same], rel=1e-3, nan_ok=True)
+    assert np.mean(pieces.clean[which[same]] == whole.clean[same]) > 0.98

@@ -4,6 +4,7 @@ Owns finding and shape measurement; never models the PSF (`psf.py` does) and nev
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import sep
@@ -26,6 +27,8 @@ MOST_SOURCES = 2000
 FILTERED_NOISE = 0.375
 #: Room on sep's stack of detected pixels beyond the pixels above the threshold, and rows counted together.
 STACK_MARGIN, _ROWS = 10_000, 64
+#: Side of a piece that sep sees at once, of a frame that is larger by half, and what it sees around it.
+PIECE_PX, OVERLAP_PX = 2048, 96
 #: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
 NARROWEST_PX = 1.2
 #: Threshold and number of sources from which a width alone is measured, and clean stars that suffice for it.
@@ -117,20 +120,54 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
 def _extracted(
     residual: Float32Image, background: Background, hidden: BoolArray, threshold_sigma: float
 ) -> NDArray[np.void]:
-    # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
-    sep.set_extract_pixstack(_most_detected(residual, background.rms, hidden, threshold_sigma / 2))
-    found: NDArray[np.void] = sep.extract(
-        residual,
-        threshold_sigma / 2,
-        err=background.rms,
-        mask=hidden,
-        minarea=5,
-        deblend_cont=0.005,
-        clean=True,
+    """What sep detects, piece by piece: it compares every source with every other, so that time would grow
+    with the square of a large frame's area.
+    """
+    rows, columns = (np.linspace(0, n, max(1, round(n / PIECE_PX)) + 1).astype(int) for n in residual.shape)
+    found: NDArray[np.void] = np.concatenate(
+        [
+            _extracted_of(residual, background.rms, hidden, threshold_sigma, (top, bottom), (left, right))
+            for top, bottom in pairwise(rows)
+            for left, right in pairwise(columns)
+        ]
     )
     noise = background.rms_median * np.sqrt(np.maximum(found["npix"], 1))
     kept: NDArray[np.void] = found[(found["flux"] > threshold_sigma * noise) & (found["a"] > 0)]
     return kept
+
+
+def _extracted_of(
+    residual: Float32Image,
+    rms: Float32Image,
+    hidden: BoolArray,
+    threshold_sigma: float,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+) -> NDArray[np.void]:
+    """The sources whose centroids lie in one piece, seen with what surrounds it; places in the frame's
+    pixels.
+    """
+    top, left = max(rows[0] - OVERLAP_PX, 0), max(columns[0] - OVERLAP_PX, 0)
+    window = (slice(top, rows[1] + OVERLAP_PX), slice(left, columns[1] + OVERLAP_PX))
+    part, noise, lost = (np.ascontiguousarray(plane[window]) for plane in (residual, rms, hidden))
+    # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
+    sep.set_extract_pixstack(_most_detected(part, noise, lost, threshold_sigma / 2))
+    found: NDArray[np.void] = sep.extract(
+        part, threshold_sigma / 2, err=noise, mask=lost, minarea=5, deblend_cont=0.005, clean=True
+    )
+    found["x"] += left
+    found["y"] += top
+    own = _within(found["y"], rows, residual.shape[0]) & _within(found["x"], columns, residual.shape[1])
+    kept: NDArray[np.void] = found[own]
+    return kept
+
+
+def _within(places: Float64Array, ends: tuple[int, int], size: int) -> BoolArray:
+    """At or beyond the first end and short of the second; the frame's own ends keep what lies beyond them."""
+    first = ends[0] if ends[0] > 0 else -np.inf
+    last = ends[1] if ends[1] < size else np.inf
+    within: BoolArray = (places >= first) & (places < last)
+    return within
 
 
 def _most_detected(residual: Float32Image, rms: Float32Image, hidden: BoolArray, sigma: float) -> int:
