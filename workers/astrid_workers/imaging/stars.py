@@ -149,7 +149,8 @@ def _extracted_of(
     """
     top, left = max(rows[0] - OVERLAP_PX, 0), max(columns[0] - OVERLAP_PX, 0)
     window = (slice(top, rows[1] + OVERLAP_PX), slice(left, columns[1] + OVERLAP_PX))
-    part, noise, lost = (np.ascontiguousarray(plane[window]) for plane in (residual, rms, hidden))
+    part, noise = np.ascontiguousarray(residual[window]), np.ascontiguousarray(rms[window])
+    lost = np.ascontiguousarray(hidden[window])
     # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
     sep.set_extract_pixstack(_most_detected(part, noise, lost, threshold_sigma / 2))
     found: NDArray[np.void] = sep.extract(
