@@ -58,7 +58,8 @@ def measure(rig: ProcessRig, fleets: int) -> dict[str, Any]:
             if kind == "astrid":
                 rig.make_fleet(diary.queue, scaling={"mode": "Manual"}, replicas=WORKERS)
             elif kind == "plain Deployment":
-                rig.make_deployment(diary.queue, WORKERS)
+                # by default one of the two may fetch both messages, and the other never works
+                rig.make_deployment(diary.queue, WORKERS, dramatiq_queue_prefetch="1")
             else:
                 env = PLAIN if kind.startswith("plain") else {}
                 rig.make_fleet(diary.queue, env=env, enabled=False, scaling={"maxReplicas": WORKERS})
