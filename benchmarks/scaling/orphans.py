@@ -18,6 +18,7 @@ from typing import Any
 from process_rig import PLAIN, Diary, ProcessRig, process_rig_or_exit, table
 from rig import save, say, spread
 
+from cluster.owned_process import bound_to_us
 from support.waiting import wait_until
 
 #: A task outlives the benchmark: only its beginnings count.
@@ -69,6 +70,8 @@ def measure(rig: ProcessRig, fleets: int) -> dict[str, Any]:
         wait_until(lambda: all(len(each.times("begin")) == WORKERS for each in everyone), 180, "all to work")
     except AssertionError:
         say(f"begun so far: { {each.queue: len(each.times('begin')) for each in everyone} }")
+        for process in outside.values():
+            os.killpg(process.pid, SIGKILL)
         raise
     killed = {diary.queue: kill(rig, diary.queue, outside.get(diary.queue)) for diary in everyone}
     say("all workers are killed")
@@ -85,7 +88,7 @@ def start_outside(rig: ProcessRig, queue: str, env: dict[str, str]) -> "subproce
     command += ["--processes", "1", "--threads", str(WORKERS)]
     log = (rig.plane.logs / f"{queue}.log").open("wb")
     return subprocess.Popen(
-        command,
+        bound_to_us(command),
         env={**variables, "REDIS_URL": rig.redis.url()},
         stdout=log,
         stderr=log,
