@@ -36,6 +36,7 @@ from astrid_operator.loop import Loop
 from astrid_operator.member_demand import AskedMemberDemand
 from astrid_operator.metrics import CONTENT_TYPE, Metrics
 from astrid_operator.probes import Probes, Verdict
+from astrid_operator.promotion import Promotion
 from astrid_operator.quiesce import Conversation
 from astrid_operator.recovery import Recovery
 from astrid_operator.seen import Seen
@@ -128,6 +129,7 @@ class Operator:
         self._demand = DemandReader(monotonic, rng, timeout_seconds=settings.redis_timeout_seconds)
         self._conversation = Conversation()
         self._recovery = Recovery(monotonic, timeout_seconds=settings.redis_timeout_seconds)
+        self._promotion = Promotion(self._demand, monotonic, timeout_seconds=settings.redis_timeout_seconds)
         defaults, retired = OperatorDefaults(settings.image), self.metrics.retired
         fleet = KubernetesFleet(requests, self.seen, defaults, _moment, self._conversation, retired)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -143,6 +145,7 @@ class Operator:
             tick_seconds=settings.tick_seconds,
             status_writes_per_second=settings.status_writes_per_second,
             recovery=self._recovery,
+            promotion=self._promotion,
             budget=GpuBudget(self.seen, fleet.seen, monotonic, nodes_grow=settings.gpu_nodes_grow),
         )
         self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
@@ -166,6 +169,7 @@ class Operator:
             finally:
                 await self._leadership.release()
                 await self._recovery.close()
+                await self._promotion.close()
                 await self._demand.close()
                 await self._conversation.close()
 

@@ -75,13 +75,13 @@ class EtaScan:
         self._not_understood = 0
         self._at_start = (0, 0)
         self._walk_at = float("-inf")
-        #: The newest counts.
-        self._delayed = 0
+        #: The newest counts; all delayed messages, and those that nobody holds.
+        self.delayed = 0
         self._now_listed = 0
 
     def counted(self, delayed: int, listed: int, now_ms: float, at: float) -> None:
         """There are `delayed` messages, `listed` of them in no worker's hands; `at` is monotonic seconds."""
-        self._delayed, self._now_listed = delayed, listed
+        self.delayed, self._now_listed = delayed, listed
         if not delayed:
             self._known, self._total, self._cursor = array("d"), None, None
             return
@@ -127,21 +127,21 @@ class EtaScan:
         following = (known[due] - now_ms) / 1000 if due < len(known) else None
         is_complete = self._total is not None and self._cursor is None
         return Etas(
-            due=min(due, self._delayed),
-            soon=min(soon, self._delayed),
+            due=min(due, self.delayed),
+            soon=min(soon, self.delayed),
             next_due_seconds=following,
-            unread=0 if is_complete else self._delayed,
+            unread=0 if is_complete else self.delayed,
             is_unreadable=is_complete and not known and self._not_understood > 0,
         )
 
     def _added(self) -> int:
-        return self._delayed - (self._total or 0)
+        return self.delayed - (self._total or 0)
 
     def _reconcile(self, now_ms: float) -> None:
         """Fit what is known to the newest counts, or give it up where they do not say what changed."""
         added, listed = self._added(), self._now_listed - self._listed
         if added < 0 and self._has_left(-added, now_ms):
-            self._total, self._listed = self._delayed, self._now_listed
+            self._total, self._listed = self.delayed, self._now_listed
         elif added < 0 or added > max(0, min(listed, SLICE)) or self._is_overdue(now_ms):
             self._total = None
         elif added == 0:
@@ -162,4 +162,4 @@ class EtaScan:
         is_all = len(etas) + not_understood >= self._added()
         for eta in etas:
             insort(self._known, eta)
-        self._total, self._listed = self._delayed if is_all else None, self._now_listed
+        self._total, self._listed = self.delayed if is_all else None, self._now_listed

@@ -27,10 +27,12 @@ from astrid_operator.dramatiq_keys import (
     MAX_HEAD_BYTES,
     MAX_MEMBERS,
     READ_DELAYED_END,
+    READ_LISTED,
     WALK_DELAYED,
     DramatiqQueue,
 )
-from astrid_operator.presence import members_said
+from astrid_operator.due import MOST_HOLDERS, DueMessages, Part, Place, ReadListed
+from astrid_operator.presence import MemberSaid, members_said
 from astrid_operator.queue_counts import Count, count_of, demand_of, identity_of
 from astrid_operator.redis_connection import connection, disconnect, trouble_of
 from astrid_operator.scaling_values import DemandReading
@@ -47,6 +49,11 @@ UNUSED_SECONDS = 60.0
 
 #: Slices of delayed messages looked at per tick and endpoint; each takes the server a few milliseconds.
 SLICES_PER_TICK = 20
+#: Slices of long queues that are asked for in one go, and short looks; the time is looked at in
+#: between.
+SLICES_AT_ONCE, SHORT_AT_ONCE = 4, 50
+#: No ETA is later than this, in ms since the epoch.
+LATEST_MS = 9e15
 #: Seconds of a tick after which no further slice is begun: other queues of the endpoint wait meanwhile.
 LOOKING_SECONDS = 0.1
 
@@ -56,7 +63,8 @@ def _sha(script: str) -> str:
 
 
 _COUNT_QUEUE_SHA, _WALK_SHA, _END_SHA = _sha(COUNT_QUEUE), _sha(WALK_DELAYED), _sha(READ_DELAYED_END)
-_SCRIPTS = (COUNT_QUEUE, WALK_DELAYED, READ_DELAYED_END)
+_LISTED_SHA = _sha(READ_LISTED)
+_SCRIPTS = (COUNT_QUEUE, WALK_DELAYED, READ_DELAYED_END, READ_LISTED)
 
 
 class DemandReader:
@@ -83,6 +91,16 @@ class DemandReader:
             await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
         await self._forget_unused()
         return {key: self._endpoints[claim.broker].reading(claim.queue) for key, claim in wanted.items()}
+
+    def due_messages(self, claim: BrokerQueue) -> DueMessages | None:
+        """Which delayed messages of one queue nobody holds, as far as was read; None: nothing was."""
+        endpoint = self._endpoints.get(claim.broker)
+        return None if endpoint is None else endpoint.due_messages(claim.queue)
+
+    def server_ms(self, broker: BrokerAddress) -> float | None:
+        """The time on a server in ms since the epoch, a little behind it; None: not known."""
+        endpoint = self._endpoints.get(broker)
+        return None if endpoint is None else endpoint.server_ms()
 
     def reachable(self) -> dict[str, bool]:
         """Whether each endpoint answered its latest read, by its address without credentials."""
@@ -112,6 +130,20 @@ class _Pace:
 
     throughput: Throughput = field(default_factory=Throughput)
     etas: EtaScan = field(default_factory=EtaScan)
+    due: DueMessages = field(default_factory=DueMessages)
+
+    def wanted(self) -> list[WalkOn | ReadEnd | ReadListed]:
+        """What to look at next. The whole list waits for the ETAs: these decide whether anybody is there."""
+        etas, listed = self.etas.wanted(), self.due.wanted()
+        if etas is None:
+            return [] if listed is None else [listed]
+        return [etas] if listed is None or listed.part is Part.ALL else [etas, listed]
+
+    def is_long(self, what: WalkOn | ReadEnd | ReadListed) -> bool:
+        """One of many slices: what is new, and queues that are read in one go, come before it."""
+        if isinstance(what, WalkOn):
+            return self.etas.delayed > SLICE
+        return isinstance(what, ReadListed) and what.part is Part.ALL and self.due.listed > SLICE
 
 
 class _Endpoint:
@@ -131,6 +163,8 @@ class _Endpoint:
         self._failures = 0
         self._next_try_at = float("-inf")
         self._started_at = float("-inf")
+        #: The server's time in ms, and when it was read.
+        self._time: tuple[float, float] | None = None
         self.wanted_at = clock()
         #: Why the latest read failed as a whole; empty: it did not.
         self.trouble = ""
@@ -163,6 +197,14 @@ class _Endpoint:
             return replace(known, at=now, demand=None, trouble=self._sentence("TimedOut: no answer yet"))
         return known
 
+    def due_messages(self, queue: DramatiqQueue) -> DueMessages | None:
+        return self._paces[queue].due if queue in self._paces else None
+
+    def server_ms(self) -> float | None:
+        if self._time is None or self.trouble:
+            return None
+        return self._time[0] + (self._clock() - self._time[1]) * 1000
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -175,6 +217,7 @@ class _Endpoint:
         try:
             async with asyncio.timeout(self._timeout):
                 now_ms, server, answers = await self._counts(queues)
+                self._time = now_ms, self._clock()
                 counts = {
                     queue: answer if isinstance(answer, Exception) else count_of(answer)
                     for queue, answer in zip(queues, answers, strict=True)
@@ -220,41 +263,68 @@ class _Endpoint:
     # ----------------------------------------------------------------------- delayed messages
 
     async def _look_for_etas(self, counts: Mapping[DramatiqQueue, Count | Exception], now_ms: float) -> None:
-        """Find out when delayed messages become due, where nothing else asks for a worker; a part a tick."""
+        """Find out what is delayed until when; a part a tick.
+
+        Whose time comes when is asked of all delayed messages where nothing else asks for a worker, and of
+        those that nobody holds at any time.
+        """
         at = self._clock()
-        scans = {queue: self._paces[queue].etas for queue in counts}
+        paces = {queue: self._paces[queue] for queue in counts}
         for queue, count in counts.items():
+            etas, due = paces[queue].etas, paces[queue].due
             if isinstance(count, Exception) or (count.outstanding and count.delayed):
-                scans[queue].not_counted()
+                etas.not_counted()
             else:
-                scans[queue].counted(count.delayed, count.delayed_listed, now_ms, at)
+                etas.counted(count.delayed, count.delayed_listed, now_ms, at)
+            if not isinstance(count, Exception):
+                due.counted(count.delayed_listed, count.first_delayed, count.last_delayed, at)
         left = SLICES_PER_TICK
         while left > 0 and self._clock() - at < LOOKING_SECONDS:
-            asked = [(queue, each) for queue, scan in scans.items() if (each := scan.wanted())]
+            asked = [(queue, each) for queue, pace in paces.items() for each in pace.wanted()]
             if not asked:
                 return
             self._rng.shuffle(asked)  # where there are more than a tick can serve, each has its turn
-            await self._look(scans, asked[:left])
-            left -= len(asked)
+            if short := [each for each in asked if not paces[each[0]].is_long(each[1])]:
+                await self._look(paces, short[:SHORT_AT_ONCE])
+                continue
+            slices = asked[: min(left, SLICES_AT_ONCE)]
+            await self._look(paces, slices)
+            left -= len(slices)
 
     async def _look(
-        self, scans: Mapping[DramatiqQueue, EtaScan], asked: Sequence[tuple[DramatiqQueue, WalkOn | ReadEnd]]
+        self,
+        paces: Mapping[DramatiqQueue, _Pace],
+        asked: Sequence[tuple[DramatiqQueue, WalkOn | ReadEnd | ReadListed]],
     ) -> None:
         assert self._client is not None
         pipeline = self._client.pipeline(transaction=False)
         for queue, what in asked:
+            ids, bodies, *_ = queue.delayed.keys
             if isinstance(what, WalkOn):
-                key = queue.delayed.keys[1]
-                pipeline.evalsha(_WALK_SHA, 1, key, MAX_HEAD_BYTES, what.cursor, SLICE)
-            else:
-                ids, bodies, *_ = queue.delayed.keys
+                pipeline.evalsha(_WALK_SHA, 1, bodies, MAX_HEAD_BYTES, what.cursor, SLICE)
+            elif isinstance(what, ReadEnd):
                 pipeline.evalsha(_END_SHA, 2, bodies, ids, MAX_HEAD_BYTES, what.start, SLICE)
+            else:
+                place = what.after.name, what.after.index, what.after.length
+                latest = min(what.latest_ms, LATEST_MS)
+                is_end = int(what.part is Part.END)
+                pipeline.evalsha(
+                    _LISTED_SHA, 2, bodies, ids, MAX_HEAD_BYTES, *place, what.most, latest, is_end
+                )
         for (queue, what), answer in zip(asked, await pipeline.execute(raise_on_error=False), strict=True):
-            if isinstance(answer, Exception):
-                scans[queue].not_counted()
-                continue
-            cursor, not_understood, etas = answer
-            scans[queue].took(what, int(cursor), [float(eta) for eta in etas], int(not_understood))
+            pace = paces[queue]
+            if isinstance(what, ReadListed):
+                if isinstance(answer, Exception):
+                    pace.due.unknown()
+                else:
+                    last, index, length, left_out, etas, names = answer
+                    found = zip(map(float, etas.split()), names, strict=True)
+                    pace.due.took(what, Place(last, int(index), int(length)), found, int(left_out))
+            elif isinstance(answer, Exception):
+                pace.etas.not_counted()
+            else:
+                cursor, not_understood, etas = answer
+                pace.etas.took(what, int(cursor), [float(eta) for eta in etas], int(not_understood))
 
     # ------------------------------------------------------------------------------- readings
 
@@ -267,8 +337,9 @@ class _Endpoint:
             pace.throughput.missed()
             return DemandReading(at, None, self._sentence(trouble_of(count)), last_read_at, server)
         estimates = pace.throughput.take(at, count.outstanding, count.counters)
-        demand = demand_of(count, now_ms, estimates, pace.etas)
+        demand = demand_of(count, now_ms, estimates, pace.etas, pace.due.next_eta_ms())
         said = None if count.presence is None else members_said(count.presence, now_ms / 1000)
+        pace.due.holders = _broker_ids(said)
         return DemandReading(at, demand, "", at, server, said)
 
     def _failed(self, trouble: str, queues: Collection[DramatiqQueue]) -> None:
@@ -301,3 +372,9 @@ class _Endpoint:
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await disconnect(client)
+
+
+def _broker_ids(said: Mapping[str, MemberSaid] | None) -> tuple[str, ...]:
+    """What Dramatiq calls the processes that live."""
+    names = [process.broker_id for member in (said or {}).values() for process in member.processes]
+    return tuple([name for name in names if name][:MOST_HOLDERS])

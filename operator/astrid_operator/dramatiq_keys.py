@@ -16,13 +16,13 @@ MAX_MEMBERS = 5000
 #: What is read of the workers' counters, in this order.
 COUNTED = (*throughput.COUNTERS, *waits.FIELDS)
 
-#: Counts one queue in one step, so that the numbers belong together. Answers [line, presence or nil]. The
-#: line holds numbers in text, which is quick to read: ready, outstanding, delayed, dead, ms since the epoch
-#: since when the head waits or -1, delayed messages in no worker's hands; then the counters, "-" for none.
-#: KEYS: list of waiting ids, hash of bodies, hash of delayed bodies, sorted set of dead letters, list of
-#: delayed ids. ARGV: largest head that is decoded, hash of counters, hash of presence, most records of it.
-#: What workers say is no key of Dramatiq: a user who may not read it, or a key of a wrong type, costs that
-#: part alone.
+#: Counts one queue in one step, so that the numbers belong together. Answers [line, presence or nil, first
+#: and last id of the list of delayed messages or nil]. The line holds numbers in text, which is quick to
+#: read: ready, outstanding, delayed, dead, ms since the epoch since when the head waits or -1, delayed
+#: messages in no worker's hands; then the counters, "-" for none. KEYS: list of waiting ids, hash of bodies,
+#: hash of delayed bodies, sorted set of dead letters, list of delayed ids. ARGV: largest head that is
+#: decoded, hash of counters, hash of presence, most records of it. What workers say is no key of Dramatiq: a
+#: user who may not read it, or a key of a wrong type, costs that part alone.
 COUNT_QUEUE = """
 local ready = redis.call('LLEN', KEYS[1])
 local since = -1
@@ -53,7 +53,10 @@ for i = 1, HOW_MANY do
   line[6 + i] = value and #value < 64 and string.find(value, '^%S+$') and value or '-'
 end
 local members = asked('HLEN', ARGV[3])
-return {table.concat(line, ' '), members and members <= tonumber(ARGV[4]) and asked('HGETALL', ARGV[3])}
+return {
+  table.concat(line, ' '), members and members <= tonumber(ARGV[4]) and asked('HGETALL', ARGV[3]),
+  redis.call('LINDEX', KEYS[5], 0), redis.call('LINDEX', KEYS[5], -1)
+}
 """.replace("COUNTED", ", ".join(f"'{name}'" for name in COUNTED)).replace("HOW_MANY", str(len(COUNTED)))
 
 #: How the ETA of a body is found. What is no number is due at once, as it is to Dramatiq; nil: no message.
@@ -96,6 +99,42 @@ for _, id in ipairs(redis.call('LRANGE', KEYS[2], first, first + tonumber(ARGV[3
   note(redis.call('HGET', KEYS[1], id))
 end
 return {{0, unknown, etas}}
+"""
+
+#: Delayed messages of the list that come after a certain one, in the order of the list. Answers [last id
+#: read, its index, length of the list, how many were left out, ETAs in ms in one text, their ids]; told are
+#: those due until some time alone. KEYS: hash of delayed bodies, list of their ids. ARGV: largest body that
+#: is decoded, id that they come after (empty: from the start), its index and the length of the list when it
+#: was read, most ids, latest ETA, 1 where of too many the last are read and not the first. Where that id is
+#: gone, all before it are gone too: workers take from the start.
+READ_LISTED = f"""{_ETA_OF}
+local length, at, first = redis.call('LLEN', KEYS[2]), tonumber(ARGV[3]), 0
+if ARGV[2] ~= '' then
+  if redis.call('LINDEX', KEYS[2], at) == ARGV[2] then
+    first = at + 1
+  elseif redis.call('LINDEX', KEYS[2], at - tonumber(ARGV[4])) == ARGV[2] then
+    first = length + at - tonumber(ARGV[4]) + 1
+  else
+    local found = redis.call('LPOS', KEYS[2], ARGV[2], 'RANK', -1)
+    first = found and found + 1 or 0
+  end
+end
+local most, left_out = tonumber(ARGV[5]), 0
+if ARGV[7] == '1' and length - first > most then
+  left_out = length - first - most
+  first = length - most
+end
+local read = redis.call('LRANGE', KEYS[2], first, first + most - 1)
+local told, latest = {{}}, tonumber(ARGV[6])
+for _, id in ipairs(read) do
+  local eta = eta_of(redis.call('HGET', KEYS[1], id))
+  if eta and eta <= latest then
+    etas[#etas + 1] = string.format('%.0f', eta)
+    told[#told + 1] = id
+  end
+end
+local last = read[#read] or ARGV[2]
+return {{last, first + #read - 1, length, left_out, table.concat(etas, ' '), told}}
 """
 
 

@@ -34,6 +34,7 @@ from astrid_operator.manifest_files import STDIN, FileRejected, read_queues
 from astrid_operator.member_demand import MemberDemand
 from astrid_operator.member_folder import FolderTaken
 from astrid_operator.process_fleet import ProcessFleet
+from astrid_operator.promotion import Promotion
 from astrid_operator.reconcile import Gathered
 from astrid_operator.recovery import Recovery
 from astrid_operator.scaling import ScalingDecision
@@ -129,6 +130,8 @@ async def _run(options: argparse.Namespace, settings: OperatorSettings, files: L
         stack.push_async_callback(reader.close)
         recovery = Recovery(time.monotonic, timeout_seconds=settings.redis_timeout_seconds)
         stack.push_async_callback(recovery.close)
+        promotion = Promotion(reader, time.monotonic, timeout_seconds=settings.redis_timeout_seconds)
+        stack.push_async_callback(promotion.close)
         stack.enter_context(view)
         watcher = _Watcher(files, fleet, view, options)
         local = Loop(
@@ -144,6 +147,7 @@ async def _run(options: argparse.Namespace, settings: OperatorSettings, files: L
             status_writes_per_second=STATUS_WRITES_PER_SECOND,
             budget=LocalSlots(options.capacity, fleet, fleet.seen),
             recovery=None if options.dry_run else recovery,
+            promotion=None if options.dry_run else promotion,
         )
         if options.dry_run:
             await local.tick()
@@ -279,6 +283,9 @@ class _Watcher:
 
     def reclaimed(self, key: QueueKey, messages: int) -> None:
         """Nothing to add: the event says it."""
+
+    def promoted(self, key: QueueKey, messages: int) -> None:
+        """Nothing to add: the log says it."""
 
     def reconciled(self, result: str, seconds: float) -> None:
         """Nothing to add: the loop logs what goes wrong."""

@@ -27,7 +27,7 @@ from astrid_operator.errors import (
     QueueTaken,
 )
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
-from astrid_operator.neighbours import Budget, DemandSource, Observer, Recoverer, unlimited
+from astrid_operator.neighbours import Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
 from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
 from astrid_operator.records import Manifest, Record, Records
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
@@ -73,6 +73,7 @@ class Loop:
         status_writes_per_second: float = 0.2,
         budget: Budget = unlimited,
         recovery: Recoverer | None = None,
+        promotion: Promoter | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._manifests = manifests
@@ -86,6 +87,7 @@ class Loop:
         self._observer = observer
         self._budget = budget
         self._recovery = recovery
+        self._promotion = promotion
         self._tick_seconds = tick_seconds
         self._allowance = Allowance(status_writes_per_second, clock())
         self._records = Records(clock)
@@ -156,7 +158,9 @@ class Loop:
     async def _gather(self) -> dict[QueueKey, Gathered]:
         queues = self._records.valid()
         granted, refused = claims(queues, self._brokers)
-        readings = self._with_orphans(granted, await self._demand.read(granted))
+        read = await self._demand.read(granted)
+        self._move_due(granted, read)
+        readings = self._with_orphans(granted, read)
         return {
             key: await self._gathered(queue, readings.get(key), refused.get(key))
             for key, queue in queues.items()
@@ -181,6 +185,17 @@ class Loop:
             else replace(reading, demand=replace(reading.demand, orphans=known.get(key, 0)))
             for key, reading in readings.items()
         }
+
+    def _move_due(
+        self, granted: Mapping[QueueKey, BrokerQueue], readings: Mapping[QueueKey, DemandReading]
+    ) -> None:
+        """Let delayed messages be moved when they are due, and count those that were."""
+        if self._promotion is None:
+            return
+        delayed = {key: demand for key in granted if (demand := readings[key].demand) and demand.delayed}
+        self._promotion.begin({key: granted[key] for key in delayed})
+        for key, messages in self._promotion.take():
+            self._observer.promoted(key, messages)
 
     async def _gathered(
         self, queue: AstridQueue, reading: DemandReading | None, refused: PersonMustAct | None

@@ -120,6 +120,12 @@ class Metrics:
             QUEUE,
             registry=registry,
         )
+        self._promoted = Counter(
+            "astrid_due_messages_moved_total",
+            "Delayed messages that were due and went to their queue without a worker",
+            QUEUE,
+            registry=registry,
+        )
         self._reconciled = Counter(
             "astrid_reconcile_total",
             "Times a fleet was written to, by result",
@@ -174,6 +180,10 @@ class Metrics:
         """Messages of processes that are gone went back."""
         self._reclaimed.labels(*_labels(key)).inc(messages)
 
+    def promoted(self, key: QueueKey, messages: int) -> None:
+        """Delayed messages that were due went to their queue."""
+        self._promoted.labels(*_labels(key)).inc(messages)
+
     def reconciled(self, result: str, seconds: float) -> None:
         """A fleet was written to."""
         self._reconciled.labels(result).inc()
@@ -192,7 +202,7 @@ class Metrics:
         for state in STATES:
             _remove(self._depth, *labels, state)
         self._ended.forgot(labels)
-        for counter in (self._decisions, self._retired, self._reclaimed):
+        for counter in (self._decisions, self._retired, self._reclaimed, self._promoted):
             counter.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
 
     def watched(self, kind: str, at: float) -> None:

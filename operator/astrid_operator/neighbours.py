@@ -30,6 +30,14 @@ class Recoverer(Protocol):
     def take(self) -> Sequence[tuple[QueueKey, Reclaimed]]: ...
 
 
+class Promoter(Protocol):
+    """Who moves messages that are due and that nobody holds; `promotion.Promotion` is one."""
+
+    def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
+
+    def take(self) -> Sequence[tuple[QueueKey, int]]: ...
+
+
 class Observer(Protocol):
     """Who counts what the loop does; `metrics.Metrics` is one."""
 
@@ -38,6 +46,8 @@ class Observer(Protocol):
     def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None: ...
 
     def reclaimed(self, key: QueueKey, messages: int) -> None: ...
+
+    def promoted(self, key: QueueKey, messages: int) -> None: ...
 
     def reconciled(self, result: str, seconds: float) -> None: ...
 

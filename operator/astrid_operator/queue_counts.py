@@ -29,11 +29,14 @@ class Count:
     #: What workers counted, and their records of presence; None: not to be had.
     counters: Counted | None
     presence: Mapping[bytes, bytes] | None
+    #: First and last id of the list of delayed messages; empty: it has none.
+    first_delayed: bytes = b""
+    last_delayed: bytes = b""
 
 
 def count_of(answer: Sequence[Any]) -> Count:
     """The answer of `COUNT_QUEUE` in its words."""
-    line, presence = answer
+    line, presence, first_delayed, last_delayed = answer
     ready, outstanding, delayed, dead, since_ms, listed, *counters, waits = line.split(
         maxsplit=6 + len(COUNTERS)
     )
@@ -47,6 +50,8 @@ def count_of(answer: Sequence[Any]) -> Count:
         waits=waits if waits.strip(b"- ") else b"",
         counters=counted(counters),
         presence=_pairs(presence),
+        first_delayed=first_delayed or b"",
+        last_delayed=last_delayed or b"",
     )
 
 
@@ -57,8 +62,14 @@ def _pairs(presence: Any) -> dict[bytes, bytes] | None:
     return dict(zip(presence[::2], presence[1::2], strict=True))
 
 
-def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) -> Demand:
-    """What was counted and what was learned, as demand; `now_ms` is the server's time."""
+def demand_of(
+    count: Count, now_ms: float, estimates: Estimates, scan: EtaScan, listed_eta_ms: float | None = None
+) -> Demand:
+    """What was counted and what was learned, as demand.
+
+    `now_ms` is the server's time, `listed_eta_ms` the next ETA of those that nobody holds: that is known
+    before a long walk is over.
+    """
     # While anything is outstanding somebody is needed anyway, and ETAs are not looked for.
     etas = scan.etas(now_ms) if count.delayed and not count.outstanding else None
     known = None if etas is None or etas.is_unreadable else etas
@@ -72,7 +83,7 @@ def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) 
         due=none if known is None else known.due,
         soon=none if known is None else known.soon,
         delayed_unread=0 if known is None else known.unread,
-        next_due_seconds=None if known is None else known.next_due_seconds,
+        next_due_seconds=None if known is None else _sooner(known.next_due_seconds, listed_eta_ms, now_ms),
         service_seconds=estimates.service_seconds,
         service_spread_seconds=estimates.service_spread_seconds,
         arrivals_per_s_fast=estimates.arrivals_per_s_fast,
@@ -82,6 +93,14 @@ def demand_of(count: Count, now_ms: float, estimates: Estimates, scan: EtaScan) 
         task_seconds=count.counters.seconds if count.counters else None,
         waits=count.waits,
     )
+
+
+def _sooner(seconds: float | None, eta_ms: float | None, now_ms: float) -> float | None:
+    """Until the next message is due, of those that are not."""
+    known = [
+        each for each in (seconds, None if eta_ms is None else (eta_ms - now_ms) / 1000) if each is not None
+    ]
+    return min((each for each in known if each > 0), default=None)
 
 
 def identity_of(server: Any, replication: Any) -> str | None:

@@ -231,7 +231,7 @@ def _next_look(it: Situation, *times: float | None) -> float | None:
     earliest = math.inf
     for time in (
         *times,
-        None if due is None else now + due - it.start_seconds,
+        None if due is None else now + due - it.wake_seconds,
         None if waiting is None else waiting + it.policy.scaling.unschedulable_seconds,
         it.memory.no_room_until,
         # from then on arrivals are those of the long window

@@ -15,6 +15,10 @@ from astrid_operator.scaling_values import Demand, Reason, ScalingMemory
 #: Two decisions lie about this far apart; what comes sooner than that is due now.
 TICK_SECONDS = 1.0
 
+#: Time until a new member is useful where none was measured yet, for one thing alone: to be there in time for
+#: a delayed message. A pod whose image is on its node takes about this long.
+UNMEASURED_START_SECONDS = 4.0
+
 #: Spare capacity beside a steady load, in square roots of that load (Halfin and Whitt's staffing rule).
 SPARE_ROOTS = 1.0
 
@@ -62,6 +66,12 @@ class Situation:
         self.idle_seconds = self.policy.scaling.idle_seconds
         if self.policy.gpu.count:
             self.idle_seconds = max(self.idle_seconds, self.start_seconds)
+
+    @property
+    def wake_seconds(self) -> float:
+        """How long before its time a delayed message needs a member to be asked for."""
+        measured = self.demand.start_seconds
+        return (UNMEASURED_START_SECONDS if measured is None else measured) + TICK_SECONDS
 
     @property
     def slots_of_use(self) -> int:
@@ -193,7 +203,7 @@ def _delay_horizon(it: Situation) -> float:
     """How soon a message must be due to be worth a member: staying a while is cheaper than coming back."""
     if it.fleet.desired:
         return 2 * (it.start_seconds + it.idle_seconds)
-    return it.start_seconds + TICK_SECONDS
+    return it.wake_seconds
 
 
 def _worth_it(it: Situation, wanted: Wanted) -> Wanted:

@@ -240,6 +240,23 @@ ROWS: dict[str, Row] = {
         Reason.DELAYED,
         "the next is due in 5.5 s",
     ),
+    "where no start was measured, a few seconds are assumed for one": Row(
+        Demand(delayed=3, due=0, next_due_seconds=4.5),
+        fleet(0),
+        1,
+        Reason.DELAYED,
+        "the next is due in 4.5 s",
+    ),
+    "and no more than a few": Row(
+        Demand(delayed=3, due=0, next_due_seconds=5.5), fleet(0), 0, Reason.IDLE, "the next is due in 5.5 s"
+    ),
+    "a start that was measured as short is believed": Row(
+        Demand(delayed=3, due=0, next_due_seconds=1.7, start_seconds=0.5),
+        fleet(0),
+        0,
+        Reason.IDLE,
+        "in 1.7 s",
+    ),
     "a living member is kept for what is due soon": Row(
         Demand(delayed=3, due=0, next_due_seconds=50, start_seconds=5),
         fleet(1),
@@ -506,8 +523,9 @@ def test_a_queue_at_zero_wakes_for_a_retry_in_time() -> None:
     later = Demand(delayed=1, due=0, next_due_seconds=100, start_seconds=8)
     story = Story(**SPEC)
 
-    assert story.at(0, later).look_again_at == 92
-    assert story.at(92, replace(later, next_due_seconds=8)).replicas == 1
+    assert story.at(0, later).look_again_at == 91
+    assert story.at(90, replace(later, next_due_seconds=10)).replicas == 0
+    assert story.at(91, replace(later, next_due_seconds=9)).replicas == 1
 
 
 def test_a_fleet_that_has_no_room_asks_again_after_a_while() -> None:
