@@ -45,6 +45,34 @@ def test_a_migration_taken_back_leaves_nothing(database):
     assert schema.upgrade(database) == schema.current_revision(database) == schema.head_revision()
 
 
+def test_rows_of_the_first_schema_are_whole_frames_in_the_next(database_url):
+    """An upgrade of a database in use keeps its observations; a part needs its mosaic."""
+    from sqlalchemy.exc import IntegrityError
+
+    database = Database(database_url)
+    with database.transaction() as connection:
+        command.upgrade(schema._config(connection), "0001")
+    with database.transaction() as connection:
+        now = {"now": datetime(2026, 1, 1, tzinfo=UTC).isoformat(sep=" "), "id": "0" * 32}
+        connection.execute(
+            text("INSERT INTO surveys (id, name, is_active, created_at, updated_at)"
+                 " VALUES (:id, 's', true, :now, :now)"), now)  # fmt: skip
+        connection.execute(
+            text("INSERT INTO observations (id, survey_id, external_id, ra_deg, dec_deg, sky_cell, observation_time,"
+                 " is_reference, status, companions, created_at, updated_at)"
+                 " VALUES (:id, :id, 'old', 1, 2, 3, :now, false, 'curated', '{}', :now, :now)"), now)  # fmt: skip
+    schema.upgrade(database)
+    with database.session() as session:
+        row = session.scalars(select(Observation)).one()
+        assert (row.external_id, row.n_parts, row.mosaic_id, row.part) == ("old", None, None, None)
+        session.add(observation("old[N1]", survey_id=row.survey_id, mosaic_id=row.id, part="N1"))
+    with pytest.raises(IntegrityError), database.session() as session:
+        session.add(
+            observation("x[N1]", survey_id=row.survey_id, mosaic_id=survey_uuid("nothing"), part="N1")
+        )
+    database.engine.dispose()
+
+
 def test_two_upgrades_at_once_end_with_one_schema(database_url, tmp_path):
     """Two processes start on an empty database in the same moment."""
     code = (

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 from dramatiq.middleware import Interrupt
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -29,6 +30,7 @@ from astrid_workers.storage.transitions import (
     state_completed,
     state_failed,
     state_nothing_to_do,
+    state_of_mosaic,
 )
 
 log = structlog.get_logger(__name__)
@@ -122,13 +124,21 @@ def _conclude(session: Session, ticket: RunTicket, write: Callable[[Session], En
     if run.status in ENDED:
         return run.result or {}
     ending = write(session)
-    result: Result = plain_json(ending.result)
+    result: Result = plain_json({**ending.result, **_place(session, ticket)})
     is_done = ending.reason is None
     run.status = RunStatus.COMPLETED if is_done else RunStatus.NOTHING_TO_DO
     run.ending_reason, run.result, run.numbers = ending.reason, result, ending.numbers
     run.is_retryable, run.error, run.completed_at = None, None, _now()
     _move(session, ticket, state_completed if is_done else state_nothing_to_do)
     return result
+
+
+def _place(session: Session, ticket: RunTicket) -> Result:
+    """Which part of which mosaic a result is about; nothing for a whole frame."""
+    observation = session.get_one(Observation, ticket.observation_id)
+    if observation.mosaic_id is None:
+        return {}
+    return {"part": observation.part, "mosaic_observation_id": str(observation.mosaic_id)}
 
 
 def _record(database: Database, ticket: RunTicket, failure: BaseException) -> None:
@@ -161,6 +171,18 @@ def _move(
     state = rule(observation.status, ticket.stage)
     if state != observation.status:
         observation.status = state
+        if observation.mosaic_id is not None:
+            _move_mosaic(session, observation.mosaic_id)
+
+
+def _move_mosaic(session: Session, mosaic_id: UUID) -> None:
+    """Take a mosaic along with its parts; its row is locked, so that the last part to come sees all."""
+    session.flush()
+    mosaic = session.get_one(Observation, mosaic_id, with_for_update=True)
+    parts = session.scalars(select(Observation.status).where(Observation.mosaic_id == mosaic_id)).all()
+    state = state_of_mosaic(mosaic.status, parts)
+    if state != mosaic.status:
+        mosaic.status = state
 
 
 def _now() -> datetime:

@@ -334,7 +334,8 @@ def test_the_legacy_actor_forwards(database, sent):
 def test_files_decide_the_run(database, sent, ingest):
     """Another companion is another run; the same files are the same one, whatever they are called."""
     ingest("obs_1", SCIENCE)
-    files = stage.raw_files(observation(database))
+    with database.reading() as session:
+        files = stage.raw_files(session, observation(database))
     renamed = dataclasses.replace(files, image=("elsewhere.fits", files.image[1]))
     with_flat = dataclasses.replace(files, companions={"flat_frame": ("flat.fits", "1" * 64)})
 

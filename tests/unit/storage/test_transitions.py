@@ -12,6 +12,7 @@ from astrid_workers.storage.transitions import (
     state_completed,
     state_failed,
     state_nothing_to_do,
+    state_of_mosaic,
 )
 
 PATH = [
@@ -90,3 +91,21 @@ def test_archived_is_final_and_nothing_is_archived_under_a_stage_at_work(state):
     for stage in Stage:
         for step in (state_begun, state_completed, state_failed, state_nothing_to_do):
             assert step(State.ARCHIVED, stage) == State.ARCHIVED
+
+
+@pytest.mark.parametrize(
+    ("current", "parts", "expected"),
+    [
+        (State.INGESTED, [State.PREPROCESSED, State.INGESTED], State.INGESTED),
+        (State.INGESTED, [State.CURATED, State.PREPROCESSED], State.PREPROCESSED),
+        (State.PREPROCESSED, [State.CURATED, State.FAILED], State.CURATED),
+        (State.PREPROCESSED, [State.FAILED, State.FAILED], State.FAILED),
+        (State.FAILED, [State.FAILED, State.PREPROCESSING], State.PREPROCESSING),
+        (State.CURATED, [State.ARCHIVED, State.CURATED], State.CURATED),
+        (State.CURATED, [State.ARCHIVED], State.CURATED),
+        (State.ARCHIVED, [State.CURATED], State.ARCHIVED),
+    ],
+)
+def test_a_mosaic_stands_where_its_slowest_living_part_does(current, parts, expected):
+    """Parts that failed hold nobody up, and are told by their own rows."""
+    assert state_of_mosaic(current, parts) == expected

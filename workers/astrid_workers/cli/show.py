@@ -64,6 +64,7 @@ def rendered(story: Story) -> RenderableType:
     parts: list[RenderableType | None] = [
         _headline(story["observation"]),
         _facts_table(story["observation"]),
+        _parts_table(story.get("parts", [])),
         _runs_table(story["runs"]),
         _candidates_table(story["candidates"]),
         _detections_table(story["detections"]),
@@ -90,11 +91,30 @@ def _facts_table(observation: Story) -> Table:
         "observed": observation["observation_time"],
         "filter": _shown(observation["filter_band"]),
         "exposure": f"{_number(observation['exposure_time_s'], 1)} s",
-        "frame": size or "no image",
+        "frame": size
+        or (f"mosaic of {observation['n_parts']} parts" if observation["n_parts"] else "no image"),
         "stored as": _shown(observation["frame_key"]),
     }
     for name, value in rows.items():
         table.add_row(Text(name, "dim"), Text(str(value)))
+    return table
+
+
+def _parts_table(parts: list[Story]) -> Table | None:
+    if not parts:
+        return None
+    table = Table(title=f"Parts: {len(parts)}", title_justify="left")
+    for column in ("part", "state", "why", "candidates", "as an observation"):
+        table.add_column(column, justify="right" if column == "candidates" else "left")
+    for part in parts:
+        status = Text(part["status"], _STYLES.get(part["status"], ""))
+        table.add_row(
+            Text(part["part"]),
+            status,
+            Text(part["reason"] or ""),
+            _shown(part["n_candidates"]),
+            Text(part["external_id"]),
+        )
     return table
 
 
@@ -125,9 +145,12 @@ def _candidates_table(candidates: Story | None) -> Table | None:
     title = f"Candidates: {candidates['count']} by {candidates['algorithm']}" + _of(
         shown, candidates["count"]
     )
-    table = _table(title, ("#", "x", "y", "RA", "Dec", "flux", "S/N", "score"))
+    of_parts = any("part" in row for row in candidates["best"])
+    columns = ("#", "x", "y", "RA", "Dec", "flux", "S/N", "score")
+    table = _table(title, ("part", *columns) if of_parts else columns)
     for row in candidates["best"]:
         table.add_row(
+            *([Text(row["part"])] if of_parts else []),
             str(row["index"]),
             _number(row["x"], 1),
             _number(row["y"], 1),

@@ -9,6 +9,7 @@ from typing import Any
 from astrid_workers.batches import queue_each
 from astrid_workers.broker import actor
 from astrid_workers.detection import stage
+from astrid_workers.mosaic_messages import passed_to_parts
 from astrid_workers.pipeline import Stage
 
 
@@ -56,4 +57,6 @@ def batch_detect_anomalies(difference_ids: list[str], model_id: str) -> dict[str
 @actor(Stage.DETECTION)
 def legacy_infer_detections(observation_id: str) -> dict[str, Any]:
     """Judge the newest difference of an observation with the configured model."""
+    if parts := passed_to_parts("legacy_infer_detections", Stage.DETECTION, observation_id):
+        return parts
     return stage.forward_newest(observation_id)

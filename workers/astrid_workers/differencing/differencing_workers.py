@@ -9,12 +9,15 @@ from typing import Any
 from astrid_workers.batches import queue_each
 from astrid_workers.broker import actor
 from astrid_workers.differencing import stage
+from astrid_workers.mosaic_messages import passed_to_parts
 from astrid_workers.pipeline import Stage
 
 
 @actor(Stage.DIFFERENCING)
 def difference_observation(observation_id: str) -> dict[str, Any]:
-    """Difference an observation against the reference that suits it best."""
+    """Difference an observation against the reference that suits it best; of a mosaic each part."""
+    if parts := passed_to_parts("difference_observation", Stage.DIFFERENCING, observation_id):
+        return parts
     work = stage.load(observation_id)
     made = stage.run(work)
     result = stage.save(work, made)
@@ -23,7 +26,9 @@ def difference_observation(observation_id: str) -> dict[str, Any]:
 
 @actor(Stage.DIFFERENCING)
 def create_difference_image(observation_id: str, reference_id: str) -> dict[str, Any]:
-    """Difference an observation against the reference that is named."""
+    """Difference an observation against the reference that is named; of a mosaic each part."""
+    if parts := passed_to_parts("create_difference_image", Stage.DIFFERENCING, observation_id, reference_id):
+        return parts
     work = stage.load(observation_id, reference_id)
     made = stage.run(work)
     result = stage.save(work, made)

@@ -21,7 +21,7 @@ from astrid_workers.run_records import Result, RunTicket, settled_result
 from astrid_workers.settings import AlgorithmName, DifferencingSettings
 from astrid_workers.storage.frame_records import StoredFrame, preprocessed_frame
 from astrid_workers.storage.models import DifferenceRun, Observation
-from astrid_workers.storage.records import find_observation, references_for
+from astrid_workers.storage.records import find_observation, part_for, references_for
 from astrid_workers.storage.states import RunStatus
 
 NO_REFERENCE = "no reference covers this field"
@@ -77,7 +77,7 @@ def planned_work(
     try:
         science = preprocessed_frame(session, observation)
         if reference is not None:
-            against = preprocessed_frame(session, reference)
+            against = preprocessed_frame(session, part_for(session, observation, reference))
             return _pair(session, observation, science, against, options)
     except NothingToDo as nothing:
         return _without_pair(session, observation, options, str(nothing))

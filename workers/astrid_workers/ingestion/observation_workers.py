@@ -11,14 +11,14 @@ from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.ingestion.batch import queue_payloads
 from astrid_workers.ingestion.describe import metadata_of, storage_of
 from astrid_workers.ingestion.fetch import Intake, store_files
-from astrid_workers.ingestion.stage import ingest, ingest_result
+from astrid_workers.ingestion.stage import ingest, ingest_result, parts_section
 from astrid_workers.ingestion.validate import errors_in, parse_payload
 from astrid_workers.pipeline import Stage
 from astrid_workers.settings import StorageSettings
 from astrid_workers.storage.artifacts import get_store
 from astrid_workers.storage.database import get_database
 from astrid_workers.storage.fits import FitsLimits
-from astrid_workers.storage.records import find_observation
+from astrid_workers.storage.records import find_observation, parts_of_mosaic
 from astrid_workers.storage.sources import configured_sources
 
 STAGE = Stage.OBSERVATION_INGESTION
@@ -29,8 +29,8 @@ def ingest_observation(observation_data: dict[str, Any]) -> dict[str, Any]:
     """Make the payload an observation with its files in the store, and send it on if it has an image."""
     payload = parse_payload(observation_data)
     ingested = ingest(payload, observation_data, get_database(), _intake())
-    if ingested.is_to_be_processed:
-        send_next(STAGE, str(ingested.observation.id))
+    for observation in ingested.to_be_processed:
+        send_next(STAGE, str(observation.id))
     return ingest_result(ingested, payload, observation_data, _now())
 
 
@@ -67,13 +67,15 @@ def legacy_ingest_observation(observation_id: str) -> dict[str, Any]:
     """Send an observation that is there on its way again, as an id alone is all that this message has."""
     with get_database().reading() as session:
         observation = find_observation(session, observation_id)
+        parts = parts_of_mosaic(session, observation.id) if observation.n_parts else []
     is_sent = observation.frame_key is not None
-    if is_sent:
-        send_next(STAGE, str(observation.id))
+    for one in (parts or [observation]) if is_sent else []:
+        send_next(STAGE, str(one.id))
     return {
         "observation_id": str(observation.id),
         "status": observation.status,
         "processing_triggered": is_sent,
+        **parts_section(parts),
     }
 
 

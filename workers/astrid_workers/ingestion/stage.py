@@ -4,6 +4,7 @@ Owns the row and its repeats; what is right in a payload is `validate`, what com
 Never sends a message.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,14 +14,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from astrid_workers.errors import ObservationRejected
 from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.ingestion.describe import metadata_of, storage_of
 from astrid_workers.ingestion.fetch import Intake, StoredFiles, store_files
-from astrid_workers.ingestion.frame_summary import filter_band_of
+from astrid_workers.ingestion.frame_summary import FrameSummary, filter_band_of
+from astrid_workers.ingestion.mosaic_files import StoredPart
 from astrid_workers.ingestion.validate import ObservationPayload
 from astrid_workers.storage.artifacts import Artifact
 from astrid_workers.storage.connection import Database
-from astrid_workers.storage.models import Observation, Survey
+from astrid_workers.storage.models import NAME_LENGTH, Observation, Survey
+from astrid_workers.storage.records import parts_of_mosaic
 from astrid_workers.storage.sky_cells import cell_of
 from astrid_workers.storage.states import ObservationState
 
@@ -35,11 +39,15 @@ class Ingested:
     is_repeat: bool
     #: Fields in which a repeat differs from what stands; the first message counts.
     differing: tuple[str, ...] = ()
+    #: The parts of a mosaic in the order of its file; empty for a frame with one image.
+    parts: tuple[Observation, ...] = ()
 
     @property
-    def is_to_be_processed(self) -> bool:
-        """Whether the next stage has something to do."""
-        return self.observation.frame_key is not None and self.observation.status != ObservationState.ARCHIVED
+    def to_be_processed(self) -> tuple[Observation, ...]:
+        """What the next stage has something to do for: the observation, or the parts of a mosaic."""
+        if self.observation.frame_key is None or self.observation.status == ObservationState.ARCHIVED:
+            return ()
+        return self.parts or (self.observation,)
 
 
 def ingest(
@@ -75,10 +83,22 @@ def ingest_result(
         "status": ObservationState.INGESTED.value,
         "metadata": metadata_of(payload, original, now),
         "storage": storage_of(row.fits_url, _frame_of(row), row.created_at),
-        "processing_triggered": ingested.is_to_be_processed,
+        "processing_triggered": bool(ingested.to_be_processed),
         "is_repeat": ingested.is_repeat,
         "ignored_changes": list(ingested.differing),
+        **parts_section(ingested.parts),
     }
+
+
+def parts_section(parts: Sequence[Observation]) -> dict[str, Any]:
+    """Which parts a mosaic has, in the order of its file; nothing for a frame with one image."""
+    if not parts:
+        return {}
+    named = [
+        {"part": row.part, "observation_id": str(row.id), "external_observation_id": row.external_id}
+        for row in parts
+    ]
+    return {"parts": named}
 
 
 def _survey_id(session: Session, given: str) -> UUID:
@@ -104,13 +124,48 @@ def _write(
             row = _fresh(payload, original, survey_id, observation_id)
             _attach(row, payload, files)
             session.add(row)
-            return Ingested(row, survey, is_repeat=False)
+            parts = _add_parts(session, row, payload, files)
+            return Ingested(row, survey, is_repeat=False, parts=parts)
         differing = _differing(row, payload)
+        parts = tuple(parts_of_mosaic(session, row.id)) if row.n_parts else ()
         if row.frame_key is None and files.frame is not None:
             _attach(row, payload, files)
-        if payload.is_reference and not row.is_reference:
-            row.is_reference = True
-        return Ingested(row, survey, is_repeat=True, differing=differing)
+            parts = _add_parts(session, row, payload, files)
+        if payload.is_reference:
+            for one in (row, *parts):
+                one.is_reference = True
+        return Ingested(row, survey, is_repeat=True, differing=differing, parts=parts)
+
+
+def _add_parts(
+    session: Session, mosaic: Observation, payload: ObservationPayload, files: StoredFiles
+) -> tuple[Observation, ...]:
+    """A row for each part, called `<external id>[<part>]`."""
+    session.flush()
+    parts = tuple(_part_row(session, mosaic, payload, stored) for stored in files.parts)
+    session.add_all(parts)
+    return parts
+
+
+def _part_row(
+    session: Session, mosaic: Observation, payload: ObservationPayload, stored: StoredPart
+) -> Observation:
+    external_id = f"{payload.external_id}[{stored.part.name}]"
+    part_id = observation_uuid(mosaic.survey_id, external_id)
+    if len(external_id) > NAME_LENGTH:
+        msg = f"observation_id of a mosaic is followed by its parts' names: {external_id!r} is too long"
+        raise ObservationRejected([f"{msg}, {len(external_id)} characters, at most {NAME_LENGTH} are kept"])
+    if session.get(Observation, part_id) is not None:
+        msg = f"part {stored.part.name} of the mosaic would be {external_id!r}, an observation of its own"
+        raise ObservationRejected([msg])
+    row = _fresh(payload, None, mosaic.survey_id, part_id)
+    row.external_id, row.is_reference = external_id, mosaic.is_reference
+    row.mosaic_id, row.part, row.part_hdu = mosaic.id, stored.part.name, stored.part.index
+    row.fits_url, row.companions = payload.fits_url, stored.companions
+    _attach_frame(row, stored.frame, stored.summary)
+    if stored.summary is not None and stored.summary.centre is not None:
+        row.ra_deg, row.dec_deg = stored.summary.centre
+    return row
 
 
 def _survey(session: Session, survey_id: UUID, name: str) -> Survey:
@@ -123,7 +178,7 @@ def _survey(session: Session, survey_id: UUID, name: str) -> Survey:
 
 
 def _fresh(
-    payload: ObservationPayload, original: dict[str, Any], survey_id: UUID, observation_id: UUID
+    payload: ObservationPayload, original: dict[str, Any] | None, survey_id: UUID, observation_id: UUID
 ) -> Observation:
     return Observation(
         id=observation_id,
@@ -149,11 +204,21 @@ def _attach(row: Observation, payload: ObservationPayload, files: StoredFiles) -
     """Write the files into the row; where the payload was silent, the header speaks."""
     row.fits_url = payload.fits_url
     row.companions = files.companions
-    if files.frame is None or files.summary is None:
+    if files.frame is None:
         return
-    row.frame_key, row.frame_sha256 = files.frame.key, files.frame.sha256
-    row.frame_bytes = files.frame.size_bytes
-    summary, facts = files.summary, files.summary.facts
+    _attach_frame(row, files.frame, files.summary)
+    if files.parts:  # size and place are those of the parts
+        row.n_parts = len(files.parts)
+        row.width_px = row.height_px = row.footprint = row.radius_deg = None
+        row.sky_cell = cell_of(row.ra_deg, row.dec_deg)
+
+
+def _attach_frame(row: Observation, frame: Artifact, summary: FrameSummary | None) -> None:
+    row.frame_key, row.frame_sha256 = frame.key, frame.sha256
+    row.frame_bytes = frame.size_bytes
+    if summary is None:
+        return
+    facts = summary.facts
     row.width_px, row.height_px = summary.width_px, summary.height_px
     row.filter_band = row.filter_band or filter_band_of(facts)
     row.exposure_time_s = _first(row.exposure_time_s, facts.exposure_s)

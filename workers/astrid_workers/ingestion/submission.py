@@ -5,7 +5,7 @@ can read. Never sends.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from astrid_workers.ingestion.listing import Item
 from astrid_workers.ingestion.validate import REFERENCE_PREFIX, errors_in
 from astrid_workers.storage.artifacts import ArtifactStore
 from astrid_workers.storage.fits import FitsLimits, FrameHeader, read_header
+from astrid_workers.storage.fits_parts import Part, parts_of
+from astrid_workers.storage.sky_cells import centre_of
 
 #: Payload fields that hold addresses; a file of this machine stands in them as an absolute path at first.
 _ADDRESSES = ("fits_url", "mask_url", "noise_url", "bias_frame", "dark_frame", "flat_frame")
@@ -47,10 +49,10 @@ def prepared(item: Item, options: Mapping[str, Any], limits: FitsLimits) -> Subm
     Raises FrameRejected for a file that cannot be used, and ObservationRejected, with one sentence per fault,
     for facts that are missing or wrong.
     """
-    header = None if item.path is None else _header(item.path, limits)
+    headers = [] if item.path is None else _headers(item.path, limits)
     payload = {
         **_defaults_of(item),
-        **_facts_of(header),
+        **_facts_of(headers),
         **item.given,
         **options,
     }
@@ -83,19 +85,41 @@ def _defaults_of(item: Item) -> dict[str, Any]:
     return {"survey_id": "default", "observation_id": item.default_id or None, "is_reference": is_reference}
 
 
-def _header(path: Path, limits: FitsLimits) -> FrameHeader:
+def _headers(path: Path, limits: FitsLimits) -> list[FrameHeader]:
+    """The header of a frame with one image; of a mosaic those of its parts that can be used."""
     try:
-        return read_header(path, name=path.name, limits=limits)
+        parts = parts_of(path, limits)
+        if not parts:
+            return [read_header(path, name=path.name, limits=limits)]
+        return list(_usable_headers(path, parts, limits))
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror or error}"
         raise FrameRejected(msg) from error
 
 
-def _facts_of(header: FrameHeader | None) -> dict[str, Any]:
-    if header is None:
+def _usable_headers(path: Path, parts: Iterable[Part], limits: FitsLimits) -> Iterator[FrameHeader]:
+    """Raises the first refusal where the header of no part can be used."""
+    first_refusal: FrameRejected | None = None
+    n_usable = 0
+    for part in parts:
+        try:
+            header = read_header(path, name=path.name, limits=limits, extension=part.index)
+        except FrameRejected as refusal:
+            first_refusal = first_refusal or refusal
+        else:
+            n_usable += 1
+            yield header
+    if n_usable == 0 and first_refusal is not None:
+        raise first_refusal
+
+
+def _facts_of(headers: Sequence[FrameHeader]) -> dict[str, Any]:
+    """What the header says; of several parts what the first one says, at the middle of them all."""
+    if not headers:
         return {}
-    facts = header.facts
-    ra_deg, dec_deg = header.centre_deg or (None, None)
+    facts = headers[0].facts
+    centres = [header.centre_deg for header in headers if header.centre_deg is not None]
+    ra_deg, dec_deg = centre_of(centres) if centres else (None, None)
     return {
         "ra": None if ra_deg is None else ra_deg % 360.0,
         "dec": dec_deg,

@@ -21,6 +21,8 @@ class AlertFacts:
     detection_id: UUID
     observation_id: UUID
     external_observation_id: str
+    #: Name of the part of a mosaic; None for a whole frame.
+    part: str | None
     survey: str
     alert_type: str
     severity: str | None
@@ -58,6 +60,7 @@ def alert_packet(facts: AlertFacts) -> dict[str, Any]:
             "survey": facts.survey,
             "observation_time": None if facts.observed_at is None else facts.observed_at.isoformat(),
             "filter_band": facts.filter_band,
+            **({} if facts.part is None else {"part": facts.part}),
         },
         "detection": {
             "detection_id": str(facts.detection_id),

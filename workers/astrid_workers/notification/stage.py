@@ -99,6 +99,7 @@ def _alert_facts(session: Session, alert_id: str) -> AlertFacts:
         detection_id=detection.id,
         observation_id=observation.id,
         external_observation_id=observation.external_id,
+        part=observation.part,
         survey=observation.survey.name,
         alert_type=alert.alert_type,
         severity=alert.severity,

@@ -8,13 +8,16 @@ from typing import Any
 
 from astrid_workers.batches import queue_each
 from astrid_workers.broker import actor
+from astrid_workers.mosaic_messages import passed_to_parts
 from astrid_workers.pipeline import Stage
 from astrid_workers.preprocessing import single_steps, stage
 
 
 @actor(Stage.PREPROCESSING)
 def preprocess_observation(observation_id: str) -> dict[str, Any]:
-    """Calibrate an observation's frame, assess it, and hand it to differencing."""
+    """Calibrate an observation's frame, assess it, and hand it to differencing; of a mosaic each part."""
+    if parts := passed_to_parts("preprocess_observation", Stage.PREPROCESSING, observation_id):
+        return parts
     work = stage.load(observation_id)
     made = stage.run(work)
     result = stage.save(work, made)

@@ -16,7 +16,13 @@ from astrid_workers.frame import Frame
 from astrid_workers.names import checked_name
 from astrid_workers.preprocessing import results
 from astrid_workers.preprocessing.assess_quality import assess_quality
-from astrid_workers.preprocessing.raw_files import CALIBRATION_KEYS, RawFiles, calibrate_files, raw_files
+from astrid_workers.preprocessing.raw_files import (
+    CALIBRATION_KEYS,
+    RawFiles,
+    calibrate_files,
+    for_part,
+    raw_files,
+)
 from astrid_workers.preprocessing.stage import Aligned, best_reference, registered
 from astrid_workers.run_records import Result
 from astrid_workers.settings import StorageSettings
@@ -25,7 +31,7 @@ from astrid_workers.storage.database import get_database
 from astrid_workers.storage.fits import frame_from_fits, frame_to_fits
 from astrid_workers.storage.frame_records import NO_IMAGE, StoredFrame, preprocessed_frame
 from astrid_workers.storage.models import Observation
-from astrid_workers.storage.records import find_observation
+from astrid_workers.storage.records import find_observation, refuse_mosaic
 from astrid_workers.storage.sources import configured_sources
 
 
@@ -72,11 +78,13 @@ def load_raw(observation_id: str, calibration_frames: Mapping[str, str]) -> RawW
     """
     with get_database().reading() as session:
         observation = find_observation(session, checked_name(observation_id, "observation_id"))
-        files = raw_files(observation)
+        refuse_mosaic(observation)
+        files = raw_files(session, observation)
     if files.image is None:
         raise NothingToDo(NO_IMAGE)
     named = {key: calibration_frames[key] for key in CALIBRATION_KEYS if calibration_frames.get(key)}
-    return RawWork(observation.id, files, {key: _bytes_of(name, key) for key, name in named.items()})
+    frames = {key: for_part(_bytes_of(name, key), files, key) for key, name in named.items()}
+    return RawWork(observation.id, files, frames)
 
 
 def calibrated(work: RawWork) -> Result:
@@ -146,7 +154,7 @@ def _bytes_of(name: str, key: str) -> bytes:
     if "/" in checked_name(name, key):
         return configured_sources(StorageSettings(), get_store()).read(name)
     with get_database().reading() as session:
-        image = raw_files(find_observation(session, name)).image
+        image = raw_files(session, find_observation(session, name)).image
     if image is None:
         message = f"{key}: observation {name} has no image"
         raise SourceRefused(message)

@@ -137,7 +137,7 @@ def send(work: PreprocessWork, result: Result) -> Result:
 
 
 def _work(session: Session, observation: Observation) -> PreprocessWork:
-    files = raw_files(observation)
+    files = raw_files(session, observation)
     run_id = derived_uuid(
         "preprocess_run", str(observation.id), files.sha256, STAGE_VERSION[Stage.PREPROCESSING]
     )

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from astrid_workers.errors import NothingToDo, ObservationNotThereYet
 from astrid_workers.storage.models import Observation, PreprocessRun
+from astrid_workers.storage.records import refuse_mosaic
 from astrid_workers.storage.states import RunStatus
 
 #: Why an observation without a frame is left alone.
@@ -32,8 +33,9 @@ def preprocessed_frame(session: Session, observation: Observation) -> StoredFram
     """The newest calibrated frame of an observation.
 
     Raises NothingToDo for an observation without an image, ObservationNotThereYet while it is not
-    preprocessed.
+    preprocessed, UnknownObservation for a mosaic, whose parts have frames.
     """
+    refuse_mosaic(observation)
     run = session.scalars(
         select(PreprocessRun)
         .where(

@@ -35,6 +35,8 @@ FILTER_LENGTH = 64
 SHA256_LENGTH = 64
 #: Longest artifact key.
 KEY_LENGTH = 500
+#: Longest name of a mosaic's part (`fits_parts` makes them).
+PART_LENGTH = 64
 
 
 def _now() -> datetime:
@@ -167,6 +169,13 @@ class Observation(Timestamps, Base):
     payload: Mapped[dict[str, Any] | None]
     #: What the first step measured of the frame (`assess_quality`), for ranking references.
     quality: Mapped[dict[str, Any] | None]
+    #: Parts that a mosaic was cut into, each a row of its own; null for a frame with one image.
+    n_parts: Mapped[int | None] = mapped_column(Integer)
+    #: The mosaic that this row is a part of, and the part's name (EXTNAME); null for a whole frame.
+    mosaic_id: Mapped[UUID | None] = mapped_column(ForeignKey("observations.id"), index=True)
+    part: Mapped[str | None] = mapped_column(String(PART_LENGTH))
+    #: Number of the part's HDU in the mosaic's file.
+    part_hdu: Mapped[int | None] = mapped_column(Integer)
 
     survey: Mapped[Survey] = relationship()
 

@@ -24,6 +24,7 @@ from astrid_workers.storage.models import (
     PreprocessRun,
     RunColumns,
 )
+from astrid_workers.storage.records import parts_of_mosaic
 
 Story = dict[str, Any]
 
@@ -38,8 +39,11 @@ _RUNS: tuple[tuple[Stage, type[Any]], ...] = (
 def story_of(session: Session, observation: Observation, *, most_candidates: int) -> Story:
     """The observation, its runs in the order they were made, and what the newest of them found.
 
-    Candidates and detections stand best first, at most `most_candidates` of each, their counts beside them.
+    Candidates and detections stand best first, at most `most_candidates` of each, their counts beside them;
+    of a mosaic, `parts` says how each of them stands, and candidates are those of all, each with its part.
     """
+    if observation.n_parts:
+        return _story_of_mosaic(session, observation, most_candidates)
     difference = _newest(session, Difference, observation.id)
     detection_run = _newest(session, DetectionRun, observation.id)
     story = {
@@ -50,6 +54,46 @@ def story_of(session: Session, observation: Observation, *, most_candidates: int
         "alerts": _alerts(session, detection_run),
     }
     return dict(plain_json(story))
+
+
+def _story_of_mosaic(session: Session, mosaic: Observation, most: int) -> Story:
+    parts = parts_of_mosaic(session, mosaic.id)
+    differences = {row.id: _newest(session, Difference, row.id) for row in parts}
+    found = {row.id: _candidates(session, differences[row.id], most) for row in parts}
+    best = [
+        {"part": row.part, **candidate}
+        for row in parts
+        for candidate in (found[row.id] or {"best": []})["best"]
+    ]
+    best.sort(key=lambda candidate: -abs(candidate["score"]))
+    counts = [one["count"] for one in found.values() if one is not None]
+    algorithms = sorted({one["algorithm"] for one in found.values() if one is not None})
+    story = {
+        "observation": _observation(mosaic),
+        "parts": [_part(session, row, found[row.id]) for row in parts],
+        "runs": [],
+        "candidates": {"algorithm": ", ".join(algorithms), "count": sum(counts), "best": best[:most]}
+        if counts
+        else None,
+        "detections": None,
+        "alerts": [
+            alert for row in parts for alert in _alerts(session, _newest(session, DetectionRun, row.id))
+        ],
+    }
+    return dict(plain_json(story))
+
+
+def _part(session: Session, row: Observation, candidates: Story | None) -> Story:
+    """How a part stands: its state, and why the last of its runs that did not complete ended so."""
+    ended = [run for run in _runs(session, row.id) if run["status"] in ("failed", "nothing_to_do")]
+    return {
+        "part": row.part,
+        "id": str(row.id),
+        "external_id": row.external_id,
+        "status": row.status.value,
+        "reason": ended[-1]["ending_reason"] if ended else None,
+        "n_candidates": None if candidates is None else candidates["count"],
+    }
 
 
 def _newest(session: Session, model: type[Any], observation_id: UUID) -> Any:
@@ -77,6 +121,8 @@ def _observation(row: Observation) -> Story:
         "pixel_scale_arcsec": row.pixel_scale_arcsec,
         "airmass": row.airmass,
         "seeing_arcsec": row.seeing_arcsec,
+        "n_parts": row.n_parts,
+        "part": row.part,
         "companions": {role: facts.get("key") for role, facts in row.companions.items()},
         "ingested_at": row.created_at,
         "changed_at": row.updated_at,

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from astrid_workers.errors import ObservationNotThereYet, UnknownObservation
+from astrid_workers.errors import NothingToDo, ObservationNotThereYet, UnknownObservation
 from astrid_workers.identity import uuid_given
 from astrid_workers.storage.models import Observation, PreprocessRun, Survey
 from astrid_workers.storage.reference_ranking import (
@@ -42,6 +42,16 @@ def find_observation(session: Session, ref: str) -> Observation:
     return found[0]
 
 
+def refuse_mosaic(observation: Observation) -> None:
+    """Raise UnknownObservation for a mosaic where the frame of one of its parts is needed."""
+    if observation.n_parts:
+        msg = (
+            f"observation {observation.external_id} is a mosaic of {observation.n_parts} parts:"
+            f" name one of them, as {observation.external_id}[…]"
+        )
+        raise UnknownObservation(msg, n_parts=observation.n_parts)
+
+
 def references_for(session: Session, observation: Observation) -> list[Observation]:
     """References that cover the observation's field in its filter and are preprocessed, best first."""
     return [reference for reference, _ in references_with_coverage(session, observation)]
@@ -53,6 +63,21 @@ def references_with_coverage(session: Session, observation: Observation) -> list
     facts = [_reference_facts(row) for row in candidates.values()]
     order = ranked(pointing_of(observation), facts)
     return [(candidates[reference.observation_id], share) for reference, share in order]
+
+
+def part_for(session: Session, observation: Observation, reference: Observation) -> Observation:
+    """Of a mosaic `reference` the part that suits the observation best; any other is given back as it is.
+
+    Raises NothingToDo where no part covers any of the observation's field.
+    """
+    if not reference.n_parts:
+        return reference
+    parts = {row.id: row for row in parts_of_mosaic(session, reference.id)}
+    order = ranked(pointing_of(observation), [_reference_facts(row) for row in parts.values()])
+    if not order:
+        msg = f"no part of {reference.external_id} covers this field"
+        raise NothingToDo(msg, n_parts=len(parts))
+    return parts[order[0][0].observation_id]
 
 
 def observations_near(
@@ -67,9 +92,15 @@ def observations_near(
 def pointing_of(observation: Observation) -> Pointing:
     """Where the observation looks: the middle of its corners, or without a WCS the position it came with."""
     if observation.footprint is None:
-        return Pointing(observation.ra_deg, observation.dec_deg)
+        return Pointing(observation.ra_deg, observation.dec_deg, part=observation.part)
     ra_deg, dec_deg = centre_of(observation.footprint)
-    return Pointing(ra_deg, dec_deg, observation.footprint)
+    return Pointing(ra_deg, dec_deg, observation.footprint, observation.part)
+
+
+def parts_of_mosaic(session: Session, mosaic_id: UUID) -> list[Observation]:
+    """The rows of a mosaic's parts, in the order in which they stand in its file."""
+    parts = session.scalars(select(Observation).where(Observation.mosaic_id == mosaic_id)).all()
+    return sorted(parts, key=lambda row: (row.part_hdu or 0, row.external_id))
 
 
 def survey_names(session: Session, ids: Sequence[UUID]) -> dict[UUID, str]:

@@ -31,6 +31,8 @@ class Pointing:
     ra_deg: float
     dec_deg: float
     corners: Corners | None = None
+    #: Name of the part of a mosaic; None for a whole frame.
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,10 @@ def coverage(science: Pointing, reference: Pointing) -> float:
     """Share of the science field that the reference holds, 0..1.
 
     Where one of them has no corners it is 1 for pointings within `SAME_POINTING_DEG`, or for a centre inside
-    the other's corners, else 0.
+    the other's corners, else 0; parts of mosaics then meet only by their names.
     """
     if science.corners is None or reference.corners is None:
-        return float(_is_same_field(science, reference))
+        return float(_may_be_same_part(science, reference) and _is_same_field(science, reference))
     inside = [_is_inside(point, reference.corners) for point in _grid(science.corners)]
     return sum(inside) / len(inside)
 
@@ -78,6 +80,14 @@ def _order(item: tuple[ReferenceFacts, float]) -> tuple[float, float, float, flo
         -reference.observation_time.timestamp(),
         str(reference.observation_id),
     )
+
+
+def _may_be_same_part(one: Pointing, other: Pointing) -> bool:
+    """Whether two frames, of which one has no WCS, can be of one part: all parts have one pointing then."""
+    if one.part == other.part:
+        return True
+    is_one_whole = one.part is None or other.part is None
+    return is_one_whole and (one.corners is not None or other.corners is not None)
 
 
 def _is_same_field(one: Pointing, other: Pointing) -> bool:

@@ -4,6 +4,8 @@ Owns the rules of an observation's states; never reads or writes a row. Stages a
 repeat may carry an observation along but never takes it back from where it already is.
 """
 
+from collections.abc import Iterable
+
 from astrid_workers.pipeline import Stage
 from astrid_workers.storage.states import ObservationState as State
 
@@ -68,6 +70,20 @@ def state_failed(current: State, stage: Stage) -> State:
 def state_archived(current: State) -> State:
     """The state once the observation is put away: `archived`, unless a stage is at work on it."""
     return current if current in _WORKING.values() else State.ARCHIVED
+
+
+def state_of_mosaic(current: State, parts: Iterable[State]) -> State:
+    """How far a mosaic has come: as far as all of its parts that did not fail; `failed` once all have.
+
+    One that was put away stays so; parts that were put away by themselves do not count.
+    """
+    if current == State.ARCHIVED:
+        return current
+    states = [state for state in parts if state != State.ARCHIVED]
+    alive = [state for state in states if state != State.FAILED]
+    if alive:
+        return min(alive, key=_RANK.__getitem__)
+    return State.FAILED if states else current
 
 
 def _along(current: State, wanted: State) -> State:
