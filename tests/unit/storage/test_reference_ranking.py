@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from astrid_workers.storage.reference_ranking import Pointing, ReferenceFacts, coverage, ranked
+from astrid_workers.storage.reference_ranking import Pointing, ReferenceFacts, coverage, ranked, reason_of
 
 NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -82,3 +82,32 @@ def test_the_order_is_the_same_whatever_the_database_returns_first():
     expected = [r.observation_id.int for r, _ in ranked(here, same)]
     assert expected == [1, 3, 5, 2, 4, 6]
     assert [r.observation_id.int for r, _ in ranked(here, reversed(same))] == expected
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "sentence"),
+    [
+        ({}, None, "a covers 100 % of the field: no other reference does"),
+        ({}, {"at": 0.1}, "a covers 100 % of the field, b 50 % (of 2 references)"),
+        (
+            {"limiting_magnitude": 22.0},
+            {"limiting_magnitude": 21.4},
+            "is deeper than b: 22.00 mag against 21.40 mag",
+        ),
+        ({"limiting_magnitude": 22.0}, {}, "is deeper than b: 22.00 mag against not known"),
+        (
+            {"exposure_time_s": 300.0},
+            {"exposure_time_s": 60.0},
+            "was exposed for longer than b: 300 s against 60 s",
+        ),
+        ({"fwhm_arcsec": 0.9}, {"fwhm_arcsec": 1.2}, "is sharper than b: 0.90 arcsec against 1.20 arcsec"),
+        ({"time": NIGHT + timedelta(days=1)}, {}, "is as good as b and later"),
+        ({}, {}, "is as good as b and comes first by its id"),
+    ],
+)
+def test_the_reason_is_the_first_thing_that_differs(best, other, sentence):
+    """With the numbers of both."""
+    facts = [reference(1, square(10, 0), name="a", **best)]
+    if other is not None:
+        facts.append(reference(2, square(10 + other.pop("at", 0), 0), name="b", **other))
+    assert sentence in reason_of(ranked(square(10, 0), facts))

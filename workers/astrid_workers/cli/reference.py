@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from astrid_workers.cli import reference_from_observations
 from astrid_workers.cli.terminal import progress_bar, sentence_of, write_whole
 from astrid_workers.differencing.build_reference import Member, Reference, StackOptions, build_reference
 from astrid_workers.errors import AstridError, FrameRejected, NothingToDo, SettingRejected
@@ -30,6 +31,7 @@ examples:
   astrid reference night1.fits night2.fits night3.fits --out reference.fits
   astrid reference archive/*.fits --out reference.fits --onto best
   astrid run tonight.fits reference.fits --out found/
+  astrid reference --from-observations --field 150.1,2.2 --filter r
 
 writes reference.fits (SCI, VAR, MASK, COVERAGE; its grade in the header) and reference.json beside it
 exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
@@ -40,8 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = EXAMPLES
     add = parser.add_argument
-    add("frames", type=Path, nargs="+", metavar="FRAME.fits", help="frames of one field, filter and unit")
-    add("--out", type=Path, required=True, metavar="FILE.fits", help="where the reference goes")
+    add("frames", type=Path, nargs="*", metavar="FRAME.fits", help="frames of one field, filter and unit")
+    add("--out", type=Path, metavar="FILE.fits", help="where the reference goes")
     add(
         "--onto", choices=("first", "best"), default="first", help="whose pixel grid it takes (default first)"
     )
@@ -50,10 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--dark", type=Path, metavar="FILE", help="dark frame for all frames, scaled by exposure")
     add("--flat", type=Path, metavar="FILE", help="flat field for all frames")
     add("--json", action="store_true", help="print the content of the JSON file on standard output")
+    reference_from_observations.configure(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Build; 0 done, 1 failed, 2 input it cannot use, 3 nothing to do. Standard error says why."""
+    if options.from_observations:
+        return reference_from_observations.main(options)
+    if not options.frames or options.out is None:
+        print("astrid reference: name frames and --out, or --from-observations and --field", file=sys.stderr)
+        return UNUSABLE_INPUT
     reason, status, made, cost = "", DONE, None, Cost()
     unreadable: list[Member] = []
     try:

@@ -66,6 +66,7 @@ def rendered(story: Story) -> RenderableType:
         _facts_table(story["observation"]),
         _parts_table(story.get("parts", [])),
         _runs_table(story["runs"]),
+        _reference_line(story["candidates"]),
         _candidates_table(story["candidates"]),
         _detections_table(story["detections"]),
         _alerts_table(story["alerts"]),
@@ -95,9 +96,22 @@ def _facts_table(observation: Story) -> Table:
         or (f"mosaic of {observation['n_parts']} parts" if observation["n_parts"] else "no image"),
         "stored as": _shown(observation["frame_key"]),
     }
+    if observation["stack"] is not None:
+        rows |= {
+            "stack of": f"{len(observation['stack']['members'])} observations",
+            "grade": _grade(observation),
+        }
     for name, value in rows.items():
         table.add_row(Text(name, "dim"), Text(str(value)))
     return table
+
+
+def _grade(observation: Story) -> str:
+    grade = observation["stack"]["grade"]
+    return (
+        f"{grade['gain_mag']:.2f} mag deeper than one, FWHM {grade['fwhm_px']:.2f} px,"
+        f" {100 * grade['coverage']:.1f} % covered"
+    )
 
 
 def _parts_table(parts: list[Story]) -> Table | None:
@@ -136,6 +150,13 @@ def _why(run: Story) -> str:
     if run["status"] != "failed" or run["is_retryable"] is None:
         return reason
     return f"{reason} ({'a retry may help' if run['is_retryable'] else 'a retry cannot help'})"
+
+
+def _reference_line(candidates: Story | None) -> Text | None:
+    if candidates is None or "reference" not in candidates:
+        return None
+    why = f": {candidates['reference_why']}" if candidates["reference_why"] else ""
+    return Text.assemble(("Against ", "dim"), f"{candidates['reference']}{why}")
 
 
 def _candidates_table(candidates: Story | None) -> Table | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from astrid_workers.batches import queue_each
 from astrid_workers.broker import actor
-from astrid_workers.differencing import stage
+from astrid_workers.differencing import stacked_reference, stage
 from astrid_workers.mosaic_messages import passed_to_parts
 from astrid_workers.pipeline import Stage
 
@@ -65,3 +65,12 @@ def batch_difference_observations(observation_ids: list[str]) -> dict[str, Any]:
 def legacy_difference_observation(observation_id: str) -> dict[str, Any]:
     """Send the observation on to `difference_observation`."""
     return stage.forward(observation_id)
+
+
+@actor(Stage.DIFFERENCING)
+def build_reference(request: dict[str, Any]) -> dict[str, Any]:
+    """Stack a reference for a field and filter from observations, and set going what waits for it."""
+    work = stacked_reference.load(stacked_reference.parsed_request(request))
+    made = stacked_reference.run(work)
+    result = stacked_reference.save(work, made)
+    return stacked_reference.send(work, result)

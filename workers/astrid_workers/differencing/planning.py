@@ -5,8 +5,8 @@ one or touches a pixel.
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import cast, get_args
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
 from uuid import UUID
 
 from sqlalchemy import select
@@ -21,7 +21,7 @@ from astrid_workers.run_records import Result, RunTicket, settled_result
 from astrid_workers.settings import AlgorithmName, DifferencingSettings
 from astrid_workers.storage.frame_records import StoredFrame, preprocessed_frame
 from astrid_workers.storage.models import DifferenceRun, Observation
-from astrid_workers.storage.records import find_observation, part_for, references_for
+from astrid_workers.storage.records import find_observation, part_for, reference_choice
 from astrid_workers.storage.states import RunStatus
 
 NO_REFERENCE = "no reference covers this field"
@@ -40,6 +40,8 @@ class DifferenceWork:
     inputs_sha256: str
     #: Why there is nothing to do; None for a pair.
     nothing: str | None = None
+    #: Why this reference, with the others that there were; None where it was named or taken before.
+    choice: dict[str, Any] | None = None
     settled: Result | None = None
 
 
@@ -84,10 +86,12 @@ def planned_work(
     earlier = _done_before(session, observation, science, options)
     if earlier is not None:
         return earlier
-    best = next(iter(references_for(session, observation)), None)
-    if best is None:
+    chosen = reference_choice(session, observation)
+    if chosen is None:
         return _without_pair(session, observation, options, NO_REFERENCE)
-    return _pair(session, observation, science, preprocessed_frame(session, best), options)
+    best, choice = chosen
+    work = _pair(session, observation, science, preprocessed_frame(session, best), options)
+    return replace(work, choice=choice)
 
 
 def _done_before(

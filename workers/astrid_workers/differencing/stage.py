@@ -206,6 +206,7 @@ def _written(
         "ending": "done",
         "observation_id": str(observation_id),
         "reference_id": str(work.reference.observation_id),
+        "reference_choice": work.choice,
         "difference_run_id": str(work.ticket.run_id),
         "difference_id": str(work.difference_id),
         "status": "differenced",

@@ -23,7 +23,6 @@ from astrid_workers.preprocessing import results
 from astrid_workers.preprocessing.assess_quality import Quality, assess_quality
 from astrid_workers.preprocessing.calibrate import Calibrated
 from astrid_workers.preprocessing.raw_files import RawFiles, StoredFile, calibrate_files, raw_files
-from astrid_workers.preprocessing.waiting import waiting_for
 from astrid_workers.run_records import (
     Ending,
     Result,
@@ -39,6 +38,7 @@ from astrid_workers.storage.fits import frame_from_fits, frame_to_fits
 from astrid_workers.storage.frame_records import NO_IMAGE, StoredFrame, preprocessed_frame
 from astrid_workers.storage.models import Observation, PreprocessRun
 from astrid_workers.storage.records import find_observation, references_for
+from astrid_workers.storage.waiting_observations import waiting_for
 
 IS_REFERENCE = "is a reference: it is not differenced against itself"
 

@@ -169,6 +169,8 @@ class Observation(Timestamps, Base):
     payload: Mapped[dict[str, Any] | None]
     #: What the first step measured of the frame (`assess_quality`), for ranking references.
     quality: Mapped[dict[str, Any] | None]
+    #: Of a reference that was stacked from observations: `{members: [id, …], grade: {…}}` (`Grade`).
+    stack: Mapped[dict[str, Any] | None]
     #: Parts that a mosaic was cut into, each a row of its own; null for a frame with one image.
     n_parts: Mapped[int | None] = mapped_column(Integer)
     #: The mosaic that this row is a part of, and the part's name (EXTNAME); null for a whole frame.

@@ -123,6 +123,7 @@ def _observation(row: Observation) -> Story:
         "seeing_arcsec": row.seeing_arcsec,
         "n_parts": row.n_parts,
         "part": row.part,
+        "stack": row.stack,
         "companions": {role: facts.get("key") for role, facts in row.companions.items()},
         "ingested_at": row.created_at,
         "changed_at": row.updated_at,
@@ -163,10 +164,19 @@ def _candidates(session: Session, difference: Difference | None, most: int) -> S
     return {
         "difference_id": str(difference.id),
         "reference_id": str(difference.reference_id),
+        **_reference(session, difference),
         "algorithm": difference.algorithm,
         "count": session.scalar(select(func.count()).select_from(query.subquery())),
         "best": [_candidate(row) for row in rows],
     }
+
+
+def _reference(session: Session, difference: Difference) -> Story:
+    """The reference's name, and why it was taken where nobody named it."""
+    run = session.get_one(DifferenceRun, difference.run_id)
+    choice = (run.result or {}).get("reference_choice") or {}
+    row = session.get_one(Observation, difference.reference_id)
+    return {"reference": row.external_id, "reference_why": choice.get("reason")}
 
 
 def _candidate(row: Candidate) -> Story:

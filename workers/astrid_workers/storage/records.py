@@ -4,9 +4,10 @@ Owns how an observation is named and which references suit it; never decides a s
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import SQLColumnExpression, exists, func, select, true
 from sqlalchemy.orm import Session
 
 from astrid_workers.errors import NothingToDo, ObservationNotThereYet, UnknownObservation
@@ -17,6 +18,7 @@ from astrid_workers.storage.reference_ranking import (
     Pointing,
     ReferenceFacts,
     ranked,
+    reason_of,
 )
 from astrid_workers.storage.sky_cells import cells_near, centre_of, separation_deg
 from astrid_workers.storage.states import ObservationState, RunStatus
@@ -59,10 +61,49 @@ def references_for(session: Session, observation: Observation) -> list[Observati
 
 def references_with_coverage(session: Session, observation: Observation) -> list[tuple[Observation, float]]:
     """As `references_for`, each with the share of the field that it covers, 0..1."""
-    candidates = {row.id: row for row in _reference_candidates(session, observation)}
-    facts = [_reference_facts(row) for row in candidates.values()]
-    order = ranked(pointing_of(observation), facts)
+    candidates, order = _ranked_references(session, observation)
     return [(candidates[reference.observation_id], share) for reference, share in order]
+
+
+#: Most references that a choice lists.
+MOST_CONSIDERED = 10
+
+
+def reference_choice(session: Session, observation: Observation) -> tuple[Observation, dict[str, Any]] | None:
+    """The reference that suits the observation best, and why: `{reason, n_references, considered: […]}`.
+
+    None where no reference covers any of its field.
+    """
+    candidates, order = _ranked_references(session, observation)
+    if not order:
+        return None
+    considered = [
+        {
+            "observation_id": str(facts.observation_id),
+            "external_observation_id": facts.name,
+            "coverage": share,
+            "limiting_magnitude": facts.limiting_magnitude,
+            "exposure_time_s": facts.exposure_time_s,
+            "fwhm_arcsec": facts.fwhm_arcsec,
+        }
+        for facts, share in order[:MOST_CONSIDERED]
+    ]
+    told = {"reason": reason_of(order), "n_references": len(order), "considered": considered}
+    return candidates[order[0][0].observation_id], told
+
+
+def _ranked_references(
+    session: Session, observation: Observation
+) -> tuple[dict[UUID, Observation], list[tuple[ReferenceFacts, float]]]:
+    rows = _reference_candidates(session, observation)
+    candidates = {row.id: row for row in rows if not is_stacked_from(row, observation)}
+    order = ranked(pointing_of(observation), [reference_facts(row) for row in candidates.values()])
+    return candidates, order
+
+
+def is_stacked_from(reference: Observation, observation: Observation) -> bool:
+    """Whether the observation is in the stack: its noise would be on both sides of a difference."""
+    return str(observation.id) in (reference.stack or {}).get("members", ())
 
 
 def part_for(session: Session, observation: Observation, reference: Observation) -> Observation:
@@ -73,7 +114,7 @@ def part_for(session: Session, observation: Observation, reference: Observation)
     if not reference.n_parts:
         return reference
     parts = {row.id: row for row in parts_of_mosaic(session, reference.id)}
-    order = ranked(pointing_of(observation), [_reference_facts(row) for row in parts.values()])
+    order = ranked(pointing_of(observation), [reference_facts(row) for row in parts.values()])
     if not order:
         msg = f"no part of {reference.external_id} covers this field"
         raise NothingToDo(msg, n_parts=len(parts))
@@ -115,9 +156,8 @@ def _surveys_of(session: Session, observations: Sequence[Observation]) -> str:
 
 def _reference_candidates(session: Session, observation: Observation) -> Sequence[Observation]:
     pointing = pointing_of(observation)
-    reach = (observation.radius_deg or 0.0) + max(_largest_reference_radius(session), SAME_POINTING_DEG)
-    is_preprocessed = exists().where(
-        PreprocessRun.observation_id == Observation.id, PreprocessRun.status == RunStatus.COMPLETED
+    reach = (observation.radius_deg or 0.0) + max(
+        _largest_radius(session, Observation.is_reference), SAME_POINTING_DEG
     )
     return session.scalars(
         select(Observation).where(
@@ -126,16 +166,29 @@ def _reference_candidates(session: Session, observation: Observation) -> Sequenc
             Observation.id != observation.id,
             Observation.filter_band.is_not_distinct_from(observation.filter_band),
             Observation.status != ObservationState.ARCHIVED,
-            is_preprocessed,
+            _IS_PREPROCESSED,
         )
     ).all()
 
 
-def _largest_reference_radius(session: Session) -> float:
-    return session.scalar(select(func.max(Observation.radius_deg)).where(Observation.is_reference)) or 0.0
+def preprocessed_near(session: Session, ra_deg: float, dec_deg: float) -> Sequence[Observation]:
+    """Preprocessed frames that may hold the position, and perhaps a few that do not."""
+    reach = max(_largest_radius(session, true()), SAME_POINTING_DEG)
+    near = Observation.sky_cell.in_(cells_near(ra_deg, dec_deg, min(reach, 90.0)))
+    return session.scalars(select(Observation).where(near, _IS_PREPROCESSED)).all()
 
 
-def _reference_facts(reference: Observation) -> ReferenceFacts:
+_IS_PREPROCESSED = exists().where(
+    PreprocessRun.observation_id == Observation.id, PreprocessRun.status == RunStatus.COMPLETED
+)
+
+
+def _largest_radius(session: Session, of: SQLColumnExpression[bool]) -> float:
+    return session.scalar(select(func.max(Observation.radius_deg)).where(of)) or 0.0
+
+
+def reference_facts(reference: Observation) -> ReferenceFacts:
+    """What an observation is ranked by."""
     quality = reference.quality or {}
     return ReferenceFacts(
         observation_id=reference.id,
@@ -144,6 +197,7 @@ def _reference_facts(reference: Observation) -> ReferenceFacts:
         limiting_magnitude=quality.get("limiting_magnitude"),
         exposure_time_s=reference.exposure_time_s,
         fwhm_arcsec=quality.get("fwhm_arcsec") or reference.seeing_arcsec,
+        name=reference.external_id,
     )
 
 

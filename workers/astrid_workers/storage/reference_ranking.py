@@ -1,6 +1,7 @@
 """Which of several references suits an observation best.
 
-Owns the order (coverage, depth, seeing) and the share of a field that a reference covers; never queries.
+Owns the order (coverage, depth, seeing), the sentence that says why, and the share of a field that a
+reference covers; never queries.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,40 @@ class ReferenceFacts:
     limiting_magnitude: float | None = None
     exposure_time_s: float | None = None
     fwhm_arcsec: float | None = None
+    #: For sentences.
+    name: str = ""
+
+
+def reason_of(order: Sequence[tuple[ReferenceFacts, float]]) -> str:
+    """Why the first of `ranked` is taken: by what it is better than the second, with numbers."""
+    (best, share), *rest = order
+    covers = f"{best.name} covers {100 * share:.0f} % of the field"
+    if not rest:
+        return f"{covers}: no other reference does"
+    (other, its_share) = rest[0]
+    keys = zip(_order(order[0]), _order(rest[0]), strict=True)
+    first = next((i for i, (one, two) in enumerate(keys) if one != two), 5)
+    return f"{covers}, {_advantage(first, best, other, its_share)} (of {len(order)} references)"
+
+
+def _advantage(key: int, best: ReferenceFacts, other: ReferenceFacts, its_share: float) -> str:
+    """What stands at place `key` of `_order`."""
+    if key == 0:
+        return f"{other.name} {100 * its_share:.0f} %"
+    if key == 1:
+        ours, its = _text(best.limiting_magnitude, "mag"), _text(other.limiting_magnitude, "mag")
+        return f"is deeper than {other.name}: {ours} against {its}"
+    if key == 2:
+        ours, its = _text(best.exposure_time_s, "s", 0), _text(other.exposure_time_s, "s", 0)
+        return f"was exposed for longer than {other.name}: {ours} against {its}"
+    if key == 3:
+        ours, its = _text(best.fwhm_arcsec, "arcsec"), _text(other.fwhm_arcsec, "arcsec")
+        return f"is sharper than {other.name}: {ours} against {its}"
+    return f"is as good as {other.name} and " + ("later" if key == 4 else "comes first by its id")
+
+
+def _text(value: float | None, unit: str, digits: int = 2) -> str:
+    return "not known" if value is None else f"{value:.{digits}f} {unit}"
 
 
 def ranked(science: Pointing, references: Iterable[ReferenceFacts]) -> list[tuple[ReferenceFacts, float]]:

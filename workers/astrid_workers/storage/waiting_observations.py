@@ -1,6 +1,6 @@
 """Observations that could not be differenced for want of a reference, or of one that covers enough of them.
 
-Owns finding them once a reference has come; never sends anything (`stage` does).
+Owns finding them once a reference has come; never sends anything (the stages do).
 """
 
 from uuid import UUID
@@ -9,7 +9,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from astrid_workers.storage.models import DifferenceRun, Observation
-from astrid_workers.storage.records import pointing_of
+from astrid_workers.storage.records import is_stacked_from, pointing_of
 from astrid_workers.storage.reference_ranking import SAME_POINTING_DEG, coverage
 from astrid_workers.storage.sky_cells import cells_near
 from astrid_workers.storage.states import ObservationState, RunStatus
@@ -19,7 +19,10 @@ MOST_WAITING = 10_000
 
 
 def waiting_for(session: Session, reference: Observation, most: int = MOST_WAITING) -> list[UUID]:
-    """Observations in the reference's filter that it covers, and that ended without a good enough one."""
+    """Observations in the reference's filter that it covers, and that ended without a good enough one.
+
+    Those that it was stacked from are not among them.
+    """
     pointing = pointing_of(reference)
     reach = (reference.radius_deg or 0.0) + max(_largest_science_radius(session), SAME_POINTING_DEG)
     found_nothing = exists().where(
@@ -37,7 +40,11 @@ def waiting_for(session: Session, reference: Observation, most: int = MOST_WAITI
         )
         .order_by(Observation.observation_time, Observation.id)
     )
-    covered = (row.id for row in near if coverage(pointing_of(row), pointing) > 0)
+    covered = (
+        row.id
+        for row in near
+        if coverage(pointing_of(row), pointing) > 0 and not is_stacked_from(reference, row)
+    )
     return [row_id for row_id, _ in zip(covered, range(most), strict=False)]
 
 
