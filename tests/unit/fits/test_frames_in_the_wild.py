@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from astrid_workers.differencing.pair import run_pair
 from astrid_workers.differencing.products import Candidate
+from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.overscan import Amplifier, Section, layout_of, without_overscan
 from astrid_workers.preprocessing.calibrate import calibrate
@@ -119,7 +120,7 @@ def _cards(**changes: object) -> Callable[[Frame], bytes]:
 
 def _object_in(page: str) -> Callable[[Frame], bytes]:
     def write(frame: Frame) -> bytes:
-        name = "Köln Ω9" if page != "cp1252" else "Köln é9"
+        name = {"cp1252": "Köln é9", "shift_jis": "銀河 9"}.get(page, "Köln Ω9")
         text = name.encode(page)
         data = _cards(OBJECT="#" * len(text))(frame)
         return data.replace(b"#" * len(text), text)
@@ -132,6 +133,45 @@ def _nan_block(frame: Frame) -> bytes:
     holed = pixels.astype(np.float32)
     holed[:60, :14] = np.nan
     return _primary(holed, header)
+
+
+def _rice_floats(frame: Frame) -> bytes:
+    """Quantized floats in Rice tiles, with a block that was not measured."""
+    pixels, header = _plain(frame)
+    holed = pixels.astype(np.float32)
+    holed[:60, :14] = np.nan
+    packed = fits.CompImageHDU(holed, _with_cards(header), compression_type="RICE_1", quantize_level=16)
+    return _written(fits.HDUList([fits.PrimaryHDU(), packed]))
+
+
+def _plio(frame: Frame) -> bytes:
+    pixels, header = _plain(frame)
+    packed = fits.CompImageHDU(pixels.astype(np.int32), _with_cards(header), compression_type="PLIO_1")
+    return _written(fits.HDUList([fits.PrimaryHDU(), packed]))
+
+
+def _blank(frame: Frame) -> bytes:
+    """int16 with BZERO, and BLANK where nothing was measured."""
+    pixels, header = _plain(frame)
+    unit = fits.PrimaryHDU(pixels.astype(np.float32), _with_cards(header))
+    unit.scale("int16", bscale=1, bzero=32768)
+    unit.data[:60, :14] = -32768
+    unit.header["BLANK"] = -32768
+    return _written(fits.HDUList([unit]))
+
+
+def _placed(**cards: float) -> Callable[[Frame], bytes]:
+    """The plain file with these WCS cards in place of a matrix."""
+
+    def write(frame: Frame) -> bytes:
+        pixels, header = _plain(frame)
+        for card in list(header):
+            if card.startswith(("CD", "PC")) and not set(cards) <= {"CRVAL1", "CRVAL2"}:
+                header.remove(card)
+        header.update(cards)
+        return _primary(pixels, header)
+
+    return write
 
 
 def _overscan(frame: Frame) -> bytes:
@@ -186,6 +226,10 @@ class Way:
     #: Relative tolerance of flux (None: the unit is another) and of S/N.
     flux: float | None = 0.02
     snr: float = 0.05
+    #: Whether its candidates have a place on the sky.
+    has_sky: bool = True
+    #: What the frame says of it.
+    says: str = ""
 
 
 PLAIN = Way("uint16 with BZERO", lambda frame: _primary(*_plain(frame)))
@@ -209,7 +253,25 @@ WAYS = (
     Way("no DATE-OBS, EXPTIME, FILTER", _cards(DATE_OBS=None, EXPTIME=None, FILTER=None)),
     Way("OBJECT in cp1252", _object_in("cp1252")),
     Way("OBJECT in UTF-8", _object_in("utf-8")),
+    Way("OBJECT in Shift-JIS", _object_in("shift_jis")),
     Way("NaN block", _nan_block),
+    Way("NaN block in Rice tiles of floats", _rice_floats),
+    Way("PLIO tiles", _plio),
+    Way("BZERO with BLANK", _blank),
+    Way("SATURATE of 1", _cards(SATURATE=1), says="SATURATE says 1, and the sky is at "),
+    Way("SATURATE within the noise of the sky", _cards(SATURATE=320), says="not believed, taken as missing"),
+    Way("GAIN below 0", _cards(GAIN=-1.5), None, 0.15, says="GAIN says -1.5, which is not a positive number"),
+    Way("EXPTIME below 0", _cards(EXPTIME=-5), says="EXPTIME says -5, which is not a positive number"),
+    Way("DATE-OBS that is none", _cards(DATE_OBS="31/13/2024"), says="which is not a date: not believed"),
+    Way(
+        "CD of zeros",
+        _placed(CD1_1=0.0, CD1_2=0.0, CD2_1=0.0, CD2_2=0.0),
+        has_sky=False,
+        says="CD1_1, CD1_2, CD2_1, CD2_2 are all 0, expected degrees per pixel: taken as no WCS",
+    ),
+    Way("CD of one row", _placed(CD1_1=1e-4, CD1_2=1e-4), has_sky=False, says="taken as no WCS"),
+    Way("CRVAL beyond the pole", _placed(CRVAL2=120.0), has_sky=False, says="taken as no WCS"),
+    Way("CRVAL beyond numbers", _placed(CRVAL1=1e30), has_sky=False, says="taken as no WCS"),
     Way("overscan", _overscan, 0.03, 0.1),
     Way("two amplifiers", _two_amplifiers, 0.03, 0.1),
     Way("stale BIASSEC", _stale_sections),
@@ -236,10 +298,106 @@ def test_every_way_to_write_a_pair_gives_the_same_candidates(way: Way) -> None:
     for one in expected:
         same = min(found, key=lambda c, one=one: np.hypot(c.x - one.x, c.y - one.y))  # type: ignore[misc]
         assert np.hypot(same.x - one.x, same.y - one.y) < 0.15
-        assert same.ra_deg == pytest.approx(one.ra_deg, abs=0.15 * 0.5 / 3600)
+        if way.has_sky:
+            assert same.ra_deg == pytest.approx(one.ra_deg, abs=0.15 * 0.5 / 3600)
+        else:
+            assert same.ra_deg is None
         assert same.snr == pytest.approx(one.snr, rel=way.snr)
         if way.flux is not None:
             assert same.flux == pytest.approx(one.flux, rel=way.flux)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.says], ids=lambda way: way.name)
+def test_what_a_header_gets_wrong_is_said(way: Way) -> None:
+    """A card that is not believed stands among what was assumed, with its value."""
+    assert way.says in "; ".join(read_frame(way.write(_sky().science), name=way.name).assumed)
+
+
+def test_frames_of_other_sizes_meet_where_they_overlap() -> None:
+    """A reference that is a part of the field, and one that is larger than the science frame, by WCS and by stars."""
+    science, reference = _pair()
+    expected = _candidates(PLAIN)
+
+    def cut(frame: Frame, rows: int, columns: int, *, is_blind: bool) -> Frame:
+        pixels, header = _plain(frame)
+        if is_blind:
+            header.remove("CTYPE1")
+            header.remove("CTYPE2")
+        return calibrate(read_frame(_primary(pixels[:rows, :columns], header))).frame
+
+    for is_blind in (False, True):
+        whole = [cut(frame, *SHAPE, is_blind=is_blind) for frame in (science, reference)]
+        parts = [cut(frame, 220, 200, is_blind=is_blind) for frame in (science, reference)]
+        inside = [c for c in expected if c.x < 190 and c.y < 210]
+        for pair in ((whole[0], parts[1]), (parts[0], whole[1])):
+            found = [c for c in run_pair(*pair).candidates.items if abs(c.score) > 8]
+            for one in inside:
+                assert min(np.hypot(c.x - one.x, c.y - one.y) for c in found) < 0.3
+
+
+#: What is no picture of the sky, and how it is refused: the name is `bad.fits`.
+HOPELESS: dict[str, tuple[Callable[[Frame], bytes], str]] = {
+    "zero-length": (lambda _: b"", "not FITS (an empty file, expected 'SIMPLE  =')"),
+    "not FITS at all": (lambda _: b"\xff\xd8\xff\xe0 JFIF" * 99, "not FITS (begins with b'\\xff\\xd8"),
+    "truncated": (
+        lambda frame: PLAIN.write(frame)[:60_000],
+        "truncated, HDU 0 needs ",
+    ),
+    "NAXIS of 1": (
+        lambda frame: PLAIN.write(frame).replace(
+            b"NAXIS   =                    2", b"NAXIS   =                    1"
+        ),
+        "no image HDU with two axes (HDU 0: 256)",
+    ),
+    "NAXIS of 0": (
+        lambda frame: PLAIN.write(frame).replace(
+            b"NAXIS   =                    2", b"NAXIS   =                    0"
+        ),
+        "no image HDU with two axes (HDU 0: no image)",
+    ),
+    "NAXIS1 too large": (
+        lambda frame: PLAIN.write(frame).replace(
+            b"NAXIS1  =                  256", b"NAXIS1  =                 2560"
+        ),
+        "truncated, HDU 0 needs ",
+    ),
+    "HCOMPRESS tiles": (
+        _tiles("HCOMPRESS_1"),
+        "ZCMPTYPE of HDU 1 (COMPRESSED_IMAGE) is HCOMPRESS_1, expected one of",
+    ),
+    "constant": (
+        lambda frame: _primary(np.full(SHAPE, 1000, np.uint16), _plain(frame)[1]),
+        "all 65536 usable pixels are 1500, expected sky with noise",
+    ),
+    "zeros": (
+        lambda frame: _primary(np.zeros(SHAPE, np.float32), _plain(frame)[1]),
+        "all 65536 usable pixels are 0, expected sky with noise",
+    ),
+    "all NaN": (
+        lambda frame: _primary(np.full(SHAPE, np.nan, np.float32), _plain(frame)[1]),
+        "none of its 65536 pixels can be used: 65536 without a value",
+    ),
+    "all at the ceiling": (
+        lambda frame: _primary(np.full(SHAPE, 65535, np.uint16), _plain(frame)[1]),
+        "none of its 65536 pixels can be used: 65536 saturated",
+    ),
+    "BSCALE of 0": (
+        lambda frame: PLAIN.write(frame).replace(
+            b"BSCALE  =                    1", b"BSCALE  =                    0"
+        ),
+        "BSCALE is 0, expected a finite number",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOPELESS)
+def test_what_is_no_picture_of_the_sky_is_refused_in_one_sentence(what: str) -> None:
+    """With what was found and what was expected, before anything is measured."""
+    write, sentence = HOPELESS[what]
+    with pytest.raises(FrameRejected) as refused:
+        calibrate(read_frame(write(_sky().science), name="bad.fits"))
+    assert str(refused.value).startswith("bad.fits: ")
+    assert sentence in str(refused.value)
 
 
 def test_raw_headers_describe_the_trimmed_image() -> None:

@@ -89,3 +89,41 @@ def test_what_cannot_be_stacked_is_said_in_one_sentence(
     """Exit status and sentence, per kind of refusal."""
     assert main(["reference", *(word.format(f=folder) for word in arguments)]) == status
     assert sentence in capsys.readouterr().err
+
+
+def test_bias_dark_and_flat_correct_every_frame(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Raw frames with their masters become the stack of the clean frames; --json prints what the file holds."""
+    rng = np.random.default_rng(3)
+    shape = (256, 256)
+    bias = np.full(shape, 300.0)
+    dark = rng.uniform(4, 6, shape)
+    flat = 1 + 0.2 * np.sin(np.arange(256) / 40)[None, :] * np.ones(shape)
+    for name in ("one", "two", "three"):
+        with fits.open(folder / f"{name}.fits") as units:
+            header = units[0].header.copy()
+            clean = units[0].data.astype(float)
+        for card in ("BSCALE", "BZERO"):
+            header.remove(card, ignore_missing=True)
+        fits.PrimaryHDU(clean.astype(np.float32), header).writeto(tmp_path / f"{name}.fits")
+        header["SATURATE"] = 1e6
+        raw = clean * flat + bias + dark
+        fits.PrimaryHDU(raw.astype(np.float32), header).writeto(tmp_path / f"raw_{name}.fits")
+    exposure = fits.Header({"EXPTIME": header["EXPTIME"]})
+    masters = {"bias": bias, "dark": bias + dark, "flat": 1000 * flat + bias}
+    for name, image in masters.items():
+        fits.PrimaryHDU(image.astype(np.float32), exposure).writeto(tmp_path / f"{name}.fits")
+    flags = [word for name in masters for word in (f"--{name}", str(tmp_path / f"{name}.fits"))]
+
+    assert _build(tmp_path, "one", "two", "three", out="clean.fits") == 0
+    capsys.readouterr()
+    raws = [str(tmp_path / f"raw_{name}.fits") for name in ("one", "two", "three")]
+    assert main(["reference", *raws, *flags, "--json", "--out", str(tmp_path / "made.fits")]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "made.json").read_text())
+    assert main(["reference", *raws, "--out", str(tmp_path / "raw.fits")]) == 0
+    clean, made, raw = (read_reference(tmp_path / f"{name}.fits") for name in ("clean", "made", "raw"))
+    usable = (clean.mask | made.mask) == 0
+    level = np.median(clean.science[usable])
+    assert np.median(np.abs(made.science - clean.science)[usable]) < 0.02 * level
+    assert np.median(np.abs(raw.science - clean.science)[usable]) > 0.1 * level

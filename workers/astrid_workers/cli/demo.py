@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -55,6 +56,16 @@ def main(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.observations < 1:
         msg = f"--observations is {options.observations}, expected 1 or more"
+        raise SettingRejected(msg)
+    if options.capacity is not None and options.capacity < 1:
+        msg = f"--capacity is {options.capacity}, expected 1 or more worker processes"
+        raise SettingRejected(msg)
+    if not options.timeout_seconds > 0:
+        msg = f"--timeout-seconds is {options.timeout_seconds:g}, expected more than 0"
+        raise SettingRejected(msg)
+    address = urlsplit(options.redis_url or "redis://host")
+    if address.scheme not in ("redis", "rediss") or not address.hostname or address.path not in ("", "/"):
+        msg = f"--redis-url is {options.redis_url}, expected redis://host:port"
         raise SettingRejected(msg)
     if not options.queues.exists():
         msg = f"--queues names {options.queues}, which does not exist; expected AstridQueue files"

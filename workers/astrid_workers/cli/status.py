@@ -28,6 +28,9 @@ from astrid_workers.monitoring import known_queues
 #: Columns of the table and keys of each queue in the JSON form.
 COLUMNS = ("ready", "running", "delayed", "dead", "workers", "busy", "draining")
 
+#: Between two looks of --watch.
+LONGEST_PAUSE_S = 86_400.0
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
@@ -40,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Show the fleet once, or until interrupted."""
     try:
+        _check(options)
         queues = options.queues or known_queues()
         if options.watch:
             _watch(queues, options.every, options.json)
@@ -60,6 +64,12 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> None:
+    if not 0 < options.every <= LONGEST_PAUSE_S:
+        msg = f"--every is {options.every:g}, expected seconds above 0 and at most {LONGEST_PAUSE_S:g}"
+        raise SettingRejected(msg)
+
+
 def _read(queues: Sequence[str]) -> FleetReading:
     return read_fleet(get_broker().client, get_worker_config().namespace, queues)
 
@@ -71,14 +81,18 @@ def _watch(queues: Sequence[str], every_s: float, as_lines: bool) -> None:
             said = as_json(look) if isinstance(look, FleetReading) else {"error": str(look)}
             print(json.dumps(said), flush=True)
         return
-    with Live(auto_refresh=False) as live:
+    console = Console()
+    if not console.is_terminal:  # a live picture would be drawn at the end only
         for look in _looks(queues, every_s):
-            shown = (
-                as_table(look)
-                if isinstance(look, FleetReading)
-                else Text(f"the broker does not answer: {look}")
-            )
-            live.update(shown, refresh=True)
+            console.print(_shown(look))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for look in _looks(queues, every_s):
+            live.update(_shown(look), refresh=True)
+
+
+def _shown(look: FleetReading | redis.RedisError) -> Table | Text:
+    return as_table(look) if isinstance(look, FleetReading) else Text(f"the broker does not answer: {look}")
 
 
 def _looks(queues: Sequence[str], every_s: float) -> Iterator[FleetReading | redis.RedisError]:

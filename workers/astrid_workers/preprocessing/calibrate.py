@@ -78,6 +78,7 @@ def calibrate(
     stay as they are. Raises FrameRejected with one sentence when shapes or exposures do not fit or a flat is
     not positive.
     """
+    _refuse_nothing_seen(frame)
     for part in (bias, dark, flat):
         _refuse_other_shape(frame, part)
     if bad_pixels is not None and bad_pixels.shape != frame.shape:
@@ -89,6 +90,26 @@ def calibrate(
         work = replace(work, mask=_with_bit(work.mask, bad_pixels, MaskBit.BAD_PIXEL))
     masked, n_rays, fwhm = _rays_masked(work)
     return Calibrated(masked, *steps, n_rays, fwhm)
+
+
+def _refuse_nothing_seen(frame: Frame) -> None:
+    """A frame without a usable pixel, or with one value everywhere, is no picture of the sky."""
+    counts = {
+        said: int(np.count_nonzero(frame.mask & np.uint32(bit)))
+        for said, bit in (
+            ("without a value", MaskBit.NO_DATA),
+            ("bad", MaskBit.BAD_PIXEL),
+            ("saturated", MaskBit.SATURATED),
+        )
+    }
+    values = frame.science[(frame.mask & np.uint32(UNUSABLE)) == 0]
+    if values.size == 0:
+        why = ", ".join(f"{n} {said}" for said, n in counts.items() if n)
+        msg = f"{frame.name}: none of its {frame.mask.size} pixels can be used: {why}"
+        raise FrameRejected(msg)
+    if values.min() == values.max():
+        msg = f"{frame.name}: all {values.size} usable pixels are {values[0]:g}, expected sky with noise"
+        raise FrameRejected(msg)
 
 
 def _corrected(

@@ -23,6 +23,7 @@ from astrid_workers.imaging.overscan import Layout, without_overscan
 from astrid_workers.storage.fits_artifacts import frame_from_fits, frame_to_fits, image_to_fits
 from astrid_workers.storage.fits_bytes import CappedBytes
 from astrid_workers.storage.fits_facts import ALIASES, Facts, read_facts
+from astrid_workers.storage.fits_saturation import believed_saturation
 from astrid_workers.storage.fits_sections import detector_layout, mean_gain
 from astrid_workers.storage.fits_structure import CARD_BYTES, FitsLimits, Hdu, read_structure
 from astrid_workers.storage.fits_tiles import unpacked
@@ -116,12 +117,13 @@ def read_frame(
         pixels, level = without_overscan(pixels, layout)
         ceiling = None if ceiling is None else ceiling - level
         facts = replace(facts, saturation=None if facts.saturation is None else facts.saturation - level)
+    facts, doubt = believed_saturation(facts, pixels)
     return frame_from_pixels(
         pixels,
         facts=facts,
         unit=header.unit,
         wcs=header.wcs,
-        assumed=header.assumed,
+        assumed=header.assumed if doubt is None else (*header.assumed, doubt),
         name=header.name,
         sigma=sigma,
         bad=None if bad is None else (bad != 0),

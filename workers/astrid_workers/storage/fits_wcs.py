@@ -20,6 +20,9 @@ astropy_data.conf.allow_internet = False
 #: Round trip pixel → sky → pixel at the corners that a usable WCS stays within.
 ROUND_TRIP_PX = 0.1
 
+#: The matrix of a WCS; all of it 0 would be read as one degree per pixel.
+CD_CARDS = ("CD1_1", "CD1_2", "CD2_1", "CD2_2")
+
 
 def celestial_wcs(header: Header, shape: tuple[int, int]) -> tuple[WCS | None, str | None]:
     """A two-dimensional celestial WCS for an image `(ny, nx)`, and None; or None and why the cards cannot be
@@ -30,6 +33,9 @@ def celestial_wcs(header: Header, shape: tuple[int, int]) -> tuple[WCS | None, s
     types = [str(header.get(f"CTYPE{axis}", "")) for axis in (1, 2)]
     if not any(kind.strip() for kind in types):
         return None, None
+    matrix = [header.get(card) for card in CD_CARDS if card in header]
+    if matrix and not any(matrix):
+        return None, f"{', '.join(CD_CARDS)} are all 0, expected degrees per pixel: taken as no WCS"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
