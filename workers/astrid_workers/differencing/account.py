@@ -30,15 +30,16 @@ def joint_mask(
     footprint.
     """
     mask = science.mask | reference.mask
-    mask = mask | np.where(hidden, np.uint32(MaskBit.SATURATED), np.uint32(0))
-    mask = mask | np.where(lost, np.uint32(MaskBit.INTERPOLATED), np.uint32(0))
+    mask[hidden] |= np.uint32(MaskBit.SATURATED)
+    mask[lost] |= np.uint32(MaskBit.INTERPOLATED)
     outside = (mask & np.uint32(MaskBit.NO_DATA)) != 0
     edge = int(np.ceil(EDGE_FWHM * fwhm))
     wide = ~grow(~outside, 2)  # lone pixels and columns have no edge
     near = grow(wide, edge + 2)
     near[:edge] = near[-edge:] = True
     near[:, :edge] = near[:, -edge:] = True
-    return (mask | np.where(near, np.uint32(MaskBit.EDGE), np.uint32(0))).astype(np.uint32)
+    mask[near] |= np.uint32(MaskBit.EDGE)
+    return mask
 
 
 def assumptions(

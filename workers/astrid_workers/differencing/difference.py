@@ -59,10 +59,10 @@ def difference(
     tell = progress or (lambda _step, _share: None)
     _check(science, reference)
     tell("measure the frames", 0.0)
-    seen = (
-        measure_frame(science, options, sky=science_sky),
-        measure_frame(reference, options, stars=reference_stars),
-    )
+    first = measure_frame(science, options, sky=science_sky)
+    set_aside(science, reference)
+    seen = (first, measure_frame(reference, options, stars=reference_stars))
+    del first
     set_aside(science, reference)
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
@@ -70,12 +70,14 @@ def difference(
     saturated = take_off_saturated(science, reference, seen)
     hidden = saturated.hidden
     streaked = take_off_streaks((saturated.science, saturated.reference), seen, hidden)
-    pair = _prepare(seen, matched, streaked, hidden)
     light = power_at(seen[0].image, matched.match.x, matched.match.y, seen[0].psf.fwhm_px)
+    holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
     # from here on the filled images and the corrected variances stand for the frames
-    seen, matched = (seen[0].without_planes(), seen[1].without_planes()), matched.without_variance()
-    saturated, streaked = saturated.without_images(), streaked.without_images()
+    seen = (seen[0].without_planes(), seen[1].without_planes())
     set_aside(science, reference)
+    pair = _prepare(seen, matched, streaked, hidden, holes)
+    matched = matched.without_variance()
+    saturated, streaked = saturated.without_images(), streaked.without_images()
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
@@ -131,11 +133,16 @@ def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDA
     return match.x[chosen], match.y[chosen]
 
 
-def _prepare(seen: Pair, matched: Matched, streaked: Streaked, hidden: BoolImage) -> Prepared:
+def _prepare(
+    seen: Pair,
+    matched: Matched,
+    streaked: Streaked,
+    hidden: BoolImage,
+    holes: tuple[BoolImage, BoolImage],
+) -> Prepared:
     """Both frames with their holes filled; the sharper one is blurred where it lends pixels to the other."""
     squares = seen[0].psf.fwhm_px ** 2 - seen[1].psf.fwhm_px ** 2
     blur = float(np.sign(squares) * np.sqrt(abs(squares)) * SIGMA_PER_FWHM)
-    holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
     science, reference = fill_pair(
         streaked.science, streaked.reference, holes, matched.match.flux_scale, blur
     )

@@ -93,6 +93,8 @@ def run_pair(
     registration = measure_registration(
         science, reference, science_stars=sky.stars, reference_stars=reference_stars
     )
+    sky.background.planes.forget()
+    set_aside(science)
     moved = movable(align(science, reference, registration).reference)
     set_aside(science, reference, moved)
     made = difference(
