@@ -29,6 +29,8 @@ class CandidateFlag(IntFlag):
     ON_SOURCE = 128
     #: On the track of a satellite or an aeroplane.
     STREAK = 256
+    #: In the halo of a saturated star.
+    STRAY_LIGHT = 512
 
 
 def flags_from(names: Iterable[str]) -> int:

@@ -23,6 +23,8 @@ class MaskBit(IntFlag):
     INTERPOLATED = 32
     #: On the track of a satellite or an aeroplane, whose light was taken off: noisier than it was.
     STREAK = 64
+    #: In the halo of a saturated star.
+    STRAY_LIGHT = 128
 
 
 #: Bits that make a pixel's value useless for any measurement.

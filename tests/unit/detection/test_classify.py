@@ -26,6 +26,7 @@ def candidate(*flags, score=12.0):
         (("sharp",), False),
         (("extended",), False),
         (("streak",), False),
+        (("stray_light",), False),
         (("on_source", "dipole"), False),
     ],
 )
@@ -80,7 +81,7 @@ def test_flags_survive_being_stored():
 
 def test_stored_bits_never_change():
     """The numbers stand in databases."""
-    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
 def test_a_flag_without_a_bit_is_refused():

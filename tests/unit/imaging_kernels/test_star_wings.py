@@ -78,7 +78,16 @@ def test_the_fit_is_that_of_plain_least_squares() -> None:
 
     def model(p: Floats) -> Floats:
         return Wings(
-            p[0], p[1], fast.peak, fast.alpha_px, p[2], p[3], fast.first_knot, p[4:], fast.reach_px
+            p[0],
+            p[1],
+            fast.peak,
+            fast.alpha_px,
+            p[2],
+            p[3],
+            fast.first_knot,
+            p[4:],
+            fast.reach_px,
+            np.zeros(1),
         ).value(columns[good] - p[0], rows[good] - p[1])
 
     def misfit(p: Floats) -> Floats:
@@ -164,6 +173,6 @@ def test_a_star_that_bled_stands_at_its_widest_place() -> None:
 
 def test_the_start_is_a_moffat() -> None:
     """Without a spline's help the value is the closed form."""
-    star = Wings(0.0, 0.0, 100.0, 3.0, 0.0, 0.0, 0.0, np.zeros(8), 30)
+    star = Wings(0.0, 0.0, 100.0, 3.0, 0.0, 0.0, 0.0, np.zeros(8), 30, np.zeros(1))
     radius = np.array([5.0, 10.0, 20.0])
     np.testing.assert_allclose(star.value(radius, 0 * radius), 100 * (1 + (radius / 3) ** 2) ** -START_BETA)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from astrid_workers.imaging.grouped_median import FEWEST_VALUES, grouped_median
 from astrid_workers.imaging.line_sums import OCTANTS, line_sums
-from astrid_workers.imaging.streak_light import FEWEST_PIXELS, grouped_median, streak_light
+from astrid_workers.imaging.streak_light import streak_light
 from astrid_workers.imaging.streaks import Streak, find_streaks
 
 SHAPE, SIGMA = (420, 500), 20.0
@@ -165,7 +166,7 @@ def test_medians_of_groups_are_numpys() -> None:
     found = grouped_median(values, group, 9)
     for number in range(9):
         members = values[group == number]
-        if members.size < FEWEST_PIXELS:
+        if members.size < FEWEST_VALUES:
             assert np.isnan(found[number])
         else:
             assert found[number] == pytest.approx(np.median(members))

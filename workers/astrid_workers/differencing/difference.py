@@ -92,9 +92,9 @@ def difference(
         fwhm_px=_broader(seen),
         overfit=getattr(matched.matching, "overfit", 1.0),
     )
-    factor, spoilt = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
+    around = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
     on_streaks = measure_on_streaks(score, streaked, matched.bad | hidden, _broader(seen))
-    hidden = hidden | spoilt
+    hidden = hidden | around.hidden
     result = _assemble(science, reference, seen, matched, hidden, parts, score, streaked.sentences())
     set_aside(science, reference)
     if any(streaked.streaks):
@@ -102,7 +102,9 @@ def difference(
     result.numbers.update(streaked.numbers(), noise_factor_on_streaks=on_streaks)
     result.numbers["saturated_stars"] = len(saturated.stars)
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
-    result.numbers["noise_factor_at_saturated"] = factor
+    result.numbers["noise_factor_at_saturated"] = around.noise_factor
+    result.numbers["saturated_stars_with_halo"] = around.n_halos
+    result.mask[around.stray_light] |= np.uint32(MaskBit.STRAY_LIGHT)
     _refuse_failure(result, light, matched, options.max_residual_power)
     tell("score", 1.0)
     return result

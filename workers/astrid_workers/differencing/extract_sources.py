@@ -240,6 +240,7 @@ def _flags(
         "masked": masked > MASKED_SHARE,
         "saturated": bool(np.any(around & np.uint32(MaskBit.SATURATED))),
         "streak": bool(np.any(around & np.uint32(MaskBit.STREAK))),
+        "stray_light": bool(difference.mask[y, x] & np.uint32(MaskBit.STRAY_LIGHT)),
         "sharp": shape.is_narrower_than_psf(snr),
         "extended": shape.is_wider_than_psf(snr),
     }

@@ -139,7 +139,8 @@ class Candidate:
     #: Reduced chi-squared of the PSF fit within one FWHM.
     chi2: float | None
     is_positive: bool
-    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `blended`, `on_source`, `streak`.
+    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `blended`, `on_source`, `streak`,
+    #: `stray_light`.
     flags: tuple[str, ...]
 
 

@@ -49,6 +49,8 @@ class Saturated:
     stars: list[SaturatedStar]
     #: How far each star's fitted light reaches, pixels; 0 where it was not fitted in both frames.
     reach_px: list[int]
+    #: How far a halo was seen around each star in either frame, pixels; 0: none.
+    halo_px: list[int]
 
     @property
     def n_fitted(self) -> int:
@@ -69,7 +71,7 @@ def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturate
     """
     clipped = grow(((science.mask | reference.mask) & np.uint32(MaskBit.SATURATED)) != 0, GROWTH_PX)
     if not clipped.any():
-        return Saturated(seen[0].image, seen[1].image, clipped, [], [])
+        return Saturated(seen[0].image, seen[1].image, clipped, [], [], [])
     labels, stars = saturated_stars(clipped)
     images, fits = [], []
     for measured in seen:
@@ -78,17 +80,18 @@ def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturate
         left, found = without_wings(measured.image, measured.variance, usable, stars, fwhm, sigma)
         images.append(left)
         fits.append(found)
-    reach = []
+    reach, halos = [], []
     is_fitted = np.zeros(int(labels.max()) + 1, bool)
     for star, *both in zip(stars, *fits, strict=True):
         whole = [wings.reach_px for wings in both if wings is not None]
         is_fitted[star.number] = len(whole) == len(both)
         reach.append(max(whole) if is_fitted[star.number] else 0)
+        halos.append(max(wings.halo_px for wings in both if wings is not None) if reach[-1] else 0)
         if not is_fitted[star.number]:
             for image, wings in zip(images, both, strict=True):
                 put_back(image, wings)
     hidden = clipped | _hidden_by_others(science, reference, seen, ~is_fitted[labels])
-    return Saturated(images[0], images[1], hidden, stars, reach)
+    return Saturated(images[0], images[1], hidden, stars, reach, halos)
 
 
 def _hidden_by_others(science: Frame, reference: Frame, seen: Pair, others: BoolImage) -> BoolImage:
@@ -100,42 +103,54 @@ def _hidden_by_others(science: Frame, reference: Frame, seen: Pair, others: Bool
     return hidden
 
 
-def measure_around(
-    score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: float
-) -> tuple[float, BoolImage]:
-    """Scale the noise around each fitted star to what its own rings show, in place.
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """What the score says of the zones around fitted stars."""
 
-    Returns the largest factor that was applied, and where the score scatters by more than `MOST_SCATTER`
-    times its noise: there nothing is to be seen. `bad` pixels are no evidence.
+    #: The largest factor by which noise was raised.
+    noise_factor: float
+    #: Where the score scatters by more than `MOST_SCATTER` times its noise: there nothing is to be seen.
+    hidden: BoolImage
+    #: Halos: what stands there may be made of the star's own light.
+    stray_light: BoolImage
+    n_halos: int
+
+
+def measure_around(score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: float) -> Surroundings:
+    """Scale the noise around each fitted star to what its own rings show, in place, and say what is there.
+
+    `bad` pixels are no evidence.
     """
-    largest, hidden = 1.0, np.zeros(bad.shape, bool)
-    for star, reach in zip(saturated.stars, saturated.reach_px, strict=True):
+    largest = 1.0
+    hidden, stray = np.zeros(bad.shape, bool), np.zeros(bad.shape, bool)
+    for star, reach, halo in zip(saturated.stars, saturated.reach_px, saturated.halo_px, strict=True):
         if reach == 0:
             continue
         window, radius = _around(star, reach, bad.shape)
+        if halo:
+            stray[window] |= (radius > star.radius_px) & (radius < halo + fwhm_px)
         radii, scatter = ring_scatter(
             score.score[window], radius, ~bad[window], star.radius_px, reach, fwhm_px
         )
         if len(radii) == 0 or scatter.max() <= 1.0:
             continue
-        spoilt = scatter > MOST_SCATTER
-        if spoilt.any():
-            hidden[window] |= (radius < radii[spoilt].max() + RING_FWHM * fwhm_px / 2) & (radius < reach)
+        for middle in radii[scatter > MOST_SCATTER]:
+            hidden[window] |= np.abs(radius - middle) < RING_FWHM * fwhm_px / 2
         factor = np.interp(radius, radii, np.minimum(scatter, MOST_SCATTER), right=1.0).astype(np.float32)
         score.score[window] /= factor
         score.subtracted_light[window] /= factor
         score.flux_error[window] *= factor
         largest = max(largest, float(factor.max()))
-    return largest, hidden
+    return Surroundings(largest, hidden, stray, int(np.count_nonzero(saturated.halo_px)))
 
 
 def _around(star: SaturatedStar, reach: int, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Floats]:
+    """A square about a star, and how far its pixels are from the star."""
     row, column = round(star.y), round(star.x)
     rows = slice(max(row - reach, 0), min(row + reach + 1, shape[0]))
     columns = slice(max(column - reach, 0), min(column + reach + 1, shape[1]))
-    dx = np.arange(columns.start, columns.stop) - star.x
-    dy = np.arange(rows.start, rows.stop) - star.y
-    return (rows, columns), np.hypot(dx[None, :], dy[:, None])
+    dy, dx = np.mgrid[rows, columns].astype(float)
+    return (rows, columns), np.hypot(dx - star.x, dy - star.y)
 
 
 def ring_scatter(

@@ -14,8 +14,9 @@ from astrid_workers.differencing.measure import Measured
 from astrid_workers.differencing.products import Number
 from astrid_workers.differencing.score import Score
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grouped_median import grouped_median
 from astrid_workers.imaging.grow import grow
-from astrid_workers.imaging.streak_light import PIECE_PX, grouped_median, streak_light
+from astrid_workers.imaging.streak_light import PIECE_PX, streak_light
 from astrid_workers.imaging.streaks import Streak, find_streaks
 
 BoolImage = NDArray[np.bool_]

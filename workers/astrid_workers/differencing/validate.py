@@ -14,7 +14,9 @@ from astrid_workers.imaging.grow import grow
 from astrid_workers.mask import MaskBit
 
 #: Flags that say artefact.
-ARTEFACT_FLAGS = frozenset({"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak"})
+ARTEFACT_FLAGS = frozenset(
+    {"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak", "stray_light"}
+)
 #: What the score must keep on empty sky.
 MAX_MEDIAN_SIGMA = 0.1
 SCATTER_RANGE = (0.97, 1.03)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grouped_median import grouped_median
 
 Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
@@ -35,6 +36,11 @@ TOLERANCES = (0.5, 0.2, 0.05, 0.01, 0.01)
 SOURCE_SIGMA = 4.0
 #: Beyond this many FWHM every third pixel tells enough of the profile.
 THIN_BEYOND_FWHM = 5.0
+#: A square that ends on more light than this, in sigma of the sky, is made larger, so many times at most.
+CUT_OFF_SIGMA, WIDENINGS = 1.0, 2
+#: A halo is so many rings side by side whose medians stand out of their own noise by so many sigma, and are
+#: so many sigma of a pixel at least: less may be neighbours.
+RINGS_OF_A_HALO, RING_SIGMA, LEAST_HALO = 8, 4.0, 0.6
 #: Pixels below which nothing is fitted.
 FEWEST_PIXELS = 60
 #: Furthest that the centre may move from its first guess, FWHM.
@@ -58,10 +64,26 @@ class Wings:
     spline: Floats
     #: Half-side of the square in which it is painted.
     reach_px: int
+    #: A halo: medians of rings of one pixel beyond that profile, by their number from the centre (halos have
+    #: edges that no smooth profile has). All zero without one.
+    rings: Floats
 
     def value(self, dx: Floats, dy: Floats) -> Floats:
-        """Light per pixel at offsets from the centre."""
-        radius2 = self._radius2(dx, dy)
+        """Light per pixel at offsets from the centre, rings included."""
+        smooth = self._smooth(self._radius2(dx, dy))
+        if not self.rings.any():
+            return smooth
+        return np.asarray(
+            smooth + np.interp(np.hypot(dx, dy), np.arange(len(self.rings)), self.rings, right=0.0)
+        )
+
+    @property
+    def halo_px(self) -> int:
+        """Radius of the halo; 0: none."""
+        shown = np.flatnonzero(self.rings)
+        return int(shown[-1]) if shown.size else 0
+
+    def _smooth(self, radius2: Floats) -> Floats:
         return np.asarray(self._moffat(radius2) * np.exp(self._bends(self._position(radius2))))
 
     def _position(self, radius2: Floats) -> Floats:
@@ -113,9 +135,42 @@ def fit_wings(
     of the star is to be seen, or where what is seen is no wing.
     """
     start = _start(image, usable, place, radius_px, fwhm_px, sky_sigma)
-    if start is None:
-        return None
-    return _fitted(start, image, variance, usable, fwhm_px)
+    star = None if start is None else _fitted(start, image, variance, usable, fwhm_px)
+    for _ in range(WIDENINGS):
+        if start is None or star is None or not _is_cut_off(star, sky_sigma, fwhm_px):
+            break
+        start = _reaching(start, round(1.6 * start.reach_px), fwhm_px)
+        star = _fitted(start, image, variance, usable, fwhm_px)
+    return star
+
+
+def _is_cut_off(star: Wings, sky_sigma: float, fwhm_px: float) -> bool:
+    """Whether there is light where the star's square ends, and the square may be larger."""
+    at_edge = float(star.value(np.array([star.reach_px - 1.0]), np.zeros(1))[0])
+    may_grow = star.reach_px < int(min(MAX_REACH_FWHM * fwhm_px, MAX_REACH_PX))
+    return may_grow and (at_edge > CUT_OFF_SIGMA * sky_sigma or bool(star.rings[-3:].any()))
+
+
+def _with_rings(star: Wings, image: Float32Image, variance: Float32Image, usable: BoolImage) -> Wings:
+    """The star with its halo, where the medians of rings of one pixel show one."""
+    window = star.window(image.shape)
+    good = usable[window]
+    rows, columns = np.mgrid[window].astype(float)
+    dx, dy = columns[good] - star.x, rows[good] - star.y
+    ring = np.rint(np.hypot(dx, dy)).astype(np.intp)
+    number = star.reach_px + 1
+    inside = ring < number
+    left = (image[window][good] - star.value(dx, dy))[inside]
+    count = np.bincount(ring[inside], minlength=number)
+    noise2 = np.bincount(ring[inside], variance[window][good][inside], number) / np.maximum(count, 1)
+    medians = np.nan_to_num(grouped_median(left, ring[inside], number))
+    error = np.sqrt(noise2 * np.pi / 2 / np.maximum(count, 1))
+    shown = np.abs(medians) > np.maximum(RING_SIGMA * error, LEAST_HALO * np.sqrt(noise2))
+    together = np.convolve(shown, np.ones(RINGS_OF_A_HALO), "valid") >= RINGS_OF_A_HALO
+    if not together.any():
+        return star
+    end = int(np.flatnonzero(shown)[-1]) + 1
+    return replace(star, rings=np.where(np.arange(number) <= end, medians, 0.0))
 
 
 def _start(
@@ -130,7 +185,7 @@ def _start(
     alpha = fwhm_px / (2 * np.sqrt(2 ** (1 / START_BETA) - 1))
     rim = radius_px + 0.7 * fwhm_px
     x, y = place
-    guess = Wings(x, y, 1.0, alpha, 0.0, 0.0, 0.0, np.zeros(1), int(np.ceil(rim + 2)))
+    guess = Wings(x, y, 1.0, alpha, 0.0, 0.0, 0.0, np.zeros(1), int(np.ceil(rim + 2)), np.zeros(1))
     rows, columns = guess.window(image.shape)
     radius = np.hypot(
         np.arange(columns.start, columns.stop) - x, np.arange(rows.start, rows.stop)[:, None] - y
@@ -143,10 +198,16 @@ def _start(
         return None
     peak = level * (1 + (rim / alpha) ** 2) ** START_BETA
     far = alpha * np.sqrt(max((peak / (FAINTEST_SIGMA * sky_sigma)) ** (1 / START_BETA) - 1, 1.0))
-    reach = int(np.ceil(np.clip(far, rim + 3 * fwhm_px, min(MAX_REACH_FWHM * fwhm_px, MAX_REACH_PX))))
     first = float(np.log(max(radius_px * 0.7, 1.0)))
-    knots = max(int(np.ceil((np.log(reach * 1.5) - first) / KNOT_STEP)) + 3, 4)
-    return replace(guess, peak=peak, first_knot=first, spline=np.zeros(knots), reach_px=reach)
+    reach = int(np.ceil(max(far, rim + 3 * fwhm_px)))
+    return _reaching(replace(guess, peak=peak, first_knot=first), reach, fwhm_px)
+
+
+def _reaching(star: Wings, reach_px: int, fwhm_px: float) -> Wings:
+    """The same start with a square of this half-side, within limits, and the knots that it needs."""
+    reach = int(min(reach_px, MAX_REACH_FWHM * fwhm_px, MAX_REACH_PX))
+    knots = max(int(np.ceil((np.log(reach * 1.5) - star.first_knot) / KNOT_STEP)) + 3, 4)
+    return replace(star, spline=np.zeros(knots), reach_px=reach)
 
 
 def _fitted(
@@ -172,7 +233,7 @@ def _fitted(
             return None
         model = star.value((dx - star.x).ravel(), (dy - star.y).ravel()).reshape(dx.shape)
         chosen = good & _believed(data - model, model, noise2, good, tolerance, fwhm_px)
-    return star
+    return _with_rings(star, image, variance, usable)
 
 
 def _stepped(star: Wings, x: Floats, y: Floats, data: Floats, noise2: Floats, tolerance: float) -> Wings:

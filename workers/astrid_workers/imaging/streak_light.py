@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grouped_median import grouped_median
 from astrid_workers.imaging.streaks import Streak
 
 BoolImage = NDArray[np.bool_]
@@ -19,8 +20,6 @@ Indices = NDArray[np.intp]
 PIECE_PX, BIN_PX = 128.0, 0.5
 #: Width of what is looked at beside the streak, to see the sky under it, pixels.
 BESIDE_PX = 8.0
-#: Pixels of a bin below which it says nothing.
-FEWEST_PIXELS = 8
 
 
 def streak_light(
@@ -53,16 +52,3 @@ def streak_light(
     where = np.stack([along[on] / streak.length_px * pieces - 0.5, across[on] / BIN_PX + bins // 2])
     light = ndimage.map_coordinates(profile, where, order=1, mode="nearest")
     return rows[on], columns[on], light.astype(np.float32)
-
-
-def grouped_median(values: Floats, group: Indices, n_groups: int) -> Floats:
-    """Median of the values of each group; NaN for one of fewer than `FEWEST_PIXELS`."""
-    order = np.lexsort((values, group))
-    ordered = values[order]
-    count = np.bincount(group, minlength=n_groups)
-    first = np.cumsum(count) - count
-    enough = np.flatnonzero(count >= FEWEST_PIXELS)
-    medians = np.full(n_groups, np.nan)
-    low, high = first[enough] + (count[enough] - 1) // 2, first[enough] + count[enough] // 2
-    medians[enough] = (ordered[low] + ordered[high]) / 2
-    return medians
