@@ -13,7 +13,7 @@ from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.products import Candidates, Difference, DifferenceOptions
 from astrid_workers.differencing.saturated import GAUSSIAN_MEDIAN, RING_FWHM, ring_scatter
 from astrid_workers.mask import MaskBit
-from astrid_workers.sky import Sky, make_sky
+from astrid_workers.sky import Blemishes, Sky, make_sky
 
 FWHM = 3.6
 PLACES = ((0.3, 0.35), (0.7, 0.6))
@@ -143,3 +143,25 @@ def test_the_rings_are_those_of_a_plain_loop() -> None:
         ]
         n = len(values) / (1.13 * FWHM**2)
         assert found == pytest.approx(np.median(values) / GAUSSIAN_MEDIAN / (1 + 1.2 / np.sqrt(n)), rel=1e-5)
+
+
+def test_what_stands_in_a_halo_is_flagged_and_hardly_anything_does() -> None:
+    """Stars with a disc of 40 px in the science frame only: the zone is marked and told; its edge made dozens of peaks."""
+    haloed = make_sky(
+        seed=8003, shape=(448, 448), n_stars=110, n_transients=0, n_saturated=2, fwhm_science_px=FWHM,
+        fwhm_reference_px=2.8, blemishes=Blemishes(halo_share=0.03),
+    )  # fmt: skip
+    made = difference(haloed.science, haloed.reference)
+    assert made.numbers["saturated_stars_with_halo"] == 2
+    marked = (made.mask & np.uint32(MaskBit.STRAY_LIGHT)) != 0
+    rows, columns = np.indices(made.shape)
+    for x, y, flux in zip(haloed.star_x, haloed.star_y, haloed.star_flux_e, strict=True):
+        if flux > 3e6:
+            radius = np.hypot(columns - x, rows - y)
+            assert marked[(radius > 12) & (radius < 38)].all()
+    found = extract_sources(made).items
+    assert all("stray_light" in c.flags for c in found if marked[round(c.y), round(c.x)])
+    assert len(found) < 12
+    plain, _ = subtracted("zogy")
+    assert plain.numbers["saturated_stars_with_halo"] == 0
+    assert not (plain.mask & np.uint32(MaskBit.STRAY_LIGHT)).any()

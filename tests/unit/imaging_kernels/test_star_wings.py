@@ -176,3 +176,35 @@ def test_the_start_is_a_moffat() -> None:
     star = Wings(0.0, 0.0, 100.0, 3.0, 0.0, 0.0, 0.0, np.zeros(8), 30, np.zeros(1))
     radius = np.array([5.0, 10.0, 20.0])
     np.testing.assert_allclose(star.value(radius, 0 * radius), 100 * (1 + (radius / 3) ** 2) ** -START_BETA)
+
+
+def test_a_halo_with_an_edge_is_seen_in_rings_and_taken_off() -> None:
+    """A disc of 40 px about the star, six sigma of the sky high: within 2 px of its edge, and hardly a trace beside it."""
+    true = light(75.3, 68.8, 2e7, *PROFILES["a round Moffat"])
+    rows, columns = np.indices(SHAPE)
+    radius = np.hypot(columns - 75.3, rows - 68.8)
+    disc = 6 * SKY_SIGMA * (radius < 40)
+    image, variance, usable = observed(true + disc)
+    fit = fit_wings(image, variance, usable, (75.0, 69.0), 7.0, FWHM, SKY_SIGMA)
+    assert fit is not None
+    assert fit.halo_px == pytest.approx(40, abs=2)
+    window = fit.window(SHAPE)
+    left = (image[window] - fit.image(window))[usable[window]]
+    off = radius[window][usable[window]]
+    within = left[(off > 12) & (off < 38)]
+    assert abs(np.median(within)) < 0.1 * SKY_SIGMA
+    assert np.std(within) < 1.25 * np.median(np.sqrt(variance[window][usable[window]]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_star_without_a_halo_has_none(seed: int) -> None:
+    """Not even with neighbours on its wing."""
+    rng = np.random.default_rng(seed)
+    true = light(75.3, 68.8, 2e7, *PROFILES["an ellipse"])
+    for x, y in rng.uniform(40, 110, (6, 2)):
+        true = true + light(x, y, 3e4, (1.0, PsfModel(FWHM, 3.0)))
+    image, variance, usable = observed(true, seed)
+    fit = fit_wings(image, variance, usable, (75.0, 69.0), 7.0, FWHM, SKY_SIGMA)
+    assert fit is not None
+    assert fit.halo_px == 0
+    assert not fit.rings.any()
