@@ -79,6 +79,35 @@ def test_flank_of_a_masked_star_is_no_peak() -> None:
     assert found.rejected["masked"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("strength", "columns", "at_edge", "is_delivered"),
+    [
+        (15.0, 1, False, True),  # a cosmic ray beside it took a seventh of its light
+        (5.2, 1, False, False),  # the pixels that were measured do not reach the threshold
+        (15.0, 3, False, False),  # a third of it was not measured, whatever the rest says
+        (15.0, 1, True, False),  # the kernels reach over the frame's edge besides
+    ],
+)
+def test_a_partly_masked_source_is_delivered_on_its_measured_pixels(
+    strength: float, columns: int, at_edge: bool, is_delivered: bool
+) -> None:
+    """Its peak was measured, so it is weighed by the pixels that were; the flag stays on it."""
+    made = drawn((60, 60, strength))
+    lost = np.zeros((SIDE, SIDE), bool)
+    lost[55:66, 61 : 61 + columns] = True
+    bits = np.uint32(MaskBit.COSMIC_RAY) * lost.astype(np.uint32)
+    if at_edge:
+        bits |= np.uint32(MaskBit.EDGE)
+    image, score = (np.where(lost, np.float32(np.nan), plane) for plane in (made.difference, made.score))
+    found = extract_sources(replace(made, difference=image, score=score, mask=bits))
+    assert len(found) == is_delivered
+    if is_delivered:
+        assert found.items[0].flags == ("masked",)
+        assert found.items[0].score == pytest.approx(strength, rel=0.05)
+    else:
+        assert found.rejected == {"masked": 1}
+
+
 def test_rings_of_a_bright_source_are_not_candidates() -> None:
     """Side lobes of the difference's PSF belong to their source."""
     made = drawn((60, 60, 500.0))

@@ -11,7 +11,8 @@ from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.imaging.measure_psf import allowed_order, measure_psf
 from astrid_workers.imaging.psf import given_psf, measure_fwhm, moffat_psf, moffat_stamp, polynomial
-from astrid_workers.imaging.star_stack import solve_each
+from astrid_workers.imaging.psf_variation import shape_images, varying_terms
+from astrid_workers.imaging.star_stack import STARS_FOR_FREE_PIXELS, solve_each
 from astrid_workers.sky import Sky, make_sky
 
 
@@ -74,6 +75,37 @@ def test_psf_follows_its_variation_over_the_frame() -> None:
     left, right = measure_fwhm(psf.at(60, 256)), measure_fwhm(psf.at(450, 256))
     assert psf.order >= 1
     assert right / left == pytest.approx(1.15, abs=0.05)
+
+
+def test_few_stars_give_a_psf_that_varies_without_following_their_noise() -> None:
+    """The width of 28 stars changes by 10 %, fluxes fitted with one PSF by 9 %: theirs agree within 2 % rms."""
+    case = seen(n_stars=40, gradient=0.1)
+    psf = case.measured.psf
+    ratios = []
+    for x in (60, 256, 450):
+        for y in (60, 256, 450):
+            stamp = psf.at(x, y).astype(float)
+            ratios.append((stamp * truth(case.sky, x, stamp.shape[0])).sum() / (stamp**2).sum())
+    assert psf.n_stars < STARS_FOR_FREE_PIXELS
+    assert psf.order >= 1
+    assert np.std(ratios) < 0.02
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.03)
+
+
+def test_shapes_that_vary_are_found_and_carry_no_light() -> None:
+    """From noiseless stars, their moments' slopes come back; a blend among them changes nothing."""
+    rng = np.random.default_rng(4)
+    centre = moffat_stamp(3.0, 31).astype(float)
+    basis = polynomial(rng.uniform(0, 500, 30), rng.uniform(0, 500, 30), (500, 500), 1)
+    shapes = shape_images(centre)
+    slopes = np.array([[0.05, 0.02, -0.03], [-0.02, 0.04, 0.01]])
+    stamps = centre + np.einsum("nt,ts,sij->nij", basis[:, 1:], slopes, shapes)
+    stamps *= rng.uniform(0.9, 1.1, 30)[:, None, None]  # fluxes that were fitted a little wrong
+    stamps[7] += np.roll(0.5 * centre, 3, axis=1)
+    weights = np.full_like(stamps, 1e8)
+    terms = varying_terms(centre, stamps, weights, basis)
+    assert terms.sum(axis=(1, 2)) == pytest.approx(np.zeros(2), abs=1e-12)
+    assert terms == pytest.approx(np.tensordot(slopes, shapes, axes=1), abs=2e-4)
 
 
 def test_few_stars_give_a_declared_fallback() -> None:

@@ -20,7 +20,7 @@ from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.inpaint import fill_pair
 from astrid_workers.imaging.out_of_core import set_aside
-from astrid_workers.imaging.photometric_match import PhotometricMatch
+from astrid_workers.imaging.photometric_match import PhotometricMatch, constant_sources
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
 from astrid_workers.mask import UNUSABLE, MaskBit
@@ -33,8 +33,6 @@ __all__ = ["Difference", "DifferenceOptions", "difference"]
 
 #: Least share of the frame that both frames must have measured.
 MIN_VALID_FRACTION = 0.05
-#: Stars from which the models' errors are read off them alone: galaxies may hold what changed.
-MIN_CONSTANT_STARS = 10
 #: Empty sky is sampled at least this far from the frame's edge, in FWHM: beyond, kernels reach over it.
 SKY_EDGE_FWHM = 2.0
 
@@ -129,9 +127,8 @@ def _broader(seen: Pair) -> float:
 
 
 def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x and y of the matched stars; of all matched sources where stars are few."""
-    stars = match.is_star
-    chosen = stars if np.count_nonzero(stars) >= MIN_CONSTANT_STARS else np.ones_like(stars)
+    """x and y of the matched sources that tell how wrong the models are."""
+    chosen = constant_sources(match.is_star)
     return match.x[chosen], match.y[chosen]
 
 

@@ -26,11 +26,10 @@ MOST_PEAKS = 20_000
 SIDELOBE_TOLERANCE = 0.06
 #: Two peaks of opposite sign this close (in FWHM) and this alike in strength are one dipole.
 DIPOLE_FWHM, DIPOLE_RATIO = 2.0, 0.3
-#: Flags with which a peak is no candidate: its pixels were not measured. (`sharp` is the other, for peaks
-#: that are not half of a dipole: no point source looks like it.)
-SET_ASIDE = frozenset({"masked", "saturated"})
-#: Share of the PSF on masked pixels from which a peak is masked.
-MASKED_SHARE = 0.1
+#: Share of the PSF on masked pixels from which a peak is flagged as masked, and from which it is no candidate
+#: whatever its other pixels say. (A saturated one is none either, and a `sharp` one that is not half of a
+#: dipole: no point source looks like it.)
+MASKED_SHARE, MOST_MASKED_SHARE = 0.1, 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +46,10 @@ def extract_sources(
 ) -> Candidates:
     """Candidates with |score| above `threshold_sigma`, strongest first.
 
-    Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no peak;
-    those on masked pixels, those that are rings of a stronger source and those narrower than a point source
-    (a cosmic ray) are set aside and counted. `wcs` gives RA and Dec (ICRS degrees).
+    Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no
+    peak; those on masked pixels, significant through them alone or cut by the edge, those that are rings of a
+    stronger source and those narrower than a point source (a cosmic ray) are set aside and counted. `wcs`
+    gives RA and Dec (ICRS degrees).
     """
     peaks = _find_peaks(difference, threshold_sigma)
     rejected: dict[str, int] = {}
@@ -57,10 +57,15 @@ def extract_sources(
     _count(rejected, "masked", int(np.count_nonzero(on_mask)))
     own = _explained_once(difference, peaks, threshold_sigma)
     _count(rejected, "ring", int(np.count_nonzero(~own & ~on_mask)))
-    found = [_describe(difference, int(peaks.y[i]), int(peaks.x[i])) for i in np.flatnonzero(own & ~on_mask)]
-    measured = [c for c in found if not SET_ASIDE & set(c.flags)]
-    for reason in sorted(SET_ASIDE):
-        _count(rejected, reason, sum(reason in c.flags for c in found))
+    measured: list[Candidate] = []
+    for i in np.flatnonzero(own & ~on_mask):
+        found, evidence = _describe(difference, int(peaks.y[i]), int(peaks.x[i]))
+        if "saturated" in found.flags:
+            _count(rejected, "saturated", 1)
+        elif "masked" in found.flags and ("edge" in found.flags or evidence < threshold_sigma):
+            _count(rejected, "masked", 1)
+        else:
+            measured.append(found)
     joined = _merge_dipoles(measured, difference)
     _count(rejected, "dipole partner", len(measured) - len(joined))
     merged = [c for c in joined if "sharp" not in c.flags]
@@ -147,8 +152,8 @@ class _Buckets:
         return [index for cell in cells for index in self._cells.get(cell, [])]
 
 
-def _describe(difference: Difference, y: int, x: int) -> Candidate:
-    """One peak with sub-pixel place, flux, shape and flags."""
+def _describe(difference: Difference, y: int, x: int) -> tuple[Candidate, float]:
+    """One peak with sub-pixel place, flux, shape and flags; its sigma in measured pixels alone."""
     dx, dy, flux = _summit(_fluxes_around(difference, y, x))
     psf, profile = difference.kernels.at(float(x), float(y))
     flux_err = float(difference.flux_error[y, x])
@@ -157,11 +162,14 @@ def _describe(difference: Difference, y: int, x: int) -> Candidate:
     stamp, variance, good = _stamps(difference, y, x, psf.shape[0] // 2)
     model = _shifted(psf, dx, dy)
     shape = measure_shape(stamp, variance, good, model, flux, difference.fwhm_science_px)
-    flags = _flags(difference, y, x, good, model, shape, abs(score))
-    return Candidate(
+    masked = _masked_share(good, model)
+    flags = _flags(difference, y, x, masked, shape, abs(score))
+    evidence = _evidence(stamp, variance, good, model) * float(np.sign(flux))
+    candidate = Candidate(
         0, x + dx, y + dy, error_x, error_y, None, None, flux, flux_err, abs(score), score,
         shape.fwhm_px, shape.elongation, shape.chi2, score > 0, flags,
     )  # fmt: skip
+    return candidate, evidence if masked < MOST_MASKED_SHARE else 0.0
 
 
 def _fluxes_around(difference: Difference, y: int, x: int) -> Floats:
@@ -228,11 +236,21 @@ def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
     return np.asarray(np.fft.ifft2(np.fft.fft2(psf) * phase).real)
 
 
-def _flags(
-    difference: Difference, y: int, x: int, good: NDArray[np.bool_], model: Floats, shape: Shape, snr: float
-) -> tuple[str, ...]:
+def _masked_share(good: NDArray[np.bool_], model: Floats) -> float:
+    """Share of a PSF's light on pixels that were not measured."""
     light = np.maximum(model, 0.0)
-    masked = float(np.sum(light * ~good) / np.sum(light))
+    return float(np.sum(light * ~good) / np.sum(light))
+
+
+def _evidence(stamp: Floats, variance: Floats, good: NDArray[np.bool_], model: Floats) -> float:
+    """Signed significance of a PSF fitted to the measured pixels of a stamp, sigma."""
+    weighted = np.where(good, model / variance, 0.0)
+    return float(np.sum(weighted * stamp) / np.sqrt(max(float(np.sum(weighted * model)), 1e-30)))
+
+
+def _flags(
+    difference: Difference, y: int, x: int, masked: float, shape: Shape, snr: float
+) -> tuple[str, ...]:
     reach = max(1, round(difference.fwhm_science_px))
     around = difference.mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
     said = {

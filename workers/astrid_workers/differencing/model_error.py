@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
 
 #: Stars needed to say anything, and per group of brightness.
-MIN_STARS, MIN_GROUP, MAX_GROUPS = 8, 25, 4
+MIN_STARS, MIN_GROUP, MAX_GROUPS = 5, 25, 4
 #: Sources below this significance say nothing of models.
 MIN_SIGNIFICANCE = 15.0
 #: Places at a star where its residual is looked for: the centre and a ring at half a FWHM.
@@ -26,6 +26,8 @@ RING = 8
 NOISE_MEDIAN, NOISE_HIGH = 1.43, 2.31
 #: How far a group of n stars may exceed that by chance, times 1 / sqrt(n).
 CHANCE = 0.7
+#: Rows whose curvature is computed together: bounds what is held on the way.
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,13 +50,34 @@ class ModelError:
         return np.interp(table, self.log_significance, self.error).astype(np.float32)
 
 
-def spread_light(subtracted: Float32Image, fwhm_px: float) -> Float32Image:
-    """The light under the score's kernel, spread to where a wrong profile of it shows: the maximum within
-    FWHM / 2.
+def sharp_light(subtracted: Float32Image, profile: NDArray[np.floating], fwhm_px: float) -> Float32Image:
+    """The light of a point source that would be as sharply curved: what a wrong PSF or kernel leaves.
+
+    A wrong width or shape leaves the second derivatives of the light, so a galaxy that is broader than the
+    PSF leaves less of its light than a star does. Their Frobenius norm, over that of `profile` (a point
+    source in the statistic, 1 at its centre), is the light itself for a star. Spread to where a wrong profile
+    shows: the maximum within FWHM / 2. Same shape and unit as `subtracted`.
     """
+    half = profile.shape[0] // 2
+    core = np.asarray(profile[half - 1 : half + 2, half - 1 : half + 2], np.float32)
+    unit = float(_curvature(core)[0, 0])
+    sharp = np.zeros_like(subtracted)
+    for top in range(1, subtracted.shape[0] - 1, _ROWS):
+        bottom = min(top + _ROWS, subtracted.shape[0] - 1)
+        sharp[top:bottom, 1:-1] = _curvature(subtracted[top - 1 : bottom + 1])
+    sharp /= np.float32(max(unit, 1e-6))
     reach = max(1, round(fwhm_px / 2))
-    spread: Float32Image = ndimage.maximum_filter(np.abs(subtracted), 2 * reach + 1, mode="nearest")
+    spread: Float32Image = ndimage.maximum_filter(sharp, 2 * reach + 1, mode="nearest")
     return spread
+
+
+def _curvature(image: Float32Image) -> Float32Image:
+    """Frobenius norm of the second derivatives, from differences; without the outermost pixels."""
+    middle = 2 * image[1:-1, 1:-1]
+    xx = image[1:-1, 2:] + image[1:-1, :-2] - middle
+    yy = image[2:, 1:-1] + image[:-2, 1:-1] - middle
+    xy = (image[2:, 2:] + image[:-2, :-2] - image[2:, :-2] - image[:-2, 2:]) / 4
+    return np.asarray(np.sqrt(xx * xx + yy * yy + 2 * xy * xy), np.float32)
 
 
 def measure_model_error(

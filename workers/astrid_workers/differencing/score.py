@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.differencing.model_error import ModelError, measure_model_error, spread_light
+from astrid_workers.differencing.model_error import ModelError, measure_model_error, sharp_light
 from astrid_workers.differencing.ring_error import measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
@@ -74,7 +74,7 @@ def make_score(
     photons *= np.float32(noise_scale**2)
     rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
     photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
-    light = spread_light(parts.subtracted, fwhm_px)
+    light = sharp_light(parts.subtracted, parts.kernels.score_profile.mean(axis=(0, 1)), fwhm_px)
     error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px, overfit)
     flux_error, background = parts.registration_variance, level
     per_level = _flux_per_level(parts)
@@ -99,7 +99,7 @@ def make_score(
 
 
 def _sigma(photons: Float32Image, light: Float32Image, error: ModelError) -> Float32Image:
-    """Noise of the statistic: of photons, and of models that err by a share of the light."""
+    """Noise of the statistic: of photons, and of models that err by a share of the sharp light."""
     significance = np.asarray(light / np.sqrt(photons), np.float32)
     of_models = error.at(significance) * light
     return np.asarray(np.sqrt(photons + of_models**2), np.float32)

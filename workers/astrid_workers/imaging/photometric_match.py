@@ -30,8 +30,9 @@ MIN_SOURCES_FOR_ORDER = {1: 20, 2: 60}
 MODEL_ERROR = 0.005
 #: What is known before of a change of width (second moments, px²) and of a residual shift (px).
 WIDTH_PRIOR_PX2 = 0.3
-#: Stars from which scatters are read off them alone.
-MIN_STARS_FOR_SCATTER = 10
+#: Stars from which scatters and errors are read off them alone: so many, or fewer where they are at least
+#: this share of the sources. A handful does not stand for hundreds of blends.
+ENOUGH_STARS, MIN_STARS, MIN_STAR_SHARE = 10, 5, 0.05
 #: Steps of the linearised fit, with the sources that disagree left out of the next one.
 ITERATIONS = 3
 #: Columns of the local fit: those that vary over the frame, and light moved from the centre to wings, which
@@ -232,6 +233,16 @@ def _solve_each(normal: Floats, right: Floats, local: Floats) -> tuple[Floats, F
     return steps, np.sqrt(np.einsum("nii->ni", inverse))
 
 
+def constant_sources(is_star: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of matched sources those whose light is sure to be constant: stars, all where stars are too few.
+
+    Galaxies hold what changes, and where hosts are many their residuals are those of the transients.
+    """
+    n = int(np.count_nonzero(is_star))
+    told = n >= ENOUGH_STARS or (n >= MIN_STARS and n >= MIN_STAR_SHARE * len(is_star))
+    return is_star if told else np.ones_like(is_star)
+
+
 def _agreeing(steps: Floats, errors: Floats, local: Floats, misfit: Floats) -> NDArray[np.bool_]:
     """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own
     scatter.
@@ -265,7 +276,7 @@ def _measured(
     residual = measure_residual_map(x, y, steps, errors, frame_shape)
     left = steps - residual.left_out()
     stars = is_star[used]
-    asked = stars if np.count_nonzero(stars) >= MIN_STARS_FOR_SCATTER else np.ones(len(used), bool)
+    asked = constant_sources(stars)
     gain_scatter, *shifts = (excess_scatter(left[asked, k], errors[asked, k]) for k in range(3))
     weights = 1 / (errors[:, 0] ** 2 + gain_scatter**2)
     moves = local[used, 1:3] + residual.at(x, y)[:, 1:]

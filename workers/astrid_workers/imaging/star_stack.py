@@ -12,12 +12,17 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Stamps, moffat_stamp, polynomial
+from astrid_workers.imaging.psf_variation import varying_terms
 from astrid_workers.imaging.psf_wings import FIT_RADIUS_FWHM, neighbours_light, with_wings
 
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
 WEIGHT_SNR = 600.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
 PEDESTAL_PRIOR_SIGMA = 0.005
+#: Below this many stars a PSF varies in width and ellipticity only.
+STARS_FOR_FREE_PIXELS = 100
+#: Within this radius in FWHM these are measured, and the relative error that a star's shape may have besides.
+SHAPE_REACH_FWHM, SHAPE_ERROR = 1.5, 0.03
 
 
 class StarTable(Protocol):
@@ -192,9 +197,11 @@ class StarStack:
         return np.asarray(mean - neighbours_light(mean, stamps, weights, self.radius, fwhm))
 
     def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
-        """Polynomial images by weighted least squares per pixel; wings modelled; their sum over pixels 1,
-        0, 0, …
+        """Polynomial images by weighted least squares per pixel, or, with few stars, of width and ellipticity
+        alone; wings modelled; their sum over pixels 1, 0, 0, …
         """
+        if order > 0 and len(self) < STARS_FOR_FREE_PIXELS:
+            return self._combine_shapes(order, frame_shape, fwhm)
         self.centred = self._shifted()
         stamps, weights = self._normalised()
         basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
@@ -207,6 +214,19 @@ class StarStack:
         fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
         terms[1:] *= fade
         terms /= terms[0].sum()
+        return terms
+
+    def _combine_shapes(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
+        """The same with a constant PSF that changes in width and ellipticity over the frame."""
+        centre = self.combine(0, frame_shape, fwhm)[0]
+        stamps, weights = self._normalised()
+        basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
+        error2 = (self.noise / self.flux[:, None, None]) ** 2 + (SHAPE_ERROR * centre) ** 2
+        inner = (weights > 0) & (self.radius < SHAPE_REACH_FWHM * fwhm)
+        varying = varying_terms(centre, stamps, np.where(inner, 1 / error2, 0.0), basis)
+        terms = np.concatenate([centre[None], varying])
+        # what varies was measured about the stars' mean place: the first term is the PSF at the middle
+        terms[0] -= np.tensordot(basis[:, 1:].mean(axis=0), varying, axes=1)
         return terms
 
 
