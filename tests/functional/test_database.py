@@ -297,7 +297,10 @@ def test_a_worker_of_a_server_waits_until_somebody_migrates(postgres_url, monkey
 
 @pytest.mark.parametrize(
     ("action", "status_before", "said_before", "said_after"),
-    [("current", 1, "at nothing", "at 0001"), ("history", 0, "· 0001", "✓ 0001")],
+    [
+        ("current", 1, "at nothing", f"at {schema.head_revision()}"),
+        ("history", 0, f"· {schema.head_revision()}", f"✓ {schema.head_revision()}"),
+    ],
 )
 def test_astrid_db_says_where_the_schema_is(
     database_url, monkeypatch, capsys, action, status_before, said_before, said_after
