@@ -41,6 +41,7 @@ def exported() -> dict[str, set[str]]:
     metrics.scaled(key, ScalingDecision(1, Reason.BACKLOG, "1 wanted"), 0)
     metrics.retired(key, as_chosen=True)
     metrics.reclaimed(key, 1)
+    metrics.promoted(key, 1)
     metrics.reconciled("done", 0.1)
     metrics.ticked(0.1, 1)
     metrics.watched("pods", 1.0)
