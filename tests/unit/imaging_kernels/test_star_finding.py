@@ -9,7 +9,13 @@ from scipy.spatial import cKDTree
 from astrid_workers.imaging import stars
 from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.moments import adaptive_moments
-from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, half_sample_mode, measure_fwhm_px
+from astrid_workers.imaging.stars import (
+    find_stars,
+    frame_fwhm_px,
+    half_sample_mode,
+    measure_fwhm_px,
+    narrowest_crowd,
+)
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import make_sky
 
@@ -84,6 +90,44 @@ def test_clean_stars_are_stars() -> None:
     assert not saturated[np.rint(clean.y).astype(int), np.rint(clean.x).astype(int)].any()
     assert clean.x.min() > 5
     assert clean.x.max() < 506
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_stars_among_many_galaxies_are_the_stars(seed: int) -> None:
+    """Galaxies four times as many crowd at a larger width, beyond a gap that the stars' crowd ends at."""
+    sky = make_sky(
+        seed=seed, shape=(1024, 1024), n_stars=40, n_galaxies=160, n_transients=0, fwhm_science_px=3.8,
+        galaxy_sigma_px=(1.2, 3.0), star_flux_e=(1e4, 2e5),
+    )  # fmt: skip
+    found = stars_of(sky.science)
+    clean = found.only(found.clean)
+    distance, _ = cKDTree(np.column_stack([sky.star_x, sky.star_y])).query(
+        np.column_stack([clean.x, clean.y])
+    )
+    assert len(clean) >= 15
+    assert (distance < 1.0).mean() > 0.8
+    assert frame_fwhm_px(found) == pytest.approx(3.8, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("stars", "galaxies", "chosen"),
+    [
+        pytest.param((4.2, 27), (5.4, 60), 4.2, id="galaxies crowd within a quarter of the stars' width"),
+        pytest.param((4.2, 27), (5.4, 20), 4.2, id="galaxies are fewer"),
+        pytest.param((4.2, 300), (5.4, 60), 4.2, id="many stars"),
+        pytest.param((4.2, 3), (5.4, 60), 5.4, id="three are no crowd"),
+    ],
+)
+def test_the_crowd_of_stars_ends_before_that_of_galaxies(
+    stars: tuple[float, int], galaxies: tuple[float, int], chosen: float
+) -> None:
+    """Widths of both scatter by 4 and 6 %."""
+    draw = np.random.default_rng(3)
+    (narrow, some), (wide, others) = stars, galaxies
+    widths = np.concatenate(
+        [draw.normal(narrow, 0.04 * narrow, some), draw.normal(wide, 0.06 * wide, others)]
+    )
+    assert np.median(narrowest_crowd(widths)) == pytest.approx(chosen, rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(5))

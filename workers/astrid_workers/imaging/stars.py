@@ -36,6 +36,10 @@ BRIGHT_SIGMA, MOST_BRIGHT, ENOUGH_BRIGHT = 14.0, 500, 10
 #: S/N from which a source's width may vote on what a star looks like.
 VOTING_SNR = 20.0
 
+#: A crowd of widths ends where fewer than this share of its most lie within so much of one; of fewer than so
+#: many nothing can be told.
+VALLEY_DEPTH, VALLEY_WIDTH, VALLEY_LEAST = 0.6, 0.04, 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stars:
@@ -292,7 +296,7 @@ def _like_a_star(
     voters = candidate & (snr > VOTING_SNR) & np.isfinite(fwhm)
     if np.count_nonzero(voters) < 3:
         return voters
-    width = half_sample_mode(_narrowest_crowd(fwhm[voters]))
+    width = half_sample_mode(narrowest_crowd(fwhm[voters]))
     near = voters & (np.abs(fwhm - width) < 0.15 * width)
     if np.count_nonzero(near) < 3:
         return voters
@@ -303,11 +307,12 @@ def _like_a_star(
     return alike
 
 
-def _narrowest_crowd(widths: Float64Array) -> Float64Array:
+def narrowest_crowd(widths: Float64Array) -> Float64Array:
     """The narrowest widths that many share: where stars are few, galaxies crowd at larger ones.
 
     Every width counts those within 8 % of it; the first local crowd with at least 5 members and 40 % of the
-    largest crowd's wins. All widths when there is no crowd.
+    largest crowd's wins. It ends where widths get rare, so that it does not grow into the galaxies' beyond.
+    All widths when there is no crowd.
     """
     ordered = np.sort(widths)
     low, high = (np.searchsorted(ordered, ordered * factor) for factor in (0.92, 1.08))
@@ -317,9 +322,22 @@ def _narrowest_crowd(widths: Float64Array) -> Float64Array:
         return ordered
     first = ordered[enough][0]
     near: BoolArray = (ordered >= first * 0.92) & (ordered <= first * 1.25)
+    near &= ordered <= _valley(ordered, first * 0.92)
     top = ordered[near][np.argmax(crowd[near])]
     crowded: Float64Array = ordered[(ordered > top * 0.92) & (ordered < top * 1.08)]
     return crowded
+
+
+def _valley(ordered: Float64Array, start: float) -> float:
+    """The first width from `start` on whose neighbours are rare again after a crowd; infinity: there is none."""
+    low, high = (
+        np.searchsorted(ordered, ordered * factor) for factor in (1 - VALLEY_WIDTH, 1 + VALLEY_WIDTH)
+    )
+    beyond = ordered >= start
+    count = (high - low)[beyond]
+    most = np.maximum.accumulate(count)
+    rare = (most >= VALLEY_LEAST) & (count < VALLEY_DEPTH * most)
+    return float(ordered[beyond][np.argmax(rare)]) if rare.any() else np.inf
 
 
 def half_sample_mode(values: Float64Array) -> float:
