@@ -329,10 +329,9 @@ def narrowest_crowd(widths: Float64Array) -> Float64Array:
 
 
 def _valley(ordered: Float64Array, start: float) -> float:
-    """The first width from `start` on whose neighbours are rare again after a crowd; infinity: there is none."""
-    low, high = (
-        np.searchsorted(ordered, ordered * factor) for factor in (1 - VALLEY_WIDTH, 1 + VALLEY_WIDTH)
-    )
+    """The first width from `start` on whose neighbours are rare after a crowd; infinity: there is none."""
+    factors = (1 - VALLEY_WIDTH, 1 + VALLEY_WIDTH)
+    low, high = (np.searchsorted(ordered, ordered * factor) for factor in factors)
     beyond = ordered >= start
     count = (high - low)[beyond]
     most = np.maximum.accumulate(count)
