@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
-import redis.asyncio
 import structlog
 from redis import exceptions as redis_errors
 
@@ -27,7 +26,8 @@ from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.due import HELD_AGAIN_MS, LEFT_ALONE_MS, DueMessages, Released, released
 from astrid_operator.due_scripts import FIND, GONE, HELD, MOVE, NOT_SEEN
-from astrid_operator.redis_connection import connection, disconnect, trouble_of
+from astrid_operator.redis_connection import trouble_of
+from astrid_operator.redis_scripts import RedisCalls
 
 log = structlog.get_logger(__name__)
 
@@ -120,8 +120,9 @@ class _Server:
         self._broker = broker
         self._source = source
         self._clock = clock
-        self._timeout = timeout_seconds
-        self._client: redis.asyncio.Redis | None = None
+        self._calls = RedisCalls(
+            broker.url, timeout_seconds=timeout_seconds, name="astrid-operator-promotion"
+        )
         self._turn = asyncio.Lock()
         self._queues: dict[DramatiqQueue, QueueKey] = {}
         self._tasks: dict[DramatiqQueue, asyncio.Task[None]] = {}
@@ -148,7 +149,7 @@ class _Server:
         for task in self._tasks.values():
             with suppress(asyncio.CancelledError):
                 await task
-        await self._drop_client()
+        await self._calls.drop()
 
     def _due_messages(self, queue: DramatiqQueue) -> DueMessages | None:
         return self._source.due_messages(BrokerQueue(self._broker, queue))
@@ -177,7 +178,7 @@ class _Server:
         say("Due messages not moved", broker=str(self._broker), trouble=trouble)
         self._is_failing = True
         self._next_try_at = self._clock() + AGAIN_SECONDS
-        await self._drop_client()
+        await self._calls.drop()
 
     async def _serve(self, queue: DramatiqQueue) -> None:
         """Move what is due, and wait for what is due soon."""
@@ -221,7 +222,7 @@ class _Server:
         prefix, suffix = queue.acks_of("\n")[1].split("\n")
         holders = () if part else messages.holders
         async with self._turn:
-            answer = await self._run(
+            answer = await self._calls.run(
                 FIND,
                 queue.delayed.keys[:2],
                 *(prefix, suffix, BYTES_AT_ONCE, part, left, len(holders), *holders, *names),
@@ -287,7 +288,7 @@ class _Server:
         for each in found:
             sha = hashlib.sha1(each.body, usedforsecurity=False).hexdigest()
             arguments += [each.name, each.index - before, sha, each.new_id, each.new.body]
-        answer = await self._run(MOVE, (*queue.delayed.keys[:2], waiting, bodies), *arguments)
+        answer = await self._calls.run(MOVE, (*queue.delayed.keys[:2], waiting, bodies), *arguments)
         count = 0
         for each, in_its_place in zip(found, answer, strict=True):
             if in_its_place is None:
@@ -300,28 +301,3 @@ class _Server:
             late = (now_ms - min(each.new.eta_ms for each in found)) / 1000
             log.info("Due messages moved", queue=str(key), messages=count, late_seconds=round(late, 2))
         return count
-
-    # ------------------------------------------------------------------------------------------ calls
-
-    async def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        if self._client is None:
-            self._client = connection(
-                self._broker.url, timeout_seconds=self._timeout, name="astrid-operator-promotion"
-            )
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        try:
-            return await self._call("EVALSHA", sha, len(keys), *keys, *arguments)
-        except redis_errors.NoScriptError:
-            return await self._call("EVAL", script, len(keys), *keys, *arguments)
-
-    async def _call(self, *words: Any) -> Any:
-        assert self._client is not None
-        async with asyncio.timeout(self._timeout):
-            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
-
-    async def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await disconnect(client)

@@ -16,13 +16,11 @@ at once would do no harm.
 """
 
 import asyncio
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import redis.asyncio
 import structlog
 from redis import exceptions as redis_errors
 
@@ -32,7 +30,8 @@ from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue, heartbeats_key
 from astrid_operator.orphans import HOLDERS, PRESENCE_OF, RECLAIM, Holder, Reclaimed
 from astrid_operator.presence import STALE_SECONDS
-from astrid_operator.redis_connection import connection, disconnect, trouble_of
+from astrid_operator.redis_connection import trouble_of
+from astrid_operator.redis_scripts import RedisCalls
 from astrid_operator.silence import Silence
 
 log = structlog.get_logger(__name__)
@@ -92,7 +91,7 @@ class _Server:
         self._broker = broker
         self._clock = clock
         self._timeout = timeout_seconds
-        self._client: redis.asyncio.Redis | None = None
+        self._calls = RedisCalls(broker.url, timeout_seconds=timeout_seconds, name="astrid-operator-recovery")
         self._task: asyncio.Task[None] | None = None
         self._look_at = float("-inf")
         self._silence: defaultdict[str, Silence] = defaultdict(Silence)
@@ -115,7 +114,7 @@ class _Server:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        await self._drop_client()
+        await self._calls.drop()
 
     async def _guarded(self) -> None:
         """One look; whatever fails, nothing is known afterwards, and the next one begins anew."""
@@ -137,15 +136,11 @@ class _Server:
         self.orphans.clear()
         for silence in self._silence.values():
             silence.broken()
-        await self._drop_client()
+        await self._calls.drop()
 
     # ------------------------------------------------------------------------------------- look
 
     async def _look(self) -> None:
-        if self._client is None:
-            self._client = connection(
-                self._broker.url, timeout_seconds=self._timeout, name="astrid-operator-recovery"
-            )
         for namespace in {queue.namespace for queue in self._queues}:
             await self._hear(namespace)
             names = {queue.name for queue in self._queues if queue.namespace == namespace}
@@ -176,7 +171,7 @@ class _Server:
         first = self._next_beats[namespace]
         last = first + BEATS_PER_LOOK - 1
         try:
-            beats = await self._call("ZRANGE", heartbeats_key(namespace), first, last, "WITHSCORES")
+            beats = await self._calls.call("ZRANGE", heartbeats_key(namespace), first, last, "WITHSCORES")
         except redis_errors.ResponseError as error:
             self._silence[namespace].broken()
             log.debug("Heartbeats not read", namespace=namespace, trouble=str(error))
@@ -193,7 +188,7 @@ class _Server:
         prefix, suffix = queue.acks_of("\n")[0].split("\n")
         for start in range(0, len(quiet), ASKED_AT_ONCE):
             asked = quiet[start : start + ASKED_AT_ONCE]
-            answer = await self._run(HOLDERS, (), prefix, suffix, *asked)
+            answer = await self._calls.run(HOLDERS, (), prefix, suffix, *asked)
             held = {answer[i].decode(): (answer[i + 1], answer[i + 2]) for i in range(0, len(answer), 3)}
             silence.holds_nothing(set(asked) - held.keys(), queue.name)
             for broker_id, (waiting, delayed) in held.items():
@@ -204,7 +199,7 @@ class _Server:
 
     async def _said(self, queue: DramatiqQueue, broker_id: str) -> str:
         """What a process says of itself; one that once did and whose record is gone is not unheard of."""
-        said = str((await self._run(PRESENCE_OF, (queue.presence,), broker_id, STALE_SECONDS)).decode())
+        said = str((await self._calls.run(PRESENCE_OF, (queue.presence,), broker_id, STALE_SECONDS)).decode())
         silence = self._silence[queue.namespace]
         if said != "none":
             silence.spoke(broker_id)
@@ -235,32 +230,13 @@ class _Server:
         keys = (heartbeats_key(queue.namespace), ids, bodies, acks, queue.presence, queue.drain)
         moved = 0
         for _ in range(min(MOVES_PER_LOOK, -(-held // MOVED_AT_ONCE))):
-            count = await self._run(RECLAIM, keys, holder.broker_id, repr(beat), STALE_SECONDS, MOVED_AT_ONCE)
+            count = await self._calls.run(
+                RECLAIM, keys, holder.broker_id, repr(beat), STALE_SECONDS, MOVED_AT_ONCE
+            )
             if count < 0:
                 break
             moved += count
         return moved
-
-    # ------------------------------------------------------------------------------------ calls
-
-    async def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        try:
-            return await self._call("EVALSHA", sha, len(keys), *keys, *arguments)
-        except redis_errors.NoScriptError:
-            return await self._call("EVAL", script, len(keys), *keys, *arguments)
-
-    async def _call(self, *words: Any) -> Any:
-        assert self._client is not None
-        async with asyncio.timeout(self._timeout):
-            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
-
-    async def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await disconnect(client)
 
 
 def _scores(answer: Sequence[Any]) -> dict[str, float]:
