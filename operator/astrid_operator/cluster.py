@@ -17,10 +17,12 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from kubernetes.aio import client
 
 from astrid_operator.brokers import Brokers
 from astrid_operator.demand import DemandReader
 from astrid_operator.desired import OperatorDefaults
+from astrid_operator.election import Election
 from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
 from astrid_operator.gpu_budget import GpuBudget
@@ -122,10 +124,8 @@ class Operator:
         self.metrics = Metrics()
         self.stop = asyncio.Event()
         rng = random.Random()  # noqa: S311 - jitter, not secrets
-        self._leadership = Leadership(
-            api, settings.home_namespace, settings.lease_name, _identity(), _lease_times(settings)
-        )
-        requests = KubernetesApi(api, may_write=lambda: self._leadership.is_leader)
+        self._election = Election(connect, self._enter, self._unfit)
+        requests = KubernetesApi(api, may_write=lambda: self._election.is_leader)
         self._demand = DemandReader(monotonic, rng, timeout_seconds=settings.redis_timeout_seconds)
         self._conversation = Conversation()
         self._recovery = Recovery(monotonic, timeout_seconds=settings.redis_timeout_seconds)
@@ -167,7 +167,7 @@ class Operator:
             try:
                 await _first_of(self.stop.wait(), self._serve(watch))
             finally:
-                await self._leadership.release()
+                await self._election.end()
                 await self._recovery.close()
                 await self._promotion.close()
                 await self._demand.close()
@@ -183,10 +183,22 @@ class Operator:
         )
 
     async def _lead(self) -> None:
-        await self._leadership.acquire()
-        self._is_deciding = True
+        await self._election.acquired()
         self.loop.ticked_at = monotonic()
-        await _first_of(self._leadership.hold(), self.loop.run())
+        self._is_deciding = True
+        await _first_of(self._election.lost(), self.loop.run())
+
+    def _enter(self, api: client.ApiClient) -> Leadership:
+        where = (self.settings.home_namespace, self.settings.lease_name)
+        return Leadership(api, *where, _identity(), _lease_times(self.settings))
+
+    def _unfit(self) -> str:
+        """Why this process should not lead any more; empty: it may."""
+        if not self._is_deciding:
+            return ""
+        age = monotonic() - self.loop.ticked_at
+        longest = max(LONGEST_TICK_SECONDS, 10 * self.settings.tick_seconds)
+        return f"nothing was decided for {age:.0f} s" if age > longest else ""
 
     def told(self, kind: Kind, event: dict[str, Any]) -> None:
         """Take what a watch told, and wake whom it concerns. Every tick looks at pods and supply anyway."""
@@ -197,10 +209,8 @@ class Operator:
 
     def healthy(self) -> Verdict:
         """Alive: what should have happened lately has happened."""
-        if self._is_deciding:
-            age = monotonic() - self.loop.ticked_at
-            if age > max(LONGEST_TICK_SECONDS, 10 * self.settings.tick_seconds):
-                return Verdict(False, f"nothing was decided for {age:.0f} s")
+        if unfit := self._unfit():
+            return Verdict(False, unfit)
         if not self._informer.is_trusted:
             return Verdict(False, "the watches miss changes")
         return Verdict(True, self._informer.waiting_for or "alive")
@@ -209,10 +219,10 @@ class Operator:
         """Knows all objects; decides, or stands by for whoever does."""
         if self._informer.waiting_for:
             return Verdict(False, f"waiting for {self._informer.waiting_for}")
-        return Verdict(True, "leading" if self._leadership.is_leader else "standing by")
+        return Verdict(True, "leading" if self._election.is_leader else "standing by")
 
     def _scrape(self) -> tuple[bytes, str]:
-        self.metrics.leads(self._leadership.is_leader)
+        self.metrics.leads(self._election.is_leader)
         self.metrics.brokers(self._demand.reachable())
         return self.metrics.text(), CONTENT_TYPE
 

@@ -1,7 +1,8 @@
 """Which of several operators writes: the holder of one Lease.
 
 Owns taking, renewing and giving back that Lease, and the answer to "may I still write?". Time is measured on
-this process's monotonic clock only: the wall times in a Lease are for people. Never touches a fleet.
+this process's monotonic clock only: the wall times in a Lease are for people. Never touches a fleet. All but
+`is_leader` belongs to one event loop.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Any
 import structlog
 from kubernetes.aio import client
 
-from astrid_operator.errors import LeadershipLost, ObjectGone, TryAgain
+from astrid_operator.errors import Conflict, LeadershipLost, ObjectGone, TryAgain
 from astrid_operator.kubernetes_requests import LEASES, MERGE, KubernetesRequests
 
 log = structlog.get_logger(__name__)
@@ -24,9 +25,9 @@ log = structlog.get_logger(__name__)
 class LeaseTimes:
     """Seconds of the election; a follower waits longer than a leader that cannot renew goes on."""
 
-    lease: float = 15.0
-    renew: float = 10.0
-    retry: float = 2.0
+    lease: float = 6.0
+    renew: float = 4.0
+    retry: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.retry < self.renew < self.lease:
@@ -55,6 +56,8 @@ class Leadership:
         self._renewed_at = float("-inf")
         self._seen: tuple[Any, ...] = ()
         self._seen_at = clock()
+        #: The Lease as we wrote it last: what is ours need not be read again to be renewed.
+        self._ours: dict[str, Any] | None = None
 
     @property
     def is_leader(self) -> bool:
@@ -67,10 +70,15 @@ class Leadership:
             await asyncio.sleep(self._times.retry)
         log.info("Leadership acquired", lease=f"{self.namespace}/{self.name}", identity=self.identity)
 
-    async def hold(self) -> None:
-        """Renew until that fails for too long or another holds the Lease; then raise LeadershipLost."""
+    async def hold(self, unfit: Callable[[], str] = lambda: "") -> None:
+        """Renew until that fails for too long or another holds the Lease; then raise LeadershipLost.
+
+        `unfit` says why this process should not lead any more; empty: it may.
+        """
         while True:
             await asyncio.sleep(self._times.retry)
+            if reason := unfit():
+                raise LeadershipLost(reason)
             renewed = await self._attempt()
             if not self.is_leader:
                 message = f"Lease {self.namespace}/{self.name} was not renewed within {self._times.renew:g} s"
@@ -98,13 +106,25 @@ class Leadership:
         """One try to take or renew; True if it was written."""
         started = self._clock()
         try:
-            await self._take(await self._read_or_create())
+            if not await self._renewed():
+                await self._take(await self._read_or_create())
         except _NotOurs:
             return False
         except (TryAgain, ObjectGone) as error:
             log.warning("Lease not written", lease=f"{self.namespace}/{self.name}", error=str(error))
             return False
         self._renewed_at = started
+        return True
+
+    async def _renewed(self) -> bool:
+        """Renew what is ours without reading it; False where it is not, or somebody else wrote to it."""
+        ours, self._ours = self._ours, None
+        if ours is None:
+            return False
+        try:
+            await self._take(ours)
+        except (Conflict, ObjectGone):
+            return False
         return True
 
     async def _take(self, lease: dict[str, Any]) -> None:
@@ -120,7 +140,8 @@ class Leadership:
         if holder != self.identity:
             transitions = int((lease.get("spec") or {}).get("leaseTransitions") or 0)
             spec |= {"acquireTime": _now(), "leaseTransitions": transitions + 1}
-        self._look_at(await self._write(lease, spec))
+        self._ours = await self._write(lease, spec)
+        self._look_at(self._ours)
 
     async def _read_or_create(self) -> dict[str, Any]:
         try:

@@ -47,12 +47,14 @@ class OperatorSettings(BaseSettings):
     #: Namespace that holds the Lease; empty: the operator's own.
     lease_namespace: str = ""
     lease_name: str = "astrid-operator"
-    #: A follower takes over when the Lease was not renewed for this long.
-    lease_seconds: float = Field(default=15.0, gt=0)
+    #: A follower takes over when the Lease was not renewed for this long. An API server that is away for
+    #: longer than the renewal below costs a restart of the operator, and no fleet anything; a longer Lease
+    #: forgives it, and leaves a burst unanswered for longer when a leader is killed.
+    lease_seconds: float = Field(default=6.0, gt=0)
     #: The leader ends itself when it could not renew for this long.
-    lease_renew_seconds: float = Field(default=10.0, gt=0)
+    lease_renew_seconds: float = Field(default=4.0, gt=0)
     #: Pause between two attempts to take or renew.
-    lease_retry_seconds: float = Field(default=2.0, gt=0)
+    lease_retry_seconds: float = Field(default=1.0, gt=0)
 
     #: Address and ports of metrics and probes; port 0 takes a free one.
     listen_address: str = "0.0.0.0"  # noqa: S104 (probes and scrapers come from outside the pod)

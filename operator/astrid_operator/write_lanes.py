@@ -1,7 +1,8 @@
 """Which write goes first: sizes before everything that is only told.
 
 Owns how many writes are under way at a time, and that a status, an event or a manifest lets every size that
-is wanted now go ahead of it. Knows nothing of what is written; no clock but the event loop's.
+is wanted now go ahead of it, and is hardly in its way where that takes long. Knows nothing of what is
+written; no clock but the event loop's.
 """
 
 import asyncio
@@ -17,6 +18,9 @@ SIZES_AT_A_TIME = 16
 #: Longest that another write lets sizes go first, in seconds: also where fleets change without a pause, new
 #: ones are made and statuses told.
 LONGEST_YIELD_SECONDS = 5.0
+#: Other writes under way at a time after that, while sizes are still wanted: a thousand sizes take longer,
+#: and a status costs the API server several times what a size does.
+OTHERS_AMONG_SIZES = 2
 
 
 class WriteLanes:
@@ -25,6 +29,7 @@ class WriteLanes:
     def __init__(self) -> None:
         self._sizes = asyncio.Semaphore(SIZES_AT_A_TIME)
         self._others = asyncio.Semaphore(WRITES_AT_A_TIME)
+        self._among_sizes = asyncio.Semaphore(OTHERS_AMONG_SIZES)
         self._sizes_wanted = 0
         self._no_size_wanted = asyncio.Event()
         self._no_size_wanted.set()
@@ -46,12 +51,16 @@ class WriteLanes:
     async def other(self) -> AsyncIterator[None]:
         """Room for any other write, once no size is wanted or they have gone first for long enough."""
         async with self._others:
-            if self._sizes_wanted:
-                await self._let_sizes_go()
-            yield
+            if not self._sizes_wanted or await self._sizes_went():
+                yield
+                return
+            async with self._among_sizes:
+                yield
 
-    async def _let_sizes_go(self) -> None:
+    async def _sizes_went(self) -> bool:
+        """Whether no size is wanted any more; False after they have gone first for long enough."""
         try:
             await asyncio.wait_for(self._no_size_wanted.wait(), LONGEST_YIELD_SECONDS)
         except TimeoutError:
-            return
+            return False
+        return True

@@ -162,6 +162,7 @@ def test_a_lease_is_given_back_at_the_end(
 ) -> None:
     """A follower stands by, writes nothing, and takes over at once when the leader stops, not after 15 s."""
     env = {"REDIS_URL": redis_url, "ASTRID_OPERATOR_LEASE_NAME": "one-of-two"}
+    env |= {"ASTRID_OPERATOR_LEASE_SECONDS": "15", "ASTRID_OPERATOR_LEASE_RENEW_SECONDS": "10"}
     first = start_operator("--namespace", namespace, env=env)
     second = start_operator("--namespace", namespace, env=env)
     wait_until(lambda: second.answers("/readyz"), 30, "the second to stand by")
@@ -285,7 +286,7 @@ def test_without_the_definition_the_operator_waits_and_says_so(
     make_fleet(api, namespace, "begun")
 
 
-#: A Lease that is lost sooner than the 15 s of real life.
+#: A Lease that is lost sooner than the 6 s of real life.
 QUICK_LEASE: Mapping[str, str] = {
     "ASTRID_OPERATOR_LEASE_SECONDS": "4",
     "ASTRID_OPERATOR_LEASE_RENEW_SECONDS": "3",

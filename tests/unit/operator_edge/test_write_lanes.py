@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from astrid_operator import write_lanes
-from astrid_operator.write_lanes import SIZES_AT_A_TIME, WRITES_AT_A_TIME, WriteLanes
+from astrid_operator.write_lanes import OTHERS_AMONG_SIZES, SIZES_AT_A_TIME, WRITES_AT_A_TIME, WriteLanes
 
 
 class Server:
@@ -95,6 +95,37 @@ def test_a_size_that_hangs_holds_others_back_for_a_while_only(monkeypatch: pytes
         return server.asked
 
     assert asyncio.run(hang()) == ["size", "manifest"]
+
+
+def test_where_sizes_take_long_few_others_go_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand sizes share the API server with two statuses at a time and not with sixteen."""
+    monkeypatch.setattr(write_lanes, "LONGEST_YIELD_SECONDS", 0.02)
+
+    async def crowd() -> tuple[list[str], list[str]]:
+        lanes, sizes, others = WriteLanes(), Server(), Server()
+
+        async def size() -> None:
+            async with lanes.size():
+                await sizes.take("size")
+
+        async def other() -> None:
+            async with lanes.other():
+                await others.take("status")
+
+        tasks = [asyncio.create_task(each()) for each in [size, *[other] * WRITES_AT_A_TIME]]
+        async with asyncio.timeout(5):
+            while len(others.asked) < OTHERS_AMONG_SIZES:  # noqa: ASYNC110 - time is what lets them go
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # five times as long as others wait: who could come has come
+        among = list(others.asked)
+        others.answers.set()
+        sizes.answers.set()
+        await asyncio.gather(*tasks)
+        return among, others.asked
+
+    among, at_last = asyncio.run(crowd())
+    assert len(among) == OTHERS_AMONG_SIZES
+    assert len(at_last) == WRITES_AT_A_TIME
 
 
 def test_a_size_that_fails_or_is_given_up_holds_nobody_back() -> None:
