@@ -6,12 +6,12 @@ test differ only in the Fleet, the Reporter and where the manifests come from.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -48,11 +48,17 @@ BUG_TOLD_SECONDS = 60.0
 #: Least age of a status when members that came or went are told, in seconds: they come one after the other.
 SOON_SECONDS = 10.0
 
+#: AstridQueues that are looked at in one go: then writes under way may go on. A tick of a thousand takes half
+#: a second of a small core, in which no answer would be read.
+AT_ONE_GO = 25
+
 #: Age that a status has which was never written, in seconds: it comes first.
 NEVER_WRITTEN_SECONDS = 1e6
 
 
 Write = Callable[[], Coroutine[Any, Any, None]]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Loop:
@@ -93,6 +99,8 @@ class Loop:
         self._records = Records(clock)
         self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
         self._drifted: set[QueueKey] = set()
+        #: Whose write ended since a tick began to gather: what it gathered of them is old.
+        self._written: set[QueueKey] = set()
         #: What is under way beside the writes of records: removals, and events of their own.
         self._beside: set[asyncio.Task[None]] = set()
         self._lost: LeadershipLost | None = None
@@ -125,9 +133,11 @@ class Loop:
         started = self._clock()
         self._take_over(self._manifests())
         gathered = await self._gather()
-        decisions = self._decide(gathered)
+        decisions = await self._decide(gathered)
         due = set(self._work.take_due())
-        waiting = [self._act(each, decisions.get(key), is_due=key in due) for key, each in gathered.items()]
+        waiting = [
+            self._act(each, decisions.get(key), is_due=key in due) async for key, each in _breathing(gathered)
+        ]
         for key in due - gathered.keys():
             self._work.done(key)
         self._tell_invalid()
@@ -161,9 +171,10 @@ class Loop:
         read = await self._demand.read(granted)
         self._move_due(granted, read)
         readings = self._with_orphans(granted, read)
+        self._written.clear()
         return {
             key: await self._gathered(queue, readings.get(key), refused.get(key))
-            for key, queue in queues.items()
+            async for key, queue in _breathing(queues)
         }
 
     def _with_orphans(
@@ -214,15 +225,15 @@ class Loop:
 
     # -------------------------------------------------------------------------------------- decide
 
-    def _decide(self, gathered: Mapping[QueueKey, Gathered]) -> Mapping[QueueKey, ScalingDecision]:
+    async def _decide(self, gathered: Mapping[QueueKey, Gathered]) -> Mapping[QueueKey, ScalingDecision]:
         """A decision for each queue that may be sized, as the budget grants it."""
         now = self._clock()
         asked: dict[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]] = {}
-        for key, each in gathered.items():
+        async for key, each in _breathing(gathered):
             if not each.is_hands_off and (decision := self._decided(each, now)) is not None:
                 asked[key] = (each.queue, each.fleet, decision)
         granted = self._budget(asked)
-        for key, each in gathered.items():
+        async for key, each in _breathing(gathered):
             self._observer.saw(each, granted.get(key))
         return granted
 
@@ -246,7 +257,7 @@ class Loop:
     ) -> Waiting[QueueKey] | None:
         """Start what is to be written now; what can wait, with its claim on the allowance."""
         key, record = gathered.queue.key, self._records[gathered.queue.key]
-        if record.is_busy:
+        if record.is_busy or key in self._written:
             self._put_off(key, is_due=is_due)
             return None
         todo = plan(gathered, decision, shape=is_due)
@@ -272,7 +283,7 @@ class Loop:
         return pressing is Urgency.NOW or (pressing is Urgency.SOON and age >= SOON_SECONDS)
 
     def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
-        """Look again at the next tick: a write for `key` is under way."""
+        """Look again at the next tick: a write for `key` is under way, or was when this one gathered."""
         if is_due:
             self._work.done(key)
             self._drifted.add(key)
@@ -366,6 +377,8 @@ class Loop:
             self._work.retry(key)
             self._observer.reconciled("bug", 0.0)
             log.exception("Reconciliation failed unexpectedly", queue=str(key))
+        finally:
+            self._written.add(key)
 
     def _forget(self, key: QueueKey, record: Record) -> None:
         self._work.drop(key)
@@ -388,6 +401,14 @@ class Loop:
 
     def _now_iso(self) -> str:
         return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def _breathing(each: Mapping[K, V]) -> AsyncIterator[tuple[K, V]]:
+    """The items of `each`, as it is now; what else waits in the event loop goes on in between."""
+    for number, item in enumerate(list(each.items()), start=1):
+        yield item
+        if number % AT_ONE_GO == 0:
+            await asyncio.sleep(0)
 
 
 def _with_start_time(reading: DemandReading, usual: float | None) -> DemandReading:
