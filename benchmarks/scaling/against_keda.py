@@ -6,6 +6,7 @@ without it this says so and ends. Each part has a control plane of its own and a
     python benchmarks/scaling/against_keda.py bursts        # B1 and the ways down: 20 minutes, hardly any CPU
     python benchmarks/scaling/against_keda.py outage        # 8 minutes, hardly any CPU
     python benchmarks/scaling/against_keda.py many ROW      # B2, B3, B4; a row of `ROWS`: 3 to 6 minutes each
+    python benchmarks/scaling/against_keda.py waits         # B11 with real workers: 15 minutes
     python benchmarks/scaling/against_keda.py report        # the table alone
 """
 
@@ -21,8 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keda_report
+import live_waits
 from keda_contender import Contender, Keda, KedaTool, Ours, keda_tool
 from keda_trials import bursts, many, outage
+from process_rig import process_rig_or_exit
 from rig import RESULTS, Rig, keda_or_why_not, machine, rig_or_exit, say
 
 NAME = "against-keda"
@@ -92,6 +95,16 @@ def run_outage(seed: int) -> None:
             remember("outage keda", seed, found, tool.version)
 
 
+def run_waits(seed: int) -> None:
+    """Ours and KEDA's expert side by side, each with pods of its own that do the same tasks."""
+    for group in live_waits.GROUPS:
+        with process_rig_or_exit(seed=seed) as rig, KedaTool(rig).runs() as tool:
+            rig.start_operator()
+            expert = Keda(rig, tool, live_waits.KEDA, live_waits.KEDA)
+            for load, found in live_waits.waits(rig, expert, group, seed).items():
+                remember(f"waits {load}", seed, found, tool.version)
+
+
 def run_many(name: str, seed: int, seconds: float) -> None:
     """One row of `ROWS` on a fresh control plane."""
     row = ROWS[name]
@@ -140,7 +153,7 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument(
-        "part", nargs="?", default="all", choices=["all", "bursts", "outage", "many", "report"]
+        "part", nargs="?", default="all", choices=["all", "bursts", "outage", "many", "waits", "report"]
     )
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help=f"of many: {', '.join(ROWS)}; none: all of them"
@@ -158,6 +171,8 @@ def main() -> None:
         run_bursts(options.seed)
     if options.part in ("all", "outage"):
         run_outage(options.seed)
+    if options.part in ("all", "waits"):
+        run_waits(options.seed)
     if options.part in ("all", "many"):
         for name in options.rows or ROWS:
             run_many(name, options.seed, options.seconds)

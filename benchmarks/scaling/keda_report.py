@@ -43,6 +43,9 @@ def table(results: Results) -> str:
         ]
         others = [each for each in rows if not each.startswith("astrid")]
         lines += _part("many", f"many astrid-{count}", others, _MANY, results)
+    lines += _waits(
+        {key.removeprefix("waits "): each for key, each in results.items() if key.startswith("waits ")}
+    )
     for key in ("outage astrid", "outage keda"):
         for name, found in results.get(key, {}).get("contenders", {}).items():
             first, last = found["first_shrink_after_return_s"], found["to_0_after_return_s"]
@@ -52,6 +55,23 @@ def table(results: Results) -> str:
                 f"first shrink {first['min']} to {first['max']} s after the return, to 0 {last['p50']} s"
             )
     return "\n".join(lines)
+
+
+def _waits(loads: Mapping[str, Any]) -> list[str]:
+    """Waits and pod-seconds of each contender with real workers."""
+    lines = [
+        "",
+        f"{'waits':<16}{'':<14}{'p50':>8}{'p95':>8}{'max':>8}{'pod-s':>9}{'pods':>6}{'cut':>5}{'twice':>7}",
+    ]
+    for load, contenders in loads.items():
+        for who, said in contenders.items():
+            if isinstance(said, dict) and "wait_s" in said:
+                wait = said["wait_s"]
+                lines.append(
+                    f"{load:<16}{who:<14}{wait['p50']:>8.2f}{wait['p95']:>8.2f}{wait['max']:>8.2f}"
+                    f"{said['pod_seconds']:>9.0f}{said['pods']:>6}{said['broken_off']:>5}{said['ended_twice']:>7}"
+                )
+    return lines if len(lines) > 2 else []
 
 
 def _part(

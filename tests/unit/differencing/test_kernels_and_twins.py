@@ -6,6 +6,7 @@ from scipy import fft, ndimage
 
 from astrid_workers.differencing.alard_lupton import Unmatched
 from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
+from astrid_workers.imaging import inpaint
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.inpaint import fill_pair, fill_smoothly
 from astrid_workers.imaging.noise_model import measure_noise, white_noise
@@ -170,6 +171,21 @@ def test_a_hole_in_one_frame_is_filled_from_the_other() -> None:
     filled, other = fill_pair(science, star, (hole, np.zeros_like(hole)), 0.7, 0.0)
     assert np.abs(filled - 0.7 * star).max() < 1.0
     assert np.array_equal(other, star)
+
+
+@pytest.mark.parametrize("blur_px", [-1.7, 0.0, 2.3])
+def test_bands_fill_as_the_whole_frame_does(monkeypatch: pytest.MonkeyPatch, blur_px: float) -> None:
+    """Bit by bit, also where a hole lies across the border of two bands."""
+    rng = np.random.default_rng(4)
+    images = rng.normal(0, 5, (2, 700, 90)).astype(np.float32)
+    holes = rng.random((2, 700, 90)) < 0.02
+    holes[:, 180:260, 30:60] = True
+    holes[0, 395:405, 10:80] = True
+    whole = fill_pair(images[0], images[1], (holes[0], holes[1]), 0.7, blur_px)
+    monkeypatch.setattr(inpaint, "BAND_ROWS", 200)
+    bands = fill_pair(images[0], images[1], (holes[0], holes[1]), 0.7, blur_px)
+    for one, other in zip(whole, bands, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 class SlopingGain:

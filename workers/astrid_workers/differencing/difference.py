@@ -19,7 +19,7 @@ from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.inpaint import fill_pair
-from astrid_workers.imaging.out_of_core import set_aside
+from astrid_workers.imaging.out_of_core import let_go, set_aside
 from astrid_workers.imaging.photometric_match import PhotometricMatch, constant_sources
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
@@ -64,22 +64,25 @@ def difference(
     set_aside(science, reference)
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
+    # from here on the corrected variances stand for the frames', and soon the images without wings for theirs
+    seen = (seen[0].with_variance(matched.variance[0]), seen[1].with_variance(matched.variance[1]))
     tell("fill masked pixels", 0.5)
+    light = power_at(seen[0].image, matched.match.x, matched.match.y, seen[0].psf.fwhm_px)
     saturated = take_off_saturated(science, reference, seen)
     hidden = saturated.hidden
-    streaked = take_off_streaks((saturated.science, saturated.reference), seen, hidden)
-    light = power_at(seen[0].image, matched.match.x, matched.match.y, seen[0].psf.fwhm_px)
-    holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
-    # from here on the filled images and the corrected variances stand for the frames
-    seen = (seen[0].without_planes(), seen[1].without_planes())
     set_aside(science, reference)
+    holes = (seen[0].unusable | hidden, seen[1].unusable | hidden)
+    seen = (seen[0].without_planes(), seen[1].without_planes())
+    streaked = take_off_streaks((saturated.science, saturated.reference), seen, holes)
+    saturated = saturated.without_images()
     pair = _prepare(seen, matched, streaked, hidden, holes)
-    matched = matched.without_variance()
-    saturated, streaked = saturated.without_images(), streaked.without_images()
+    matched, streaked = matched.without_variance(), streaked.without_images()
+    del holes
     grid = plan_tiles(science.shape, pair.psf_science.size_px // 2, options.tile_px)
     parts = subtract(pair, matched.matching, grid, lambda share: tell("subtract", 0.55 + 0.35 * share))
     tell("score", 0.9)
     sky = pair.sky
+    let_go(parts.difference, parts.variance)
     del pair  # its filled images are not needed any more
     score = make_score(
         parts,

@@ -45,6 +45,10 @@ class Measured:
     stars: Stars
     psf: Psf
 
+    def with_variance(self, variance: Float32Image) -> "Measured":
+        """The same, with another variance plane."""
+        return replace(self, variance=variance)
+
     def without_planes(self) -> "Measured":
         """The same, but for the planes of pixels, which are empty: their memory can go."""
         self.background.planes.forget()

@@ -65,15 +65,17 @@ class Streaked:
         return {"streaks_science": len(self.streaks[0]), "streaks_reference": len(self.streaks[1])}
 
 
-def take_off_streaks(images: tuple[Float32Image, Float32Image], seen: Pair, hidden: BoolImage) -> Streaked:
+def take_off_streaks(
+    images: tuple[Float32Image, Float32Image], seen: Pair, holes: tuple[BoolImage, BoolImage]
+) -> Streaked:
     """Find the streaks of both background-subtracted `images` and take their light off copies of them.
 
-    `hidden` pixels are not asked.
+    `holes`, pixels of each that are unusable or hidden, are not asked.
     """
     left, found = [], []
-    for image, measured in zip(images, seen, strict=True):
-        out = measured.unusable | hidden
+    for image, measured, out in zip(images, seen, holes, strict=True):
         streaks = find_streaks(image, measured.background.rms, out | _about_stars(measured, image.shape))
+        measured.background.planes.forget()
         without = image.copy() if streaks else image
         for streak in streaks:
             rows, columns, light = streak_light(without, ~out, streak)

@@ -24,6 +24,7 @@ from astrid_workers.differencing.fourier_kernels import (
 from astrid_workers.differencing.products import TileKernels
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.noise_model import NoiseModel
+from astrid_workers.imaging.out_of_core import empty_plane, let_go
 from astrid_workers.imaging.psf import Psf
 
 
@@ -99,7 +100,7 @@ def subtract(
 ) -> Subtracted:
     """Run every tile; `progress` is told the share that is done."""
     shape = pair.science.shape
-    planes = [np.zeros(shape, np.float32) for _ in range(7)]
+    planes = [empty_plane(shape) for _ in range(7)]
     rows, columns = grid.counts
     side = grid.padded_px
     shapes = (pair.noise_science.power((side, side)), pair.noise_reference.power((side, side)))
@@ -115,6 +116,7 @@ def subtract(
             profiles[row, column] = _stamp(kernels.middle.profile, side, size)
             if progress is not None:
                 progress((row * columns + column + 1) / (rows * columns))
+        let_go(*planes)
     profiles /= profiles[:, :, size // 2, size // 2][..., None, None]
     psfs /= psfs.sum(axis=(2, 3), keepdims=True)
     return Subtracted(TileKernels(grid.core_px, psfs, profiles), *planes)

@@ -4,12 +4,15 @@ Owns the filling of masked pixels from the other frame and from the neighbourhoo
 measured: the mask travels on, with `INTERPOLATED` set by the caller.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.grow import grow
+from astrid_workers.imaging.out_of_core import empty_plane, let_go
 
 BoolImage = NDArray[np.bool_]
 
@@ -19,6 +22,10 @@ _REACH, _SIGMA = 3, 1.5
 _ENOUGH = 0.2
 #: Each round fills the next rim inwards and fades towards the sky, so that wide holes end at 0.
 _ROUNDS, _FADE = 24, 0.95
+#: Sigmas at which a blur ends.
+_TRUNCATE = 4
+#: Rows that are filled together: bounds what is computed on the way.
+BAND_ROWS = 2048
 
 
 def fill_smoothly(image: Float32Image, hole: BoolImage) -> Float32Image:
@@ -76,19 +83,57 @@ def fill_pair(
     (positive: the reference is sharper). What is filled across is the other frame plus the smooth difference
     around the hole, so that nothing steps at its rim. Background-subtracted float32 in and out.
     """
+    filled = (empty_plane(_shape(science)), empty_plane(_shape(reference)))
+    for band in _bands(len(science), blur_px):
+        inner = slice(band.rows.start - band.around.start, band.rows.stop - band.around.start)
+        both = (science[band.around], reference[band.around])
+        parts = (holes[0][band.around], holes[1][band.around])
+        for plane, part in zip(filled, _filled_band(both, parts, gain, blur_px), strict=True):
+            plane[band.rows] = part[inner]
+        let_go(*filled)
+    return filled
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Rows of a frame that are filled together, and the rows that tell what they are filled with."""
+
+    rows: slice
+    around: slice
+
+
+def _bands(n_rows: int, blur_px: float) -> list[_Band]:
+    """Bands that cover a frame; what is filled in one is the same to the bit as without bands."""
+    margin = _REACH * (_ROUNDS + 1) * 2 + int(np.ceil(_TRUNCATE * abs(blur_px))) + 1
+    return [
+        _Band(
+            slice(start, min(start + BAND_ROWS, n_rows)),
+            slice(max(start - margin, 0), min(start + BAND_ROWS + margin, n_rows)),
+        )
+        for start in range(0, n_rows, BAND_ROWS)
+    ]
+
+
+def _filled_band(
+    images: tuple[Float32Image, Float32Image], holes: tuple[BoolImage, BoolImage], gain: float, blur_px: float
+) -> tuple[Float32Image, Float32Image]:
+    science, reference = images
     science_hole, reference_hole = holes
-    blurred_reference = _blurred(fill_smoothly(reference, reference_hole), blur_px) * np.float32(gain)
-    blurred_science = _blurred(fill_smoothly(science, science_hole), -blur_px) / np.float32(gain)
-    return (
-        _filled_across(science, science_hole, reference_hole, blurred_reference),
-        _filled_across(reference, reference_hole, science_hole, blurred_science),
-    )
+    blurred = _blurred(fill_smoothly(reference, reference_hole), blur_px) * np.float32(gain)
+    filled_science = _filled_across(science, science_hole, reference_hole, blurred)
+    blurred = _blurred(fill_smoothly(science, science_hole), -blur_px) / np.float32(gain)
+    return filled_science, _filled_across(reference, reference_hole, science_hole, blurred)
+
+
+def _shape(image: Float32Image) -> tuple[int, int]:
+    ny, nx = image.shape
+    return ny, nx
 
 
 def _blurred(image: Float32Image, sigma: float) -> Float32Image:
     if sigma < 0.3:
         return image
-    blurred: Float32Image = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=4)
+    blurred: Float32Image = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=_TRUNCATE)
     return blurred
 
 

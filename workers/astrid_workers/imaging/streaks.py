@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 #: Pixels that are averaged before lines are looked for, and the side of the blocks to search, in bins.
 BIN_PX, BLOCK_BINS = 4, 512
+#: Rows of bins that are averaged together: bounds what is computed on the way.
+BIN_ROWS = 64
 #: Clip of a pixel, sigma of the sky, and of a bin, in its own sigma: a star counts no more than this.
 PIXEL_CLIP, BIN_CLIP = 4.0, 3.0
 #: A sum stands out of those of the parallel lines this many bins away…
@@ -94,7 +96,8 @@ def find_streaks(image: Float32Image, rms: Float32Image | float, unusable: BoolI
     `rms` is the sky's sigma of a pixel. What is found is left out, and the rest is looked at again, until
     nothing more is found.
     """
-    pulls = np.clip(image / rms, -PIXEL_CLIP, PIXEL_CLIP).astype(np.float32)
+    pulls = np.asarray(np.divide(image, rms, dtype=np.float32))
+    np.clip(pulls, -PIXEL_CLIP, PIXEL_CLIP, out=pulls)
     pulls[unusable] = np.nan
     found: list[Streak] = []
     bins, known = _binned(pulls)
@@ -114,11 +117,15 @@ def _binned(pulls: Float32Image) -> tuple[Float32Image, BoolImage]:
     """Means of squares in sigma of such a mean, clipped and without their own median; False where hardly any
     pixel is known.
     """
-    ny, nx = (side // BIN_PX * BIN_PX for side in pulls.shape)
-    squares = pulls[:ny, :nx].reshape(ny // BIN_PX, BIN_PX, nx // BIN_PX, BIN_PX)
-    is_known = np.isfinite(squares)
-    count = is_known.sum(axis=(1, 3), dtype=np.float32)
-    total = np.where(is_known, squares, np.float32(0)).sum(axis=(1, 3), dtype=np.float32)
+    rows, columns = (side // BIN_PX for side in pulls.shape)
+    count, total = np.empty((2, rows, columns), np.float32)
+    for first in range(0, rows, BIN_ROWS):
+        band = slice(first, min(first + BIN_ROWS, rows))
+        pixels = pulls[band.start * BIN_PX : band.stop * BIN_PX, : columns * BIN_PX]
+        squares = pixels.reshape(-1, BIN_PX, columns, BIN_PX)
+        is_known = np.isfinite(squares)
+        count[band] = is_known.sum(axis=(1, 3), dtype=np.float32)
+        total[band] = np.where(is_known, squares, np.float32(0)).sum(axis=(1, 3), dtype=np.float32)
     known = count > BIN_PX**2 / 2
     bins = np.where(known, total / np.sqrt(np.maximum(count, 1)), np.float32(0))
     if known.any():
