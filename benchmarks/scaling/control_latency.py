@@ -110,10 +110,11 @@ def b3(rig: Rig, names: list[str], seconds: float, rng: random.Random) -> dict[s
         time.sleep(seconds)
     rig.push(names, 10)
     rig.wait_for_sizes(names, 2)
-    time.sleep(30)
+    rig.wait_until_calm()  # controllers have made every pod, and all of it is told
     ended = threading.Event()
     mover = threading.Thread(target=_move, args=(rig, names, ended, rng))
     mover.start()
+    time.sleep(15)  # a while after which it is a steady state
     with stretch(rig) as active:
         time.sleep(seconds)
     ended.set()
