@@ -1,12 +1,10 @@
-"""A pair drawn by GalSim, a simulator that is not ours, keeps the same bars: nothing was tuned on our own sky only.
-
-GalSim is no requirement of the project: install it (`pip install galsim`) to run this.
-"""
+"""A pair drawn by GalSim, a simulator that is not ours, keeps the same bars: nothing was tuned on our own sky only."""
 
 import io
 from dataclasses import dataclass
 from functools import lru_cache
 
+import galsim
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -15,10 +13,6 @@ from astrid_workers.differencing.pair import PairResult, run_pair
 from astrid_workers.preprocessing.calibrate import calibrate
 from astrid_workers.sky.grid import tan_wcs
 from astrid_workers.storage.fits import read_frame
-
-galsim = pytest.importorskip(
-    "galsim", reason="SKIPPED LOUDLY: GalSim is not installed, the second simulator was not run"
-)
 
 SIDE = 1024
 SKY_E, READ_NOISE_E, SATURATION_E = 400.0, 5.0, 90_000.0
