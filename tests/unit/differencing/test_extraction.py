@@ -8,6 +8,7 @@ import pytest
 from astrid_workers.candidate_flags import flags_from
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.forced_photometry import difference_fluxes
+from astrid_workers.differencing.neighbours import PointLight, error_factors
 from astrid_workers.differencing.products import Difference, TileKernels
 from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.differencing.validate import sky_samples, tail_ratio, validate_difference
@@ -126,6 +127,45 @@ def test_two_sources_side_by_side_are_two() -> None:
     """A fainter neighbour two widths away is its own candidate, not part of the profile."""
     found = extract_sources(drawn((50, 60, 60.0), (58, 60, 20.0)))
     assert sorted(round(c.x) for c in found.items) == [50, 58]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("apart_px", "strengths"), [(4.3, (40, 40)), (4.8, (60, 50)), (6.0, (50, 30))])
+def test_blended_sources_are_fitted_together(apart_px: float, strengths: tuple[int, int], sign: int) -> None:
+    """Each has its own flux and place, not its neighbour's light; nothing of that makes them extended."""
+    one, other = (sign * each for each in strengths)
+    made = drawn((55.2, 60.4, one), (55.2 + apart_px, 60.9, other))
+    found = sorted(extract_sources(made).items, key=lambda c: c.x)
+    assert [c.flags for c in found] == [("blended",)] * 2
+    for c, x, y, strength in zip(found, (55.2, 55.2 + apart_px), (60.4, 60.9), (one, other), strict=True):
+        assert (c.x, c.y) == pytest.approx((x, y), abs=0.06)
+        assert c.flux / made.flux_error[60, 60] == pytest.approx(strength, rel=0.02)
+        assert c.snr == pytest.approx(abs(c.flux) / c.flux_err)
+        assert c.flux_err >= made.flux_error[60, 60]
+
+
+def test_who_stands_alone_is_measured_as_before() -> None:
+    """Neighbours far away take nothing and flag nothing, and a neighbour of the other sign is no blend."""
+    (alone,) = extract_sources(drawn((40.3, 60.2, 30.0))).items
+    far = extract_sources(drawn((40.3, 60.2, 30.0), (90.0, 60.0, 30.0), (40.0, 75.0, -30.0))).items
+    same = min(far, key=lambda c: abs(c.x - 40.3) + abs(c.y - 60.2))
+    assert same.flags == alone.flags == ()
+    assert same.flux == pytest.approx(alone.flux, rel=1e-3)
+    assert same.flux_err == alone.flux_err
+
+
+def test_errors_of_a_blend_are_those_of_the_common_fit() -> None:
+    """Against plain fits of both sources to many draws of white noise."""
+    made = drawn()
+    places = [PointLight(58.0, 60.0, 1.0), PointLight(61.5, 60.5, 1.0), PointLight(75.0, 60.0, 1.0)]
+    models = np.stack([shifted(made.psf, each.x, each.y).ravel() for each in places])
+    noise = np.random.default_rng(5).normal(size=(SIDE * SIDE, 1500))
+    together = np.linalg.lstsq(models @ models.T, models @ noise, rcond=None)[0].std(axis=1)
+    alone = (models @ noise / (models**2).sum(axis=1)[:, None]).std(axis=1)
+    factors = error_factors(made.kernels, places)
+    assert factors == pytest.approx(together / alone, rel=0.02)
+    assert factors[0] > 1.02
+    assert factors[2] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_dipole_is_one_flagged_candidate() -> None:

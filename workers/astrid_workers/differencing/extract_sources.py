@@ -4,13 +4,22 @@ Owns which peaks of the score are sources of their own, their position, flux and
 flags that say why one should not be trusted. Never moves a threshold and never classifies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from astrid_workers.differencing.neighbours import (
+    BLENDED_SHARE,
+    PointLight,
+    blends,
+    error_factors,
+    flux_of_others,
+    light_of_others,
+    merge_dipoles,
+)
 from astrid_workers.differencing.products import Candidate, Candidates, Difference
 from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.mask import MaskBit
@@ -24,12 +33,15 @@ MOST_PEAKS = 20_000
 #: A secondary peak must beat what its stronger neighbours explain by this share of them: PSF models are not
 #: perfect.
 SIDELOBE_TOLERANCE = 0.06
-#: Two peaks of opposite sign this close (in FWHM) and this alike in strength are one dipole.
-DIPOLE_FWHM, DIPOLE_RATIO = 2.0, 0.3
 #: Share of the PSF on masked pixels from which a peak is flagged as masked, and from which it is no candidate
 #: whatever its other pixels say. (A saturated one is none either, and a `sharp` one that is not half of a
 #: dipole: no point source looks like it.)
 MASKED_SHARE, MOST_MASKED_SHARE = 0.1, 0.25
+#: Times that each of a blend is measured again with what the others were found to be: at a separation of one
+#: FWHM a flux has converged to a thousandth.
+BLEND_ROUNDS = 8
+#: Distance from a pixel's middle at which a summit lies at its edge.
+AT_EDGE_PX = 0.49
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +60,8 @@ def extract_sources(
 
     Peaks are looked for on the score as it was before masking, so that the flank of a masked star is no
     peak; those on masked pixels, significant through them alone or cut by the edge, those that are rings of a
-    stronger source and those narrower than a point source (a cosmic ray) are set aside and counted. `wcs`
-    gives RA and Dec (ICRS degrees).
+    stronger source and those narrower than a point source (a cosmic ray) are set aside and counted. Those of
+    one sign that stand together are fitted together. `wcs` gives RA and Dec (ICRS degrees).
     """
     peaks = _find_peaks(difference, threshold_sigma)
     rejected: dict[str, int] = {}
@@ -58,6 +70,7 @@ def extract_sources(
     own = _explained_once(difference, peaks, threshold_sigma)
     _count(rejected, "ring", int(np.count_nonzero(~own & ~on_mask)))
     measured: list[Candidate] = []
+    places: list[tuple[int, int]] = []
     for i in np.flatnonzero(own & ~on_mask):
         found, evidence = _describe(difference, int(peaks.y[i]), int(peaks.x[i]))
         if "saturated" in found.flags:
@@ -66,8 +79,11 @@ def extract_sources(
             _count(rejected, "masked", 1)
         else:
             measured.append(found)
-    joined = _merge_dipoles(measured, difference)
-    _count(rejected, "dipole partner", len(measured) - len(joined))
+            places.append((int(peaks.y[i]), int(peaks.x[i])))
+    apart = [c for c in _separated(difference, measured, places) if abs(c.score) > threshold_sigma]
+    _count(rejected, "blend", len(measured) - len(apart))
+    joined = merge_dipoles(apart, difference)
+    _count(rejected, "dipole partner", len(apart) - len(joined))
     merged = [c for c in joined if "sharp" not in c.flags]
     _count(rejected, "sharp", len(joined) - len(merged))
     merged.sort(key=lambda c: -abs(c.score))
@@ -152,14 +168,71 @@ class _Buckets:
         return [index for cell in cells for index in self._cells.get(cell, [])]
 
 
-def _describe(difference: Difference, y: int, x: int) -> tuple[Candidate, float]:
-    """One peak with sub-pixel place, flux, shape and flags; its sigma in measured pixels alone."""
-    dx, dy, flux = _summit(_fluxes_around(difference, y, x))
+def _separated(
+    difference: Difference, found: list[Candidate], places: list[tuple[int, int]]
+) -> list[Candidate]:
+    """The same candidates, each measured without the light of those that stand close by.
+
+    `places` are rows and columns of their peaks. Who has others' light taken off is flagged `blended`.
+    """
+    apart, places = list(found), list(places)
+    for group in blends(found, difference):
+        for _ in range(BLEND_ROUNDS):
+            lights = {i: PointLight(apart[i].x, apart[i].y, apart[i].flux) for i in group}
+            for i in group:
+                others = [light for k, light in lights.items() if k != i]
+                apart[i], _ = _describe(difference, *places[i], others)
+                places[i] = _toward(places[i], apart[i], difference.shape)
+        factors = error_factors(difference.kernels, [PointLight(apart[i].x, apart[i].y, 1.0) for i in group])
+        for i, factor in zip(group, factors, strict=True):
+            apart[i] = _as_blended(apart[i], found[i], float(factor))
+    return apart
+
+
+def _toward(place: tuple[int, int], found: Candidate, shape: tuple[int, int]) -> tuple[int, int]:
+    """The pixel beside, where a summit lies at a pixel's edge: others' light had pulled the peak over."""
+    steps = (found.y - place[0], found.x - place[1])
+    moved = [
+        at + round(2 * step) if abs(step) > AT_EDGE_PX else at for at, step in zip(place, steps, strict=True)
+    ]
+    inside = 0 < moved[0] < shape[0] - 1 and 0 < moved[1] < shape[1] - 1
+    return (moved[0], moved[1]) if inside else place
+
+
+def _as_blended(apart: Candidate, alone: Candidate, factor: float) -> Candidate:
+    """A candidate with its larger error; flagged where it was measured to have others' light."""
+    error = alone.flux_err * factor
+    others = abs(alone.flux - apart.flux) > BLENDED_SHARE * abs(apart.flux)
+    return replace(
+        apart,
+        flux_err=error,
+        snr=abs(apart.flux) / error,
+        score=apart.flux / error,
+        x_err=apart.x_err * factor,
+        y_err=apart.y_err * factor,
+        flags=(*apart.flags, "blended") if others else apart.flags,
+    )
+
+
+def _describe(
+    difference: Difference, y: int, x: int, others: Sequence[PointLight] = ()
+) -> tuple[Candidate, float]:
+    """One peak with sub-pixel place, flux, shape and flags; its sigma in measured pixels alone.
+
+    The light of `others` is taken off before anything is measured.
+    """
+    near = np.arange(-1, 2)
+    fluxes = _fluxes_around(difference, y, x) - flux_of_others(difference.kernels, others, y + near, x + near)
+    dx, dy, flux = _summit(fluxes)
     psf, profile = difference.kernels.at(float(x), float(y))
     flux_err = float(difference.flux_error[y, x])
     score = flux / flux_err
     error_x, error_y = _position_errors(profile, abs(score))
-    stamp, variance, good = _stamps(difference, y, x, psf.shape[0] // 2)
+    half = psf.shape[0] // 2
+    stamp, variance, good = _stamps(difference, y, x, half)
+    if others:
+        across = np.arange(-half, half + 1)
+        stamp -= good * light_of_others(difference.kernels, others, y + across, x + across)
     model = _shifted(psf, dx, dy)
     shape = measure_shape(stamp, variance, good, model, flux, difference.fwhm_science_px)
     masked = _masked_share(good, model)
@@ -263,28 +336,6 @@ def _flags(
         "extended": shape.is_wider_than_psf(snr),
     }
     return tuple(flag for flag, is_set in said.items() if is_set)
-
-
-def _merge_dipoles(found: list[Candidate], difference: Difference) -> list[Candidate]:
-    """Close pairs of opposite sign and like strength become one candidate, the stronger, flagged."""
-    reach = DIPOLE_FWHM * max(difference.fwhm_science_px, difference.fwhm_reference_px)
-    ordered = sorted(found, key=lambda c: -abs(c.score))
-    gone: set[int] = set()
-    dipoles: set[int] = set()
-    if len(ordered) > 1:
-        tree = cKDTree(np.array([(c.x, c.y) for c in ordered]))
-        for first, second in sorted(tree.query_pairs(reach)):
-            one, two = ordered[first], ordered[second]
-            alike = abs(two.score) > DIPOLE_RATIO * abs(one.score)
-            if one.is_positive != two.is_positive and alike and first not in gone and second not in gone:
-                gone.add(second)
-                dipoles.add(first)
-    return [_as_dipole(c) if i in dipoles else c for i, c in enumerate(ordered) if i not in gone]
-
-
-def _as_dipole(c: Candidate) -> Candidate:
-    """The same candidate as half of a pair: beside its partner it looks narrower than it is."""
-    return replace(c, flags=(*(flag for flag in c.flags if flag != "sharp"), "dipole"))
 
 
 def _place(found: list[Candidate], wcs: WCS | None) -> list[Candidate]:
