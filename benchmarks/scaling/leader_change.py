@@ -21,7 +21,7 @@ from cluster.operator_process import OperatorProcess
 from support.waiting import wait_until
 
 #: Lease, renewal and retry in seconds: as it comes, and as other controllers have it.
-LEASES: Mapping[str, tuple[float, float, float]] = {"default": (6, 4, 1), "long": (15, 10, 2)}
+LEASES: Mapping[str, tuple[float, float, float]] = {"default": (5, 3.5, 1), "long": (15, 10, 2)}
 
 WAYS = ("kill", "stop")
 

@@ -105,6 +105,10 @@ class ApiUnreachable(TryAgain):
     """The API server did not answer at all."""
 
 
+class NotLeading(TryAgain):
+    """The Lease was not renewed in time: until it is, nothing may be written."""
+
+
 class NotAsked(TryAgain):
     """A broker did not take what its workers are asked."""
 
@@ -122,7 +126,7 @@ class WatchesEnded(OperatorError):  # noqa: N818 - named for what happened
 
 
 class LeadershipLost(OperatorError):  # noqa: N818 - named for what happened
-    """Another process may hold the Lease by now; this one must stop writing and end."""
+    """Another process holds the Lease, or this one is not fit to: it must end."""
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kubernetes.aio import client
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.errors import LeadershipLost
+from astrid_operator.errors import NotLeading
 from astrid_operator.fleet_view import FIELD_MANAGER
 from astrid_operator.kinds import LABELLED, QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_requests import APPLY, EVENTS, MERGE, RESOURCES, KubernetesRequests
@@ -34,10 +34,10 @@ class KubernetesApi:
         self._lanes = WriteLanes()
 
     def check_leads(self) -> None:
-        """Raise LeadershipLost where nothing may be written, be it here or to a broker."""
+        """Raise NotLeading where nothing may be written, be it here or to a broker."""
         if not self._may_write():
-            message = "not the leader: nothing may be written"
-            raise LeadershipLost(message)
+            message = "the Lease is not renewed: nothing may be written"
+            raise NotLeading(message)
 
     async def read_deployment(self, key: QueueKey) -> dict[str, Any]:
         return await self._read(_path(Kind.DEPLOYMENT, key))

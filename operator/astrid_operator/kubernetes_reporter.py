@@ -10,7 +10,7 @@ from uuid import uuid4
 import structlog
 
 from astrid_operator.astrid_queue import API_VERSION, GROUP, KIND
-from astrid_operator.errors import LeadershipLost, ObjectGone, OperatorError
+from astrid_operator.errors import ObjectGone, OperatorError
 from astrid_operator.fleet import EventType, Subject
 from astrid_operator.fleet_view import FIELD_MANAGER, Moment
 from astrid_operator.kinds import Kind
@@ -43,8 +43,6 @@ class KubernetesReporter:
     async def event(self, queue: Subject, kind: EventType, reason: str, message: str) -> None:
         try:
             await self._api.create_event(queue.key.namespace, self._event(queue, kind, reason, message))
-        except LeadershipLost:
-            raise
         except OperatorError as error:
             log.warning("Event not posted", queue=str(queue.key), reason=reason, error=str(error))
 

@@ -20,13 +20,16 @@ from astrid_operator.kubernetes_requests import LEASES, MERGE, KubernetesRequest
 
 log = structlog.get_logger(__name__)
 
+#: Seconds by which a try comes after another's Lease has run out, so that it is not a moment too early.
+SHORTEST_PAUSE_SECONDS = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
     """Seconds of the election; a follower waits longer than a leader that cannot renew goes on."""
 
-    lease: float = 6.0
-    renew: float = 4.0
+    lease: float = 5.0
+    renew: float = 3.5
     retry: float = 1.0
 
     def __post_init__(self) -> None:
@@ -56,6 +59,8 @@ class Leadership:
         self._renewed_at = float("-inf")
         self._seen: tuple[Any, ...] = ()
         self._seen_at = clock()
+        #: How long the Lease that was seen last is another's, in seconds.
+        self._lasts = 0.0
         #: The Lease as we wrote it last: what is ours need not be read again to be renewed.
         self._ours: dict[str, Any] | None = None
 
@@ -67,23 +72,26 @@ class Leadership:
     async def acquire(self) -> None:
         """Return once this process holds the Lease."""
         while not await self._attempt():  # noqa: ASYNC110 - the other end is a server, not an event
-            await asyncio.sleep(self._times.retry)
+            await asyncio.sleep(self._pause())
         log.info("Leadership acquired", lease=f"{self.namespace}/{self.name}", identity=self.identity)
 
-    async def hold(self, unfit: Callable[[], str] = lambda: "") -> None:
-        """Renew until that fails for too long or another holds the Lease; then raise LeadershipLost.
+    def _pause(self) -> float:
+        """Seconds until it is worth trying again: no later than the Lease of another runs out."""
+        left = self._seen_at + self._lasts - self._clock()
+        return min(self._times.retry, left + SHORTEST_PAUSE_SECONDS) if left > 0 else self._times.retry
 
-        `unfit` says why this process should not lead any more; empty: it may.
+    async def hold(self, unfit: Callable[[], str] = lambda: "") -> None:
+        """Renew until another holds the Lease; then raise LeadershipLost.
+
+        Where renewing fails for too long, this process is no leader, and is one again where nobody else took
+        the Lease meanwhile: who restarts for an API server that was away for some seconds has learned nothing
+        by it. `unfit` says why this process should not lead any more; empty: it may.
         """
         while True:
             await asyncio.sleep(self._times.retry)
             if reason := unfit():
                 raise LeadershipLost(reason)
-            renewed = await self._attempt()
-            if not self.is_leader:
-                message = f"Lease {self.namespace}/{self.name} was not renewed within {self._times.renew:g} s"
-                raise LeadershipLost(message)
-            if not renewed and self._holder_is_another():
+            if not await self._attempt() and self._holder_is_another():
                 self._renewed_at = float("-inf")
                 message = f"Lease {self.namespace}/{self.name} is held by {self._seen[0]}"
                 raise LeadershipLost(message)
@@ -177,6 +185,7 @@ class Leadership:
         record = (_holder(lease), spec.get("renewTime"), spec.get("leaseTransitions"))
         if record != self._seen:
             self._seen, self._seen_at = record, self._clock()
+        self._lasts = self._duration(lease)
 
     def _duration(self, lease: dict[str, Any]) -> float:
         """How long its holder asked to be left alone: never less than our own rule."""

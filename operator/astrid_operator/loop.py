@@ -21,7 +21,6 @@ from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue, claims
 from astrid_operator.conditions import Trouble
 from astrid_operator.errors import (
-    LeadershipLost,
     OperatorError,
     PersonMustAct,
     QueueTaken,
@@ -103,7 +102,6 @@ class Loop:
         self._written: set[QueueKey] = set()
         #: What is under way beside the writes of records: removals, and events of their own.
         self._beside: set[asyncio.Task[None]] = set()
-        self._lost: LeadershipLost | None = None
         #: When the last tick ended; before the first, when the loop was made.
         self.ticked_at = clock()
 
@@ -116,13 +114,11 @@ class Loop:
         self._drifted.add(key)
 
     async def run(self) -> None:
-        """Tick for ever; raises LeadershipLost when a write was refused for that."""
+        """Tick for ever."""
         try:
             while True:
                 started = self._clock()
                 await self.tick()
-                if self._lost is not None:
-                    raise self._lost
                 await asyncio.sleep(max(LEAST_PAUSE_SECONDS, self._clock() - started))
                 await self._work.wait(started + self._tick_seconds - self._clock())
         finally:
@@ -341,8 +337,6 @@ class Loop:
         """Tell of something that is in no status; where that fails, the log has it."""
         try:
             await self._reporter.event(subject, "Warning", reason, message)
-        except LeadershipLost as error:
-            self._lost = error
         except OperatorError as error:
             log.warning("Event not written", queue=str(subject.key), reason=reason, error=str(error))
 
@@ -352,8 +346,6 @@ class Loop:
         """Write `new`; a failure is no more than a reason to write later."""
         try:
             await report(self._reporter, subject, previous, new)
-        except LeadershipLost:
-            raise
         except OperatorError as error:
             pause = record.status_failed(self._clock(), self._rng)
             log.warning(
@@ -371,8 +363,6 @@ class Loop:
         """Run one piece of writing; whatever it raises, the loop lives on and the key is tried again."""
         try:
             await write()
-        except LeadershipLost as error:
-            self._lost = error
         except Exception:
             self._work.retry(key)
             self._observer.reconciled("bug", 0.0)

@@ -47,12 +47,11 @@ class OperatorSettings(BaseSettings):
     #: Namespace that holds the Lease; empty: the operator's own.
     lease_namespace: str = ""
     lease_name: str = "astrid-operator"
-    #: A follower takes over when the Lease was not renewed for this long. An API server that is away for
-    #: longer than the renewal below costs a restart of the operator, and no fleet anything; a longer Lease
-    #: forgives it, and leaves a burst unanswered for longer when a leader is killed.
-    lease_seconds: float = Field(default=6.0, gt=0)
-    #: The leader ends itself when it could not renew for this long.
-    lease_renew_seconds: float = Field(default=4.0, gt=0)
+    #: A follower takes over when the Lease was not renewed for this long: so long a burst is unanswered when
+    #: a leader is killed. An API server that is away for longer costs nothing, unless a follower comes first.
+    lease_seconds: float = Field(default=5.0, gt=0)
+    #: A leader that could not renew for this long writes nothing until it can.
+    lease_renew_seconds: float = Field(default=3.5, gt=0)
     #: Pause between two attempts to take or renew.
     lease_retry_seconds: float = Field(default=1.0, gt=0)
 

@@ -12,7 +12,7 @@ import pytest
 
 from astrid_operator.astrid_queue import parse_astrid_queue
 from astrid_operator.desired import OperatorDefaults
-from astrid_operator.errors import LeadershipLost
+from astrid_operator.errors import LeadershipLost, NotLeading
 from astrid_operator.fleet_view import Moment
 from astrid_operator.informer import Informer
 from astrid_operator.kubernetes_api import KubernetesApi
@@ -109,7 +109,7 @@ def test_a_half_made_fleet_keeps_its_size_through_an_edit(api: Api, namespace: s
 def test_a_deposed_leader_writes_nothing(api: Api, namespace: str) -> None:
     """Every write asks first; one that may not is not sent."""
     queue = api.create(astrid_queue("made"), namespace)
-    with pytest.raises(LeadershipLost):
+    with pytest.raises(NotLeading):
         asyncio.run(one_life(queue, 0, lambda: False))
 
     assert api.find("deployments", "made", namespace) is None
@@ -286,7 +286,7 @@ def test_without_the_definition_the_operator_waits_and_says_so(
     make_fleet(api, namespace, "begun")
 
 
-#: A Lease that is lost sooner than the 6 s of real life.
+#: A Lease that is lost sooner than the 5 s of real life.
 QUICK_LEASE: Mapping[str, str] = {
     "ASTRID_OPERATOR_LEASE_SECONDS": "4",
     "ASTRID_OPERATOR_LEASE_RENEW_SECONDS": "3",

@@ -34,10 +34,12 @@ class OneLease(client.ApiClient):
         super().__init__(client.Configuration(host="https://server"))
         self.lease: dict[str, Any] = {"metadata": {"name": "lease", "resourceVersion": "1"}, "spec": {}}
         self.asked: list[str] = []
-        self.is_closed = False
+        self.is_away = self.is_closed = False
 
     async def call_api(self, method: str, url: str, *, body: Any = None, **_: Any) -> Any:  # type: ignore[override]
         self.asked.append(method)
+        if self.is_away:
+            raise ConnectionRefusedError
         if method == "PATCH":
             if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
                 return Answer(409, {"kind": "Status", "message": "it was changed", "code": 409})
@@ -100,6 +102,60 @@ def test_a_loop_that_hangs_gives_the_lease_up_at_once() -> None:
     server = asyncio.run(hang())
     assert server.lease["spec"]["holderIdentity"] == ""
     assert server.is_closed
+
+
+def test_an_api_server_that_was_away_is_no_reason_to_end() -> None:
+    """Nothing may be written until the Lease is renewed; where nobody else took it, all goes on."""
+
+    async def away() -> list[bool]:
+        server = OneLease()
+        part = election(server)
+        await part.acquired()
+        server.is_away = True
+        led = [part.is_leader]
+        await until(lambda: not part.is_leader)
+        led.append(part.is_leader)
+        server.is_away = False
+        await until(lambda: part.is_leader)
+        led.append(part.is_leader)
+        await part.end()
+        return led
+
+    assert asyncio.run(away()) == [True, False, True]
+
+
+def test_who_finds_another_leader_ends() -> None:
+    """It was away for too long, and somebody else answers now."""
+
+    async def deposed() -> OneLease:
+        server = OneLease()
+        part = election(server)
+        await part.acquired()
+        server.is_away = True
+        await until(lambda: not part.is_leader)
+        server.write({"holderIdentity": "other", "leaseDurationSeconds": 1000, "renewTime": "now"})
+        server.is_away = False
+        with pytest.raises(LeadershipLost, match="held by other"):
+            await asyncio.wait_for(part.lost(), 5)
+        assert not part.is_leader
+        return server
+
+    assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == "other"
+
+
+def test_who_stands_by_comes_when_the_lease_runs_out() -> None:
+    """And not a whole pause between two tries later."""
+
+    async def take_over() -> float:
+        server = OneLease()
+        server.write({"holderIdentity": "other", "leaseDurationSeconds": 1, "renewTime": "now"})
+        times = LeaseTimes(lease=1.0, renew=0.9, retry=0.7)
+        leadership = Leadership(server, "ns", "lease", "me", times)
+        began = time.monotonic()
+        await asyncio.wait_for(leadership.acquire(), 5)
+        return time.monotonic() - began
+
+    assert 1.0 <= asyncio.run(take_over()) < 1.35
 
 
 def test_at_the_end_the_lease_is_given_back() -> None:
