@@ -165,3 +165,20 @@ def test_what_stands_in_a_halo_is_flagged_and_hardly_anything_does() -> None:
     plain, _ = subtracted("zogy")
     assert plain.numbers["saturated_stars_with_halo"] == 0
     assert not (plain.mask & np.uint32(MaskBit.STRAY_LIGHT)).any()
+
+
+def test_what_stands_on_a_spike_is_flagged() -> None:
+    """Four rays of a hundredth of each star's light in the science frame only: all are found, nothing on them is clean."""
+    spiked = make_sky(
+        seed=8121, shape=(448, 448), n_stars=110, n_transients=0, n_saturated=3, fwhm_science_px=FWHM,
+        fwhm_reference_px=2.8, blemishes=Blemishes(spike_share=0.01),
+    )  # fmt: skip
+    made = difference(spiked.science, spiked.reference)
+    assert made.numbers["spikes"] == 4 * 3
+    found = extract_sources(made).items
+    assert len(found) > 10
+    assert [c for c in found if not c.flags] == []
+    marked = (made.mask & np.uint32(MaskBit.STRAY_LIGHT)) != 0
+    assert marked.mean() < 0.04
+    plain, _ = subtracted("zogy")
+    assert plain.numbers["spikes"] == 0

@@ -19,7 +19,7 @@ from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.inpaint import fill_pair
-from astrid_workers.imaging.out_of_core import let_go, set_aside
+from astrid_workers.imaging.out_of_core import empty_plane, let_go, set_aside
 from astrid_workers.imaging.photometric_match import PhotometricMatch, constant_sources
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
@@ -93,6 +93,7 @@ def difference(
         fwhm_px=_broader(seen),
         overfit=getattr(matched.matching, "overfit", 1.0),
     )
+    let_go(parts.response, parts.score_variance)
     around = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
     on_streaks = measure_on_streaks(score, streaked, matched.bad | hidden, _broader(seen))
     hidden = hidden | around.hidden
@@ -105,6 +106,7 @@ def difference(
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
     result.numbers["noise_factor_at_saturated"] = around.noise_factor
     result.numbers["saturated_stars_with_halo"] = around.n_halos
+    result.numbers["spikes"] = len(saturated.spikes)
     result.mask[around.stray_light] |= np.uint32(MaskBit.STRAY_LIGHT)
     _refuse_failure(result, light, matched, options.max_residual_power)
     tell("score", 1.0)
@@ -184,11 +186,14 @@ def _assemble(
     nan = np.float32(np.nan)
     found = numbers(seen, matched, score, lost)
     np.subtract(parts.difference, score.background, out=parts.difference)
-    for plane in (parts.difference, parts.variance, score.flux_error):
+    masked = empty_plane(science.shape)
+    np.copyto(masked, score.score)
+    for plane in (parts.difference, parts.variance, score.flux_error, masked):
         plane[lost] = nan
+    let_go(parts.difference, parts.variance, score.flux_error, masked, score.score, score.subtracted_light)
     return Difference(
         difference=parts.difference,
-        score=np.where(lost, nan, score.score),
+        score=masked,
         variance=parts.variance,
         flux_error=score.flux_error,
         mask=joint_mask(science, reference, hidden, lost, _broader(seen)),

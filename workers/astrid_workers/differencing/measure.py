@@ -23,6 +23,8 @@ BoolImage = NDArray[np.bool_]
 SKY_MARGIN_PX, MIN_SKY_PIXELS = 5, 2000
 #: A pixel's variance is at least this share of the sky's: a hole in a variance plane is no certainty.
 VARIANCE_FLOOR = 0.05
+#: A star is left out of a search for lines of light within this many FWHM.
+STAR_FWHM = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,11 @@ class Measured:
     background: Background
     stars: Stars
     psf: Psf
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(ny, nx)`, also without planes."""
+        return self.background.sources.shape
 
     def with_variance(self, variance: Float32Image) -> "Measured":
         """The same, with another variance plane."""
@@ -90,6 +97,17 @@ def unusable_pixels(frame: Frame) -> BoolImage:
 def calm(measured: Measured) -> BoolImage:
     """Pixels without a masked neighbour: blends and bleeds leave their trace around masks."""
     return ~grow(measured.unusable, 2)
+
+
+def about_stars(measured: Measured) -> BoolImage:
+    """Squares about clean stars: what is no part of a streak or a spike."""
+    stars, shape = measured.stars, measured.shape
+    seeds = np.zeros(shape, bool)
+    clean = np.asarray(stars.clean, bool)
+    rows = np.clip(np.rint(stars.y[clean]).astype(int), 0, shape[0] - 1)
+    columns = np.clip(np.rint(stars.x[clean]).astype(int), 0, shape[1] - 1)
+    seeds[rows, columns] = True
+    return grow(seeds, max(2, round(STAR_FWHM * measured.psf.fwhm_px)))
 
 
 def left_over_sky(image: Float32Image, background: Background, unusable: BoolImage) -> float:

@@ -10,19 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.match_frames import Pair
-from astrid_workers.differencing.measure import Measured
+from astrid_workers.differencing.measure import about_stars
 from astrid_workers.differencing.products import Number
 from astrid_workers.differencing.score import Score
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.grouped_median import grouped_median
-from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.streak_light import PIECE_PX, streak_light
 from astrid_workers.imaging.streaks import Streak, find_streaks
 
 BoolImage = NDArray[np.bool_]
 
-#: Stars that are no part of a streak are left out of the search within this many FWHM.
-STAR_FWHM = 1.5
 #: What is marked beyond the streak itself, in FWHM: kernels carry it there.
 MARGIN_FWHM = 0.5
 #: Median of |z| of a Gaussian, and how far n independent places may exceed it by chance, times 1 / sqrt(n).
@@ -74,7 +71,7 @@ def take_off_streaks(
     """
     left, found = [], []
     for image, measured, out in zip(images, seen, holes, strict=True):
-        streaks = find_streaks(image, measured.background.rms, out | _about_stars(measured, image.shape))
+        streaks = find_streaks(image, measured.background.rms, out | about_stars(measured))
         measured.background.planes.forget()
         without = image.copy() if streaks else image
         for streak in streaks:
@@ -83,16 +80,6 @@ def take_off_streaks(
         left.append(without)
         found.append(streaks)
     return Streaked(left[0], left[1], (found[0], found[1]))
-
-
-def _about_stars(measured: Measured, shape: tuple[int, ...]) -> BoolImage:
-    """Squares about clean stars."""
-    stars, seeds = measured.stars, np.zeros(shape, bool)
-    clean = np.asarray(stars.clean, bool)
-    rows = np.clip(np.rint(stars.y[clean]).astype(int), 0, shape[0] - 1)
-    columns = np.clip(np.rint(stars.x[clean]).astype(int), 0, shape[1] - 1)
-    seeds[rows, columns] = True
-    return grow(seeds, max(2, round(STAR_FWHM * measured.psf.fwhm_px)))
 
 
 def measure_on_streaks(score: Score, streaked: Streaked, bad: BoolImage, fwhm_px: float) -> float:

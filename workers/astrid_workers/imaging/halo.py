@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from astrid_workers.frame import Float32Image, Uint32Image
+from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.psf import Psf
-from astrid_workers.mask import MaskBit
 
 #: A wing may be mismatched by this share of itself…
 MISMATCH = 0.02
@@ -22,14 +21,15 @@ WING_BETA = 3.0
 MAX_GROWTH_FWHM = 12.0
 
 
-def grow_saturated(image: Float32Image, mask: Uint32Image, psf: Psf, rms: float) -> NDArray[np.bool_]:
-    """Pixels in saturated regions and in the wings around them: bool `[y, x]`.
+def grow_saturated(
+    image: Float32Image, saturated: NDArray[np.bool_], psf: Psf, rms: float
+) -> NDArray[np.bool_]:
+    """Pixels in `saturated` regions and in the wings around them: bool `[y, x]`.
 
     `image` is background-subtracted; a region's pixels stand at the level where it saturated. Its radius and
     that level give the brightness of the star, and so the radius at which the mismatch of its wing drowns in
     the sky.
     """
-    saturated = (mask & np.uint32(MaskBit.SATURATED)) != 0
     grown = np.zeros(image.shape, bool)
     if not saturated.any():
         return grown
