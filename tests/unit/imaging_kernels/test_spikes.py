@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from astrid_workers.imaging.spikes import find_spikes
 from astrid_workers.imaging.streaks import Streak
 
-SHAPE, PLACE, INNER_PX, FWHM, SIGMA = (360, 380), (190.3, 171.8), 10.0, 3.0, 5.0
+SHAPE, PLACE, RADIUS_PX, FWHM, SIGMA = (360, 380), (190.3, 171.8), 7.0, 3.0, 5.0
 
 
 def sky(seed: int = 1) -> NDArray:
@@ -29,10 +29,10 @@ def ray(degrees: float, height: float, length_px: float) -> NDArray:
 def found(image: NDArray, usable: NDArray | None = None) -> list[Streak]:
     """Of a star whose core is masked."""
     rows, columns = np.indices(SHAPE)
-    asked = np.hypot(columns - PLACE[0], rows - PLACE[1]) > INNER_PX
+    asked = np.hypot(columns - PLACE[0], rows - PLACE[1]) > RADIUS_PX + FWHM
     if usable is not None:
         asked &= usable
-    return find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), asked, PLACE, INNER_PX, FWHM)
+    return find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), asked, PLACE, RADIUS_PX, FWHM)
 
 
 def angle(streak: Streak) -> float:
@@ -88,7 +88,7 @@ def test_a_star_at_the_frames_edge_is_looked_at_as_far_as_it_goes() -> None:
     usable = np.ones(SHAPE, bool)
     usable[:, 200:215] = False
     assert len(found(image, usable)) == 2
-    corner = find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), usable, (0.0, 0.0), INNER_PX, FWHM)
+    corner = find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), usable, (0.0, 0.0), RADIUS_PX, FWHM)
     assert corner == []
-    none = find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), usable, PLACE, 155.0, FWHM)
+    none = find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), usable, PLACE, 150.0, FWHM)
     assert none == []

@@ -37,9 +37,9 @@ SIDELOBE_TOLERANCE = 0.06
 #: whatever its other pixels say. (A saturated one is none either, and a `sharp` one that is not half of a
 #: dipole: no point source looks like it.)
 MASKED_SHARE, MOST_MASKED_SHARE = 0.1, 0.25
-#: Times that each of a blend is measured again with what the others were found to be: at a separation of one
-#: FWHM a flux has converged to a thousandth.
-BLEND_ROUNDS = 8
+#: Times at most that each of a blend is measured again with what the others were found to be, and the share
+#: by which fluxes still change when they are taken for found.
+BLEND_ROUNDS, CONVERGED = 12, 2e-4
 #: Distance from a pixel's middle at which a summit lies at its edge.
 AT_EDGE_PX = 0.49
 
@@ -177,19 +177,32 @@ def _separated(
     """
     apart, places = list(found), list(places)
     for group in blends(found, difference):
+        lights = {i: PointLight(found[i].x, found[i].y, found[i].flux) for i in group}
         for _ in range(BLEND_ROUNDS):
-            lights = {i: PointLight(apart[i].x, apart[i].y, apart[i].flux) for i in group}
+            before = dict(lights)
             for i in group:
                 others = [light for k, light in lights.items() if k != i]
-                apart[i], _ = _describe(difference, *places[i], others)
-                places[i] = _toward(places[i], apart[i], difference.shape)
-        factors = error_factors(difference.kernels, [PointLight(apart[i].x, apart[i].y, 1.0) for i in group])
+                lights[i] = _light_at(difference, *places[i], others)
+                places[i] = _toward(places[i], lights[i], difference.shape)
+            if all(abs(lights[i].flux - before[i].flux) < CONVERGED * abs(lights[i].flux) for i in group):
+                break
+        factors = error_factors(difference.kernels, [lights[i] for i in group])
         for i, factor in zip(group, factors, strict=True):
-            apart[i] = _as_blended(apart[i], found[i], float(factor))
+            others = [light for k, light in lights.items() if k != i]
+            described, _ = _describe(difference, *places[i], others)
+            apart[i] = _as_blended(described, found[i], float(factor))
     return apart
 
 
-def _toward(place: tuple[int, int], found: Candidate, shape: tuple[int, int]) -> tuple[int, int]:
+def _light_at(difference: Difference, y: int, x: int, others: Sequence[PointLight]) -> PointLight:
+    """The summit at a pixel, without the light of `others`."""
+    near = np.arange(-1, 2)
+    fluxes = _fluxes_around(difference, y, x) - flux_of_others(difference.kernels, others, y + near, x + near)
+    dx, dy, flux = _summit(fluxes)
+    return PointLight(x + dx, y + dy, flux)
+
+
+def _toward(place: tuple[int, int], found: PointLight, shape: tuple[int, int]) -> tuple[int, int]:
     """The pixel beside, where a summit lies at a pixel's edge: others' light had pulled the peak over."""
     steps = (found.y - place[0], found.x - place[1])
     moved = [
@@ -221,9 +234,8 @@ def _describe(
 
     The light of `others` is taken off before anything is measured.
     """
-    near = np.arange(-1, 2)
-    fluxes = _fluxes_around(difference, y, x) - flux_of_others(difference.kernels, others, y + near, x + near)
-    dx, dy, flux = _summit(fluxes)
+    summit = _light_at(difference, y, x, others)
+    dx, dy, flux = summit.x - x, summit.y - y, summit.flux
     psf, profile = difference.kernels.at(float(x), float(y))
     flux_err = float(difference.flux_error[y, x])
     score = flux / flux_err

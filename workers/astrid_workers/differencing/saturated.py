@@ -116,9 +116,7 @@ def _rays(
     return [
         ray
         for star in stars
-        for ray in find_spikes(
-            image, measured.variance, usable, (star.x, star.y), star.radius_px + fwhm, fwhm
-        )
+        for ray in find_spikes(image, measured.variance, usable, (star.x, star.y), star.radius_px, fwhm)
     ]
 
 

@@ -17,8 +17,9 @@ BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Angles, width of a ring in pixels, and how far a spike is followed.
-ANGLES, RING_PX, LONGEST_PX = 180, 6, 160
+#: Angles, width of a ring in pixels, and how far a spike is followed: by the radius of what clips, within
+#: limits.
+ANGLES, RING_PX, LONGEST_RADII, SHORTEST_PX, LONGEST_PX = 180, 6, 15, 72, 162
 #: A pixel counts no more than this, in its own sigma; a place of a ring likewise: a source is no spike.
 PIXEL_CLIP, PLACE_CLIP = 5.0, 4.0
 #: Rings that a spike has at least, from the star on; the share of them in which it is seen, and how well.
@@ -37,15 +38,17 @@ def find_spikes(
     variance: Float32Image,
     usable: BoolImage,
     place: tuple[float, float],
-    inner_px: float,
+    radius_px: float,
     fwhm_px: float,
 ) -> list[Streak]:
-    """Rays from the star at `place` (x, y), from `inner_px` on, surest first.
+    """Rays from the star at `place` (x, y), surest first; `radius_px` is how far it clips.
 
     `image` is background-subtracted, less the star's smooth light; `usable` is True where a pixel may be
     asked, and False on other stars.
     """
-    significance = _polar(image, variance, usable, place)
+    reach_px = int(np.clip(LONGEST_RADII * radius_px, SHORTEST_PX, LONGEST_PX))
+    inner_px = radius_px + fwhm_px
+    significance = _polar(image, variance, usable, place, reach_px // RING_PX)
     first = int(np.ceil(inner_px / RING_PX))
     rings = significance[:, first:]
     if rings.shape[1] < FEWEST_RINGS:
@@ -96,19 +99,22 @@ def _places() -> tuple[Indices, Indices]:
 
 
 def _polar(
-    image: Float32Image, variance: Float32Image, usable: BoolImage, place: tuple[float, float]
+    image: Float32Image,
+    variance: Float32Image,
+    usable: BoolImage,
+    place: tuple[float, float],
+    n_rings: int,
 ) -> Floats:
     """Clipped pulls by angle and ring, `(ANGLES, rings)`, in sigma of their mean; NaN where none is known."""
     column, row = round(place[0]), round(place[1])
-    ny, nx = image.shape
-    rows = slice(max(row - LONGEST_PX, 0), min(row + LONGEST_PX + 1, ny))
-    columns = slice(max(column - LONGEST_PX, 0), min(column + LONGEST_PX + 1, nx))
+    (ny, nx), reach = image.shape, n_rings * RING_PX
+    rows = slice(max(row - reach, 0), min(row + reach + 1, ny))
+    columns = slice(max(column - reach, 0), min(column + reach + 1, nx))
     own = (
         slice(rows.start - row + LONGEST_PX, rows.stop - row + LONGEST_PX),
         slice(columns.start - column + LONGEST_PX, columns.stop - column + LONGEST_PX),
     )
     angle, ring = (each[own] for each in _places())
-    n_rings = LONGEST_PX // RING_PX
     asked = usable[rows, columns] & (ring < n_rings)
     flat = angle[asked] * n_rings + ring[asked]
     pulls = np.clip(
