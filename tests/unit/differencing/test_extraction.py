@@ -144,6 +144,20 @@ def test_blended_sources_are_fitted_together(apart_px: float, strengths: tuple[i
         assert c.flux_err >= made.flux_error[60, 60]
 
 
+def test_a_blend_beside_masked_pixels_is_no_reason_to_fail() -> None:
+    """A peak that its neighbour had pulled over from where nothing was measured stays a candidate."""
+    made = drawn((55.2, 60.4, 40.0), (59.5, 60.9, 40.0))
+    lost = np.zeros((SIDE, SIDE), bool)
+    lost[58:64, 60] = lost[58:64, 55] = True
+    planes = {
+        name: np.where(lost, np.float32(np.nan), getattr(made, name))
+        for name in ("difference", "score", "variance", "flux_error")
+    }
+    mask = np.uint32(MaskBit.COSMIC_RAY) * lost.astype(np.uint32)
+    for c in extract_sources(replace(made, mask=mask, **planes)).items:
+        assert np.isfinite([c.x, c.y, c.flux, c.flux_err, c.score]).all()
+
+
 def test_who_stands_alone_is_measured_as_before() -> None:
     """Neighbours far away take nothing and flag nothing, and a neighbour of the other sign is no blend."""
     (alone,) = extract_sources(drawn((40.3, 60.2, 30.0))).items

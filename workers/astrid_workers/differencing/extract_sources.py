@@ -16,12 +16,12 @@ from astrid_workers.differencing.neighbours import (
     PointLight,
     blends,
     error_factors,
-    flux_of_others,
     light_of_others,
     merge_dipoles,
 )
 from astrid_workers.differencing.products import Candidate, Candidates, Difference
 from astrid_workers.differencing.shape import Shape, measure_shape
+from astrid_workers.differencing.summits import fitted_together, light_at
 from astrid_workers.mask import MaskBit
 
 Floats = NDArray[np.float64]
@@ -37,11 +37,6 @@ SIDELOBE_TOLERANCE = 0.06
 #: whatever its other pixels say. (A saturated one is none either, and a `sharp` one that is not half of a
 #: dipole: no point source looks like it.)
 MASKED_SHARE, MOST_MASKED_SHARE = 0.1, 0.25
-#: Times at most that each of a blend is measured again with what the others were found to be, and the share
-#: by which fluxes still change when they are taken for found.
-BLEND_ROUNDS, CONVERGED = 12, 2e-4
-#: Distance from a pixel's middle at which a summit lies at its edge.
-AT_EDGE_PX = 0.49
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,41 +170,18 @@ def _separated(
 
     `places` are rows and columns of their peaks. Who has others' light taken off is flagged `blended`.
     """
-    apart, places = list(found), list(places)
+    apart = list(found)
     for group in blends(found, difference):
-        lights = {i: PointLight(found[i].x, found[i].y, found[i].flux) for i in group}
-        for _ in range(BLEND_ROUNDS):
-            before = dict(lights)
-            for i in group:
-                others = [light for k, light in lights.items() if k != i]
-                lights[i] = _light_at(difference, *places[i], others)
-                places[i] = _toward(places[i], lights[i], difference.shape)
-            if all(abs(lights[i].flux - before[i].flux) < CONVERGED * abs(lights[i].flux) for i in group):
-                break
-        factors = error_factors(difference.kernels, [lights[i] for i in group])
-        for i, factor in zip(group, factors, strict=True):
-            others = [light for k, light in lights.items() if k != i]
-            described, _ = _describe(difference, *places[i], others)
-            apart[i] = _as_blended(described, found[i], float(factor))
+        alone = [PointLight(found[i].x, found[i].y, found[i].flux) for i in group]
+        fitted = fitted_together(difference, alone, [places[i] for i in group])
+        if fitted is None:
+            continue
+        lights, pixels = fitted
+        factors = error_factors(difference.kernels, lights)
+        for k, i in enumerate(group):
+            described, _ = _describe(difference, *pixels[k], [*lights[:k], *lights[k + 1 :]])
+            apart[i] = _as_blended(described, found[i], float(factors[k]))
     return apart
-
-
-def _light_at(difference: Difference, y: int, x: int, others: Sequence[PointLight]) -> PointLight:
-    """The summit at a pixel, without the light of `others`."""
-    near = np.arange(-1, 2)
-    fluxes = _fluxes_around(difference, y, x) - flux_of_others(difference.kernels, others, y + near, x + near)
-    dx, dy, flux = _summit(fluxes)
-    return PointLight(x + dx, y + dy, flux)
-
-
-def _toward(place: tuple[int, int], found: PointLight, shape: tuple[int, int]) -> tuple[int, int]:
-    """The pixel beside, where a summit lies at a pixel's edge: others' light had pulled the peak over."""
-    steps = (found.y - place[0], found.x - place[1])
-    moved = [
-        at + round(2 * step) if abs(step) > AT_EDGE_PX else at for at, step in zip(place, steps, strict=True)
-    ]
-    inside = 0 < moved[0] < shape[0] - 1 and 0 < moved[1] < shape[1] - 1
-    return (moved[0], moved[1]) if inside else place
 
 
 def _as_blended(apart: Candidate, alone: Candidate, factor: float) -> Candidate:
@@ -234,7 +206,7 @@ def _describe(
 
     The light of `others` is taken off before anything is measured.
     """
-    summit = _light_at(difference, y, x, others)
+    summit = light_at(difference, y, x, others)
     dx, dy, flux = summit.x - x, summit.y - y, summit.flux
     psf, profile = difference.kernels.at(float(x), float(y))
     flux_err = float(difference.flux_error[y, x])
@@ -255,38 +227,6 @@ def _describe(
         shape.fwhm_px, shape.elongation, shape.chi2, score > 0, flags,
     )  # fmt: skip
     return candidate, evidence if masked < MOST_MASKED_SHARE else 0.0
-
-
-def _fluxes_around(difference: Difference, y: int, x: int) -> Floats:
-    """Matched-filter fluxes of the 3 × 3 pixels around a peak; masked ones take the peak's error.
-
-    The score is no place to measure on: a source's own photons raise its noise most at its centre, which
-    flattens the score's summit and moves it about.
-    """
-    window = np.s_[y - 1 : y + 2, x - 1 : x + 2]
-    error = difference.flux_error[window].astype(float)
-    error = np.where(np.isfinite(error), error, error[1, 1])
-    return np.asarray(difference.unmasked_score[window] * error)
-
-
-def _summit(flux: Floats) -> tuple[float, float, float]:
-    """Offset and height of the peak of a Gaussian through 3 × 3 pixels, each axis by itself."""
-    centre = float(flux[1, 1])
-    sign = 1.0 if centre > 0 else -1.0
-    dx, gain_x = _log_parabola(*(sign * float(value) for value in flux[1]))
-    dy, gain_y = _log_parabola(*(sign * float(value) for value in flux[:, 1]))
-    return dx, dy, centre * gain_x * gain_y
-
-
-def _log_parabola(low: float, middle: float, high: float) -> tuple[float, float]:
-    """Offset of the maximum (within half a pixel) and its height over the middle's."""
-    floor = 0.02 * middle
-    a, b, c = (np.log(max(v, floor) / middle) for v in (low, middle, high))
-    curvature = a - 2 * b + c
-    if curvature >= -1e-6:
-        return 0.0, 1.0
-    offset = float(np.clip(0.5 * (a - c) / curvature, -0.5, 0.5))
-    return offset, float(np.exp(-0.25 * (a - c) * offset))
 
 
 def _position_errors(profile: NDArray[np.float32], snr: float) -> tuple[float, float]:
