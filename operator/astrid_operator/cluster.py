@@ -17,7 +17,6 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from kubernetes.aio import client
 
 from astrid_operator.brokers import Brokers
 from astrid_operator.demand import DemandReader
@@ -29,7 +28,7 @@ from astrid_operator.gpu_budget import GpuBudget
 from astrid_operator.informer import Informer
 from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
-from astrid_operator.kubernetes_connection import Credentials, connect, credentials
+from astrid_operator.kubernetes_connection import Connection, Credentials, connect, credentials
 from astrid_operator.kubernetes_fleet import KubernetesFleet
 from astrid_operator.kubernetes_reporter import KubernetesReporter
 from astrid_operator.leadership import Leadership, LeaseTimes
@@ -188,7 +187,7 @@ class Operator:
         self._is_deciding = True
         await _first_of(self._election.lost(), self.loop.run())
 
-    def _enter(self, api: client.ApiClient) -> Leadership:
+    def _enter(self, api: Connection) -> Leadership:
         where = (self.settings.home_namespace, self.settings.lease_name)
         return Leadership(api, *where, _identity(), _lease_times(self.settings))
 

@@ -10,21 +10,20 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from kubernetes.aio import client
-
+from astrid_operator.kubernetes_connection import Connection
 from astrid_operator.leadership import Leadership
 
 #: Seconds that giving the Lease back may take at the end; who stands by waits for it to run out otherwise.
 LONGEST_END_SECONDS = 5.0
 
-Connect = Callable[[], Awaitable[client.ApiClient]]
+Connect = Callable[[], Awaitable[Connection]]
 
 
 class Election:
     """Takes part from `acquired` until `end`, both of one event loop, which is not needed in between."""
 
     def __init__(
-        self, connect: Connect, enter: Callable[[client.ApiClient], Leadership], unfit: Callable[[], str]
+        self, connect: Connect, enter: Callable[[Connection], Leadership], unfit: Callable[[], str]
     ) -> None:
         self._connect, self._enter, self._unfit = connect, enter, unfit
         self._leadership: Leadership | None = None

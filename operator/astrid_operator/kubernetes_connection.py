@@ -13,6 +13,9 @@ from kubernetes.aio import client, config
 from astrid_operator.errors import NoCluster
 from astrid_operator.write_lanes import SIZES_AT_A_TIME, WRITES_AT_A_TIME
 
+#: A connection to the API server, for those who only hand it on and close it.
+Connection = client.ApiClient
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -27,7 +30,7 @@ class Credentials:
     authorization: str | None
 
 
-async def connect() -> client.ApiClient:
+async def connect() -> Connection:
     """A client for the cluster that KUBECONFIG names, else the one this pod runs in, else ~/.kube/config."""
     return client.ApiClient(await _configuration())
 
