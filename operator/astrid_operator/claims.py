@@ -3,6 +3,7 @@
 The oldest keeps it, whatever order they were seen in. Asks no Redis.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,16 @@ def claims(
         else:
             refused[queue.key] = QueueTaken(queue.spec.queue_name, str(owner))
     return granted, refused
+
+
+def by_broker(
+    claims: Mapping[QueueKey, BrokerQueue],
+) -> dict[BrokerAddress, dict[DramatiqQueue, QueueKey]]:
+    """Whose each queue is, server by server."""
+    found: defaultdict[BrokerAddress, dict[DramatiqQueue, QueueKey]] = defaultdict(dict)
+    for key, claim in claims.items():
+        found[claim.broker][claim.queue] = key
+    return dict(found)
 
 
 def claim_of(queue: AstridQueue, brokers: Brokers) -> BrokerQueue:

@@ -22,7 +22,7 @@ from redis import exceptions as redis_errors
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
-from astrid_operator.claims import BrokerQueue
+from astrid_operator.claims import BrokerQueue, by_broker
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.due import HELD_AGAIN_MS, LEFT_ALONE_MS, DueMessages, Released, released
 from astrid_operator.due_scripts import FIND, GONE, HELD, MOVE, NOT_SEEN
@@ -77,14 +77,12 @@ class Promotion:
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
         """Move what is due until the next tick in the queues of `claims`; no other may be written."""
-        by_broker: defaultdict[BrokerAddress, dict[DramatiqQueue, QueueKey]] = defaultdict(dict)
-        for key, claim in claims.items():
-            by_broker[claim.broker][claim.queue] = key
-        for broker in by_broker:
+        claimed = by_broker(claims)
+        for broker in claimed:
             if broker not in self._servers:
                 self._servers[broker] = _Server(broker, self._source, self._clock, self._timeout)
         for broker, server in self._servers.items():
-            server.begin(by_broker.get(broker, {}))
+            server.begin(claimed.get(broker, {}))
 
     def take(self) -> list[tuple[QueueKey, int]]:
         """How many messages were moved since this was asked last."""

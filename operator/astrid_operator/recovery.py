@@ -26,7 +26,7 @@ from redis import exceptions as redis_errors
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
-from astrid_operator.claims import BrokerQueue
+from astrid_operator.claims import BrokerQueue, by_broker
 from astrid_operator.dramatiq_keys import DramatiqQueue, heartbeats_key
 from astrid_operator.orphans import HOLDERS, PRESENCE_OF, RECLAIM, Holder, Reclaimed
 from astrid_operator.presence import STALE_SECONDS
@@ -56,10 +56,7 @@ class Recovery:
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
         """Look at the queues of `claims`, where it is time to; those are all there are to look after."""
-        by_broker: defaultdict[BrokerAddress, dict[DramatiqQueue, QueueKey]] = defaultdict(dict)
-        for key, claim in claims.items():
-            by_broker[claim.broker][claim.queue] = key
-        for broker, queues in by_broker.items():
+        for broker, queues in by_broker(claims).items():
             if broker not in self._servers:
                 self._servers[broker] = _Server(broker, self._clock, self._timeout)
             self._servers[broker].begin(queues)

@@ -24,6 +24,7 @@ from astrid_operator.promotion import Promotion
 from support.foreign_app import DIARY
 from support.local_operator import LocalOperator
 from support.redis_server import RedisServer
+from support.scenarios import play_with
 from support.waiting import wait_until
 
 KEY = QueueKey("sky", "q")
@@ -64,14 +65,7 @@ class Watch:
 
 
 def play(url: str, scenario: Callable[[Watch], Any]) -> Any:
-    async def go() -> Any:
-        watch = Watch(url)
-        try:
-            return await scenario(watch)
-        finally:
-            await watch.close()
-
-    return asyncio.run(go())
+    return play_with(lambda: Watch(url), scenario)
 
 
 @pytest.fixture
