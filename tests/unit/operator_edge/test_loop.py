@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from astrid_operator import loop
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.errors import ApiBusy, FleetRefused, NotLeading, QuotaExceeded
+from astrid_operator.fleet import Subject
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
 from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide
 from support.memory_fleet import MemoryFleet, MemoryReporter
 
 KEY = QueueKey("sky", "differencing")
+OTHER = QueueKey("sky", "zeta")
 
 
 class World:
@@ -507,6 +510,38 @@ def test_who_may_not_write_for_a_while_goes_on_afterwards(play: Play) -> None:
 
         assert world.reporter.condition(KEY, "Ready")["status"] == "True"
         assert not world.fleet.faults["ensure"]
+
+    play(scenario)
+
+
+def test_what_was_written_in_the_midst_of_a_tick_is_not_written_again(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick of many queues lets writes go on; what it had gathered before one ended is old, and waits for the next."""
+    monkeypatch.setattr(loop, "AT_ONE_GO", 1)
+    told: list[QueueKey] = []
+
+    async def scenario(world: World) -> None:
+        may_end, write = asyncio.Event(), world.reporter.status
+
+        async def slowly(queue: Subject, status: Mapping[str, Any]) -> None:
+            told.append(queue.key)
+            await may_end.wait()
+            await write(queue, status)
+
+        for key in (KEY, OTHER):
+            world.put(key)
+        await world.step(times=3)
+        monkeypatch.setattr(world.reporter, "status", slowly)
+        world.demand[KEY] = Demand(ready=50, service_seconds=60.0)
+        await world.loop.tick()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert told == [KEY]
+        may_end.set()  # from here on the write may end: it does so while the tick looks at the other queue
+        await world.loop.tick()
+        await world.loop.settled()
+        assert told == [KEY]
 
     play(scenario)
 
