@@ -61,6 +61,8 @@ class Leadership:
         self._seen_at = clock()
         #: How long the Lease that was seen last is another's, in seconds.
         self._lasts = 0.0
+        #: How often the Lease was taken from another, or from nobody.
+        self._terms = 0
         #: The Lease as we wrote it last: what is ours need not be read again to be renewed.
         self._ours: dict[str, Any] | None = None
 
@@ -81,12 +83,13 @@ class Leadership:
         return min(self._times.retry, left + SHORTEST_PAUSE_SECONDS) if left > 0 else self._times.retry
 
     async def hold(self, unfit: Callable[[], str] = lambda: "") -> None:
-        """Renew until another holds the Lease; then raise LeadershipLost.
+        """Renew until another holds the Lease, or has held it meanwhile; then raise LeadershipLost.
 
         Where renewing fails for too long, this process is no leader, and is one again where nobody else took
         the Lease meanwhile: who restarts for an API server that was away for some seconds has learned nothing
         by it. `unfit` says why this process should not lead any more; empty: it may.
         """
+        terms = self._terms
         while True:
             await asyncio.sleep(self._times.retry)
             if reason := unfit():
@@ -94,6 +97,9 @@ class Leadership:
             if not await self._attempt() and self._holder_is_another():
                 self._renewed_at = float("-inf")
                 message = f"Lease {self.namespace}/{self.name} is held by {self._seen[0]}"
+                raise LeadershipLost(message)
+            if self._terms != terms:
+                message = f"Lease {self.namespace}/{self.name} was another's meanwhile"
                 raise LeadershipLost(message)
 
     async def release(self) -> None:
@@ -149,6 +155,7 @@ class Leadership:
             transitions = int((lease.get("spec") or {}).get("leaseTransitions") or 0)
             spec |= {"acquireTime": _now(), "leaseTransitions": transitions + 1}
         self._ours = await self._write(lease, spec)
+        self._terms += holder != self.identity
         self._look_at(self._ours)
 
     async def _read_or_create(self) -> dict[str, Any]:

@@ -143,6 +143,24 @@ def test_who_finds_another_leader_ends() -> None:
     assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == "other"
 
 
+def test_who_was_deposed_and_finds_the_lease_free_ends_too() -> None:
+    """Another led meanwhile and has gone: what this process remembers is no longer what was done last."""
+
+    async def deposed() -> OneLease:
+        server = OneLease()
+        part = election(server)
+        await part.acquired()
+        server.is_away = True
+        await until(lambda: not part.is_leader)
+        server.write({"holderIdentity": "", "leaseTransitions": 5})
+        server.is_away = False
+        with pytest.raises(LeadershipLost, match="was another's meanwhile"):
+            await asyncio.wait_for(part.lost(), 5)
+        return server
+
+    assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == ""
+
+
 def test_who_stands_by_comes_when_the_lease_runs_out() -> None:
     """And not a whole pause between two tries later."""
 
