@@ -5,6 +5,7 @@ reads a Secret through the API, and never shows an address with its password.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 
@@ -35,7 +36,7 @@ class Brokers:
     def __init__(self, brokers_dir: Path, default_url: str | None) -> None:
         self._dir = brokers_dir
         self._default = default_url
-        self._read: dict[Path, tuple[float, str | None]] = {}
+        self._read: dict[tuple[str, str, str], tuple[float, str | None]] = {}
 
     def address(self, namespace: str, secret: str = DEFAULT_SECRET, key: str = DEFAULT_KEY) -> BrokerAddress:
         """The Redis that an AstridQueue in `namespace` means by `secret` and `key`.
@@ -55,13 +56,12 @@ class Brokers:
 
     def _mounted(self, namespace: str, secret: str, key: str) -> str | None:
         """Text of the mounted file; None where there is none. A name cannot lead out of the folder."""
-        if any(not part or part.startswith(".") or "/" in part for part in (namespace, secret, key)):
-            return None
-        path = self._dir / namespace / secret / key
-        read_at, text = self._read.get(path, (float("-inf"), None))
+        named = (namespace, secret, key)
+        read_at, text = self._read.get(named, (float("-inf"), None))
         if monotonic() - read_at > REREAD_SECONDS:
-            text = _text_of(path)
-            self._read[path] = (monotonic(), text)
+            is_name = all(part and not part.startswith(".") and "/" not in part for part in named)
+            text = _text_of(self._dir.joinpath(*named)) if is_name else None
+            self._read[named] = (monotonic(), text)
         return text
 
 
@@ -75,6 +75,7 @@ def _text_of(path: Path) -> str | None:
         raise BrokerNotConfigured(message) from error
 
 
+@lru_cache(maxsize=1024)
 def _checked(url: str, origin: str) -> BrokerAddress:
     if not url.startswith(SCHEMES):
         message = f"{origin} holds no Redis address; expected one of {', '.join(SCHEMES)}"

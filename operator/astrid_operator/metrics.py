@@ -4,8 +4,7 @@ Owns one registry. Labels are bounded: a namespace and an AstridQueue, a word of
 address without credentials. What is not known has no sample; it is never 0.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -16,24 +15,14 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
-from prometheus_client.registry import Collector
 
 from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.queue_metrics import QUEUE, QueueSeen, QueuesSeen
 from astrid_operator.reconcile import Gathered
-from astrid_operator.scaling import Demand, ScalingDecision
-from astrid_operator.waits import BOUNDS_SECONDS, waits_of
+from astrid_operator.scaling import ScalingDecision
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-QUEUE = ("namespace", "queue")
-STATES = ("ready", "unacked", "delayed", "dead")
-WAIT_BOUNDS = (*(f"{float(bound)}" for bound in BOUNDS_SECONDS), "+Inf")
 SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15)
 
 
@@ -43,47 +32,6 @@ def installed_version() -> str:
         return version("astrid")
     except PackageNotFoundError:
         return "unknown"
-
-
-class TasksEnded(Collector):
-    """What workers counted of tasks that began and ended, in their own counts: these outlive this process."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[int, int, float]] = {}
-        self._waits: dict[tuple[str, str], bytes] = {}
-
-    def saw(self, labels: tuple[str, str], demand: Demand | None) -> None:
-        """Take what `demand` says; what is not known has no sample."""
-        self.forgot(labels)
-        if demand is not None and demand.waits:
-            self._waits[labels] = demand.waits
-        if demand is not None and demand.finished is not None and demand.task_seconds is not None:
-            self._known[labels] = (demand.finished, demand.failed or 0, demand.task_seconds)
-
-    def forgot(self, labels: tuple[str, str]) -> None:
-        """An AstridQueue is gone."""
-        self._known.pop(labels, None)
-        self._waits.pop(labels, None)
-
-    def collect(self) -> Iterator[Metric]:
-        """All families, with a sample for each queue that is known."""
-        ends = CounterMetricFamily(
-            "astrid_messages", "Tasks that ended, by how; each retry counts", labels=(*QUEUE, "outcome")
-        )
-        took = SummaryMetricFamily("astrid_message_duration_seconds", "What they took together", labels=QUEUE)
-        for labels, (ended, failed, seconds) in self._known.items():
-            ends.add_metric((*labels, "finished"), ended - failed)
-            ends.add_metric((*labels, "failed"), failed)
-            took.add_metric(labels, count_value=ended, sum_value=seconds)
-        waited = HistogramMetricFamily(
-            "astrid_message_wait_seconds",
-            "From being sent, or from the ETA, to the start of the task; each start counts",
-            labels=QUEUE,
-        )
-        for labels, said in self._waits.items():
-            if (waits := waits_of(said)) is not None:
-                waited.add_metric(labels, [*zip(WAIT_BOUNDS, waits.up_to(), strict=True)], waits.seconds)
-        yield from (ends, took, waited)
 
 
 class Metrics:
@@ -96,11 +44,8 @@ class Metrics:
         def gauge(name: str, help_: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(name, help_, labels, registry=registry)
 
-        self._depth = gauge("astrid_queue_depth", "Messages, by where they are", (*QUEUE, "state"))
-        self._oldest = gauge("astrid_queue_oldest_message_age_seconds", "Age of the head of the queue", QUEUE)
-        self._desired = gauge("astrid_queue_desired_workers", "Members that were decided", QUEUE)
-        self._current = gauge("astrid_queue_current_workers", "Members that are there", QUEUE)
-        self._ready = gauge("astrid_queue_ready_workers", "Members that fetch messages", QUEUE)
+        self._queues = QueuesSeen()
+        registry.register(self._queues)
         self._decisions = Counter(
             "astrid_queue_scaling_decisions_total",
             "Changes of a fleet's size",
@@ -113,7 +58,6 @@ class Metrics:
             (*QUEUE, "which"),
             registry=registry,
         )
-        self._orphans = gauge("astrid_queue_orphans", "Messages held by processes that are gone", QUEUE)
         self._reclaimed = Counter(
             "astrid_orphans_reclaimed_total",
             "Messages that went back to a queue from processes that are gone",
@@ -144,8 +88,6 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self._ended = TasksEnded()
-        registry.register(self._ended)
         self._waiting = gauge("astrid_workqueue_depth", "AstridQueues that wait for attention or a next try")
         self._last_event = gauge(
             "astrid_watch_last_event_timestamp_seconds", "When a watch told something last", ("kind",)
@@ -160,12 +102,9 @@ class Metrics:
 
     def saw(self, gathered: Gathered, decision: ScalingDecision | None) -> None:
         """What is known of one queue at this tick."""
-        labels = _labels(gathered.queue.key)
-        self._current.labels(*labels).set(gathered.fleet.current)
-        self._ready.labels(*labels).set(gathered.fleet.ready)
-        desired = gathered.fleet.desired if decision is None else decision.replicas
-        self._desired.labels(*labels).set(desired)
-        self._saw_demand(labels, gathered.reading.demand)
+        fleet, demand = gathered.fleet, gathered.reading.demand
+        desired = fleet.desired if decision is None else decision.replicas
+        self._queues.saw(_labels(gathered.queue.key), QueueSeen(fleet.current, fleet.ready, desired, demand))
 
     def scaled(self, key: QueueKey, decision: ScalingDecision, was: int) -> None:
         """A size was written."""
@@ -197,11 +136,7 @@ class Metrics:
     def forgot(self, key: QueueKey) -> None:
         """An AstridQueue is gone, and all that was said of it."""
         labels = _labels(key)
-        for gauge in (self._oldest, self._orphans, self._desired, self._current, self._ready):
-            _remove(gauge, *labels)
-        for state in STATES:
-            _remove(self._depth, *labels, state)
-        self._ended.forgot(labels)
+        self._queues.forgot(labels)
         for counter in (self._decisions, self._retired, self._reclaimed, self._promoted):
             counter.remove_by_labels(dict(zip(QUEUE, labels, strict=True)))
 
@@ -219,29 +154,6 @@ class Metrics:
         for broker, answers in reachable.items():
             self._redis_up.labels(broker).set(answers)
 
-    def _saw_demand(self, labels: tuple[str, str], demand: Demand | None) -> None:
-        self._ended.saw(labels, demand)
-        if demand is None:
-            for state in STATES:
-                _remove(self._depth, *labels, state)
-        else:
-            depths = (demand.ready, demand.running, demand.delayed, demand.dead)
-            for state, depth in zip(STATES, depths, strict=True):
-                self._depth.labels(*labels, state).set(depth)
-        if demand is None or demand.orphans is None:
-            _remove(self._orphans, *labels)
-        else:
-            self._orphans.labels(*labels).set(demand.orphans)
-        if demand is None or demand.oldest_seconds is None:
-            _remove(self._oldest, *labels)
-        else:
-            self._oldest.labels(*labels).set(demand.oldest_seconds)
-
 
 def _labels(key: QueueKey) -> tuple[str, str]:
     return key.namespace, key.name
-
-
-def _remove(metric: Gauge, *labels: str) -> None:
-    with suppress(KeyError):
-        metric.remove(*labels)
