@@ -38,6 +38,10 @@ log = structlog.get_logger(__name__)
 #: Least seconds between two ticks, however many events come; also at least as long as the last tick took.
 LEAST_PAUSE_SECONDS = 0.1
 
+#: Writes under way from which the API server is behind: what a tick finds has to wait for it anyway, and a
+#: tick takes the time in which its answers are read. Until these writes are done ticks get a fifth of it.
+CROWD, CROWDED_PAUSE_TICKS, LONGEST_PAUSE_SECONDS = 64, 4.0, 5.0
+
 #: Least seconds between two tries of what only a person can mend; an edit is tried at once.
 STALLED_SECONDS = 10.0
 
@@ -119,10 +123,17 @@ class Loop:
             while True:
                 started = self._clock()
                 await self.tick()
-                await asyncio.sleep(max(LEAST_PAUSE_SECONDS, self._clock() - started))
+                await self._pause(self._clock() - started)
                 await self._work.wait(started + self._tick_seconds - self._clock())
         finally:
             await self._end_tasks()
+
+    async def _pause(self, tick_seconds: float) -> None:
+        """Let what is under way go on after a tick that took so long."""
+        await asyncio.sleep(max(LEAST_PAUSE_SECONDS, tick_seconds))
+        if len(writes := self._records.tasks()) >= CROWD:
+            further = min((CROWDED_PAUSE_TICKS - 1) * tick_seconds, LONGEST_PAUSE_SECONDS)
+            await asyncio.wait(writes, timeout=further)
 
     async def tick(self) -> None:
         """Gather and decide for all, and start the writes that are needed; does not wait for these."""
@@ -166,32 +177,25 @@ class Loop:
         granted, refused = claims(queues, self._brokers)
         read = await self._demand.read(granted)
         self._move_due(granted, read)
-        readings = self._with_orphans(granted, read)
+        self._look_for_orphans(granted, read)
         self._written.clear()
         return {
-            key: await self._gathered(queue, readings.get(key), refused.get(key))
+            key: await self._gathered(queue, granted.get(key), read.get(key), refused.get(key))
             async for key, queue in _breathing(queues)
         }
 
-    def _with_orphans(
+    def _look_for_orphans(
         self, granted: Mapping[QueueKey, BrokerQueue], readings: Mapping[QueueKey, DemandReading]
-    ) -> Mapping[QueueKey, DemandReading]:
-        """`readings` with what is known of orphans; begins to look for them where any message is held."""
+    ) -> None:
+        """Begin to look for orphans where any message is held."""
+        if self._recovery is not None:
+            self._recovery.begin({key: claim for key, claim in granted.items() if _is_held(readings[key])})
+
+    def _orphans(self, claim: BrokerQueue, reading: DemandReading) -> int | None:
+        """How many messages of a queue are known to be held by nobody alive; None: nobody looks for them."""
         if self._recovery is None:
-            return readings
-        held = {
-            key: claim
-            for key, claim in granted.items()
-            if (demand := readings[key].demand) is not None and (demand.running or demand.delayed)
-        }
-        self._recovery.begin(held)
-        known = {key: self._recovery.orphans(claim) for key, claim in held.items()}
-        return {
-            key: reading
-            if reading.demand is None
-            else replace(reading, demand=replace(reading.demand, orphans=known.get(key, 0)))
-            for key, reading in readings.items()
-        }
+            return None
+        return self._recovery.orphans(claim) if _is_held(reading) else 0
 
     def _move_due(
         self, granted: Mapping[QueueKey, BrokerQueue], readings: Mapping[QueueKey, DemandReading]
@@ -205,15 +209,20 @@ class Loop:
             self._observer.promoted(key, messages)
 
     async def _gathered(
-        self, queue: AstridQueue, reading: DemandReading | None, refused: PersonMustAct | None
+        self,
+        queue: AstridQueue,
+        claim: BrokerQueue | None,
+        reading: DemandReading | None,
+        refused: PersonMustAct | None,
     ) -> Gathered:
         fleet = await self._fleet.observe(queue.key)
         trouble = Trouble(refused.reason, str(refused)) if refused else None
-        if reading is None:
-            reading = DemandReading(self._clock(), None, trouble.message if trouble else "not read yet")
         record, is_hands_off = self._records[queue.key], isinstance(refused, QueueTaken)
         record.starts.saw(fleet.members)
-        reading = _with_start_time(reading, record.starts.usual_seconds())
+        if reading is None or claim is None:
+            reading = DemandReading(self._clock(), None, trouble.message if trouble else "not read yet")
+        else:
+            reading = _complete(reading, self._orphans(claim, reading), record.starts.usual_seconds())
         if record.is_hands_off and not is_hands_off:
             self._work.changed(queue.key)
         record.is_hands_off = is_hands_off
@@ -401,10 +410,19 @@ async def _breathing(each: Mapping[K, V]) -> AsyncIterator[tuple[K, V]]:
             await asyncio.sleep(0)
 
 
-def _with_start_time(reading: DemandReading, usual: float | None) -> DemandReading:
-    if reading.demand is None or usual is None or reading.demand.start_seconds is not None:
+def _is_held(reading: DemandReading) -> bool:
+    """Somebody holds messages of the queue, or is to hold them once they are due."""
+    return reading.demand is not None and bool(reading.demand.running or reading.demand.delayed)
+
+
+def _complete(reading: DemandReading, orphans: int | None, start_seconds: float | None) -> DemandReading:
+    """`reading` with what its source does not know of orphans and starts."""
+    demand = reading.demand
+    if demand is None:
         return reading
-    return replace(reading, demand=replace(reading.demand, start_seconds=usual))
+    found = demand.orphans if orphans is None else orphans
+    starts = start_seconds if demand.start_seconds is None else demand.start_seconds
+    return replace(reading, demand=replace(demand, orphans=found, start_seconds=starts))
 
 
 def _facts(decision: ScalingDecision) -> dict[str, Any]:

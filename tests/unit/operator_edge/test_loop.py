@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from astrid_operator import loop
-from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.errors import ApiBusy, FleetRefused, NotLeading, QuotaExceeded
@@ -677,3 +677,41 @@ def test_a_change_by_hand_is_looked_at_and_a_size_by_hand_is_taken_back(play: Pl
         assert world.fleet.sizes[KEY] == 0
 
     play(scenario)
+
+
+@pytest.mark.parametrize(("writes", "left"), [(loop.CROWD, 0), (loop.CROWD - 1, loop.CROWD - 1)])
+def test_ticks_wait_for_a_crowd_of_writes(
+    play: Play, monkeypatch: pytest.MonkeyPatch, writes: int, left: int
+) -> None:
+    """While the API server is behind, another tick only adds to what waits for it; a few writes hold up none."""
+    monkeypatch.setattr(loop, "CROWDED_PAUSE_TICKS", 1e9)
+    monkeypatch.setattr(loop, "LONGEST_PAUSE_SECONDS", 60.0)
+    under_way: list[int] = []
+
+    async def scenario(world: World) -> None:
+        answered, make, read = asyncio.Event(), world.fleet.ensure, world.read
+
+        async def ensure(queue: AstridQueue, replicas: int = 0) -> None:
+            await answered.wait()
+            await make(queue, replicas)
+
+        async def slowly(wanted: Mapping[QueueKey, BrokerQueue]) -> Mapping[QueueKey, DemandReading]:
+            world.now += 0.05
+            return await read(wanted)
+
+        async def wait(_: float) -> None:
+            under_way.append(len(world.loop._records.tasks()))
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(world.fleet, "ensure", ensure)
+        monkeypatch.setattr(world, "read", slowly)
+        monkeypatch.setattr(world.loop._work, "wait", wait)
+        for number in range(writes):
+            world.put(QueueKey("sky", f"queue-{number}"))
+        asyncio.get_running_loop().call_later(2 * loop.LEAST_PAUSE_SECONDS, answered.set)
+        with pytest.raises(asyncio.CancelledError):
+            await world.loop.run()
+
+    play(scenario)
+
+    assert under_way == [left]
