@@ -31,6 +31,8 @@ class CandidateFlag(IntFlag):
     STREAK = 256
     #: In the halo of a saturated star.
     STRAY_LIGHT = 512
+    #: One of several in a row, or on a short trail: a satellite or debris that flashes.
+    GLINT = 1024
 
 
 def flags_from(names: Iterable[str]) -> int:

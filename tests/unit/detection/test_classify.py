@@ -27,6 +27,7 @@ def candidate(*flags, score=12.0):
         (("extended",), False),
         (("streak",), False),
         (("stray_light",), False),
+        (("glint",), False),
         (("on_source", "dipole"), False),
     ],
 )
@@ -81,7 +82,7 @@ def test_flags_survive_being_stored():
 
 def test_stored_bits_never_change():
     """The numbers stand in databases."""
-    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert [int(flag) for flag in CandidateFlag] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
 def test_a_flag_without_a_bit_is_refused():

@@ -26,6 +26,7 @@ def plain() -> Sky:
     [
         {"n_satellites": 2}, {"n_hot_pixels": 30}, {"amplifier_step_e": 40.0}, {"fringe_e": 20.0},
         {"halo_share": 0.02}, {"ghost_share": 0.005}, {"spike_share": 0.01}, {"variable_share": 0.5}, {"bleeds": True},
+        {"n_glint_chains": 1}, {"n_glint_trails": 1},
     ],
     ids=lambda numbers: next(iter(numbers)),
 )  # fmt: skip
@@ -42,6 +43,7 @@ def test_no_blemish_is_on_unless_asked_for() -> None:
     truth = plain().blemished
     for image in (truth.satellites, truth.hot_pixels, truth.stray_light, truth.pattern, truth.change_e):
         assert not image.any()
+    assert truth.glints.dots.flux.size == truth.glints.trails.size == 0
 
 
 def test_hot_pixels_stand_out_by_what_was_asked_and_nowhere_else() -> None:
@@ -111,3 +113,33 @@ def test_variable_stars_change_by_what_the_truth_says() -> None:
     x, y = round(sky.star_x[brightest]), round(sky.star_y[brightest])
     box = change[max(y - 9, 0) : y + 10, max(x - 9, 0) : x + 10]
     assert box.sum() == pytest.approx(sky.blemished.change_e[brightest], rel=0.15)
+
+
+def test_glints_are_dots_on_a_line_and_even_trails_of_the_light_that_was_asked_for() -> None:
+    """All inside the frame; what is seen of them is what the truth says."""
+    dark = {**PLAIN, "n_stars": 0, "n_saturated": 0, "sky_e": 0.0, "read_noise_e": 0.0}
+    chains = Blemishes(n_glint_chains=2, glint_dots=4, n_glint_trails=3, glint_e=4e4)
+    sky = make_sky(**dark, blemishes=chains)
+    glints = sky.blemished.glints
+    for k in (0, 1):
+        x, y = (each[glints.chain == k] for each in (glints.dots.x, glints.dots.y))
+        assert x.size == 4
+        steps = np.hypot(np.diff(x), np.diff(y))
+        assert np.ptp(steps) < 1.5
+        assert np.hypot(x[-1] - x[0], y[-1] - y[0]) == pytest.approx(steps.sum(), abs=0.05)
+    lengths = np.hypot(glints.trails[:, 2] - glints.trails[:, 0], glints.trails[:, 3] - glints.trails[:, 1])
+    assert (lengths > 5.9).all()
+    assert (lengths < 40.1).all()
+    np.testing.assert_allclose(glints.dots.flux, 4e4, rtol=0.31)
+    places = np.concatenate([np.column_stack([glints.dots.x, glints.dots.y]), glints.trails[:, :2]])
+    assert (places > 10).all()
+    assert (places < 245).all()
+    light = glints.light()
+    assert light.flux.sum() == pytest.approx(glints.dots.flux.sum() + 3 * 4e4)
+    assert sky.science.science.sum() == pytest.approx(light.flux.sum(), rel=0.03)
+
+
+def test_a_glint_that_fits_nowhere_is_refused() -> None:
+    """A trail longer than the frame."""
+    with pytest.raises(ValueError, match="a glint of 900 pixels does not fit into 256 x 256"):
+        spoilt(n_glint_trails=1, glint_trail_px=(900.0, 900.0))

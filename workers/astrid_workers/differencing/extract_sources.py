@@ -11,6 +11,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.differencing.glints import flag_glints
 from astrid_workers.differencing.neighbours import (
     BLENDED_SHARE,
     PointLight,
@@ -82,7 +83,8 @@ def extract_sources(
     merged = [c for c in joined if "sharp" not in c.flags]
     _count(rejected, "sharp", len(joined) - len(merged))
     merged.sort(key=lambda c: -abs(c.score))
-    placed = _place([replace(c, index=i) for i, c in enumerate(merged)], wcs)
+    ranked = flag_glints([replace(c, index=i) for i, c in enumerate(merged)], difference)
+    placed = _place(ranked, wcs)
     return Candidates(tuple(placed), threshold_sigma, rejected)
 
 

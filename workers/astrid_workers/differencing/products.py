@@ -139,8 +139,9 @@ class Candidate:
     #: Reduced chi-squared of the PSF fit within one FWHM.
     chi2: float | None
     is_positive: bool
-    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `streak`, `stray_light`, and
-    #: `blended`: measured without the light of others of its sign close by, which takes nothing from it.
+    #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `streak`, `stray_light`,
+    #: `glint`, and `blended`: measured without the light of others of its sign close by, which takes nothing
+    #: from it.
     flags: tuple[str, ...]
 
 

@@ -15,7 +15,7 @@ from astrid_workers.mask import MaskBit
 
 #: Flags that say artefact.
 ARTEFACT_FLAGS = frozenset(
-    {"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak", "stray_light"}
+    {"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak", "stray_light", "glint"}
 )
 #: What the score must keep on empty sky.
 MAX_MEDIAN_SIGMA = 0.1

@@ -1,8 +1,9 @@
 """What spoils a science frame beyond rays and bad columns: each switched by its own number, with its truth.
 
 Owns satellite trails, halos, ghosts and spikes of stars that clip, bleeding, hot pixels, fringes, amplifier
-steps and variable stars. All fall on the science frame only. Everything is off by default, and each draws
-from a generator of its own, so that switching one on moves no star and no transient (noise is drawn anew).
+steps, variable stars and how many glints there are. All fall on the science frame only. Everything is off by
+default, and each draws from a generator of its own, so that switching one on moves no star and no transient
+(noise is drawn anew).
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from astrid_workers.sky.glints import Glints, draw_glints
 from astrid_workers.sky.light import Points
 
 Float64Array = NDArray[np.float64]
@@ -50,6 +52,14 @@ class Blemishes:
     #: Share of the stars that vary, and the rms of the relative change of their flux.
     variable_share: float = 0.0
     variable_rms: float = 0.3
+    #: Chains of flashes, and how many flashes each has; short trails, and the limits of their lengths in
+    #: pixels.
+    n_glint_chains: int = 0
+    glint_dots: int = 5
+    n_glint_trails: int = 0
+    glint_trail_px: tuple[float, float] = (6.0, 40.0)
+    #: Electrons of one flash, or of a whole short trail.
+    glint_e: float = 3000.0
 
 
 #: Nothing is spoilt.
@@ -68,6 +78,7 @@ class Blemished:
     pattern: Float64Array
     #: Science flux minus the flux that the reference has, per star; 0 for those that do not vary.
     change_e: Float64Array
+    glints: Glints
 
 
 def blemish(
@@ -87,6 +98,15 @@ def blemish(
         _stray_light(blemishes, shape, bright),
         _pattern(blemishes, seed, shape),
         _changes(blemishes, seed, stars),
+        draw_glints(
+            seed,
+            shape,
+            n_chains=blemishes.n_glint_chains,
+            dots=blemishes.glint_dots,
+            n_trails=blemishes.n_glint_trails,
+            trail_px=blemishes.glint_trail_px,
+            flux_e=blemishes.glint_e,
+        ),
     )
 
 

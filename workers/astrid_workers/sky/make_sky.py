@@ -161,7 +161,8 @@ def make_sky(
     clips_e = saturation_e / psf_n.peak
     blemished = blemish(blemishes, seed, shape, stars, clips_e)
     varied = Points(stars.x, stars.y, stars.flux + blemished.change_e)
-    light_n = render(shape, varied.plus(_of_sign(truth, 1, 1.0)), galaxies, psf_n)
+    passing = varied.plus(_of_sign(truth, 1, 1.0)).plus(blemished.glints.light())
+    light_n = render(shape, passing, galaxies, psf_n)
     seen_r = stars.plus(_of_sign(truth, -1, 1.0)).moved(grid, bends).scaled(1.0 / flux_scale)
     light_r = render(grid.out_shape, seen_r, galaxies.moved(grid, bends).scaled(1.0 / flux_scale), psf_r)
     truth["snr_local"] = _snr_local(truth, light_n, light_r, grid, (psf_n, psf_r), (sky_n, sky_r), flux_scale)
