@@ -16,7 +16,7 @@ NAMESPACE = UUID("6f0c2f5e-2d0b-5c1c-9f0e-3a5d0f7e6a11")
 STAGE_VERSION: dict[Stage, str] = {
     Stage.OBSERVATION_INGESTION: "1",
     Stage.PREPROCESSING: "1",
-    Stage.DIFFERENCING: "1",
+    Stage.DIFFERENCING: "2",
     Stage.DETECTION: "1",
     Stage.CURATION: "1",
     Stage.NOTIFICATION: "1",
