@@ -91,8 +91,8 @@ def score_pair(sky: Any, pair: Any) -> dict[str, Any]:
     checked = pair.validation
     return {
         "false": len(false) / area,
-        "false_clean": sum(not c.flags for c, _ in false) / area,
-        "false_clean_no_cr": sum(not c.flags and cause != "cosmic ray" for c, cause in false) / area,
+        "false_clean": sum(not c.is_doubted for c, _ in false) / area,
+        "false_clean_no_cr": sum(not c.is_doubted and cause != "cosmic ray" for c, cause in false) / area,
         **{
             f"false_{cause.replace(' ', '_')}": causes.count(cause) / area
             for cause in ("cosmic ray", "star", "other")

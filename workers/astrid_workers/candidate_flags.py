@@ -25,7 +25,7 @@ class CandidateFlag(IntFlag):
     EXTENDED = 32
     #: Overlaps with another candidate.
     BLENDED = 64
-    #: Lies on a source of the reference.
+    #: Lies on a source of the reference: a host, or a star that varies.
     ON_SOURCE = 128
     #: On the track of a satellite or an aeroplane.
     STREAK = 256

@@ -177,7 +177,7 @@ def test_what_stands_on_a_spike_is_flagged() -> None:
     assert made.numbers["spikes"] == 4 * 3
     found = extract_sources(made).items
     assert len(found) > 10
-    assert [c for c in found if not c.flags] == []
+    assert [c for c in found if not c.is_doubted] == []
     marked = (made.mask & np.uint32(MaskBit.STRAY_LIGHT)) != 0
     assert marked.mean() < 0.04
     plain, _ = subtracted("zogy")

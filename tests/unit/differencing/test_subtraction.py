@@ -97,7 +97,7 @@ def test_science_sharper_than_reference_works(algorithm: str) -> None:
         fwhm_reference_px=3.8,
     )
     assert len(made.matched()) >= 15
-    assert len([c for c in made.false_ones() if not c.flags]) <= 1
+    assert len([c for c in made.false_ones() if not c.is_doubted]) <= 1
 
 
 @pytest.mark.parametrize("algorithm", BOTH)
@@ -107,7 +107,7 @@ def test_residual_shifts_and_varying_psfs_leave_no_stars(algorithm: str) -> None
         algorithm, seed=8, shape=(512, 512), n_stars=200, shift_field_px=0.08, psf_gradient=0.1,
         ellipticity_science=0.08, **UNEQUAL,
     )  # fmt: skip
-    assert len([c for c in made.false_ones() if not c.flags]) <= 2
+    assert len([c for c in made.false_ones() if not c.is_doubted]) <= 2
 
 
 def test_saturated_stars_and_nan_blocks_give_no_false_candidates() -> None:

@@ -96,7 +96,7 @@ def test_significance_is_right_against_the_reference(settings: tuple[ExposureSet
     pair = run_pair(science, made.frame)
     assert pair.validation.std == pytest.approx(1.0, abs=0.03)
     assert pair.difference.noise_scale == pytest.approx(1.0, abs=0.05)
-    assert len([c for c in pair.candidates.items if not c.flags]) <= 1
+    assert len([c for c in pair.candidates.items if not c.is_doubted]) <= 1
 
 
 def test_saturation_and_missing_pixels_travel() -> None:

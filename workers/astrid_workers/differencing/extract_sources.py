@@ -20,7 +20,7 @@ from astrid_workers.differencing.neighbours import (
     light_of_others,
     merge_dipoles,
 )
-from astrid_workers.differencing.products import Candidate, Candidates, Difference
+from astrid_workers.differencing.products import ON_SOURCE_SIGMA, Candidate, Candidates, Difference
 from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.differencing.summits import fitted_together, light_at
 from astrid_workers.mask import MaskBit
@@ -288,6 +288,7 @@ def _flags(
         "stray_light": bool(difference.mask[y, x] & np.uint32(MaskBit.STRAY_LIGHT)),
         "sharp": shape.is_narrower_than_psf(snr),
         "extended": shape.is_wider_than_psf(snr),
+        "on_source": bool(difference.subtracted_light[y, x] > ON_SOURCE_SIGMA),
     }
     return tuple(flag for flag, is_set in said.items() if is_set)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from astrid_workers.differencing.neighbours import blends
-from astrid_workers.differencing.products import Candidate, Difference
+from astrid_workers.differencing.products import ON_SOURCE_SIGMA, Candidate, Difference
 from astrid_workers.imaging.aligned_points import aligned_points
 from astrid_workers.imaging.streaks import Streak
 from astrid_workers.imaging.trails import fitted_trail
@@ -20,8 +20,6 @@ OTHERWISE_EXPLAINED = frozenset({"dipole", "edge", "masked", "saturated", "strea
 #: Elongation and S/N of a candidate that stands alone from which its light may be a trail, if it is not
 #: `extended`: a fainter one cannot be told from a point.
 ELONGATED, TELLING_SNR = 1.15, 8.0
-#: Light of the reference under a trail, in sigma, from which the trail is made of it.
-SUBTRACTED_SIGMA = 5.0
 #: Beside a trail by less than this, in FWHM, candidates are made of its light.
 BESIDE_FWHM = 1.0
 
@@ -85,7 +83,7 @@ def _is_on_light(trail: Streak, difference: Difference) -> bool:
     ny, nx = difference.shape
     rows = np.clip(np.rint(y).astype(int), 0, ny - 1)
     columns = np.clip(np.rint(x).astype(int), 0, nx - 1)
-    return bool(np.median(np.abs(difference.subtracted_light[rows, columns])) > SUBTRACTED_SIGMA)
+    return bool(np.median(np.abs(difference.subtracted_light[rows, columns])) > ON_SOURCE_SIGMA)
 
 
 def _beside(found: Sequence[Candidate], trail: Streak, is_positive: bool, fwhm_px: float) -> set[int]:

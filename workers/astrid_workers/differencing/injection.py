@@ -297,7 +297,7 @@ def _matched(
         for i in np.flatnonzero(np.isfinite(distance)):
             c = positive[index[i]]
             rows[:, i] = c.x, c.y, c.x_err, c.y_err, c.flux, c.flux_err
-            flagged[i] = bool(c.flags)
+            flagged[i] = c.is_doubted
     x, y, x_err, y_err, found_flux, flux_err = rows
     return Injected(
         places.x, places.y, flux, snr, places.on_source, np.isfinite(x), flagged,

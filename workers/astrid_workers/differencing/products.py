@@ -18,6 +18,14 @@ Requested = Literal["auto", "zogy", "classic", "none"]
 #: A number of the report; None: not measured.
 Number = float | int | str | None
 
+#: Flags that say artefact.
+ARTEFACT_FLAGS = frozenset(
+    {"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak", "stray_light", "glint"}
+)
+#: Light of the reference under the score's kernel, in sigma of the score, from which a place is on a source:
+#: by itself it would be a candidate.
+ON_SOURCE_SIGMA = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class DifferenceOptions:
@@ -140,9 +148,14 @@ class Candidate:
     chi2: float | None
     is_positive: bool
     #: Any of `dipole`, `edge`, `masked`, `saturated`, `sharp`, `extended`, `streak`, `stray_light`,
-    #: `glint`, and `blended`: measured without the light of others of its sign close by, which takes nothing
-    #: from it.
+    #: `glint`, and two that say nothing against it: `blended`, measured without the light of others of its
+    #: sign close by, and `on_source`, where the reference has light by itself.
     flags: tuple[str, ...]
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether a flag speaks against it."""
+        return not ARTEFACT_FLAGS.isdisjoint(self.flags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,6 @@ from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.grow import grow
 from astrid_workers.mask import MaskBit
 
-#: Flags that say artefact.
-ARTEFACT_FLAGS = frozenset(
-    {"dipole", "edge", "masked", "saturated", "sharp", "extended", "streak", "stray_light", "glint"}
-)
 #: What the score must keep on empty sky.
 MAX_MEDIAN_SIGMA = 0.1
 SCATTER_RANGE = (0.97, 1.03)
@@ -57,9 +53,7 @@ def validate_difference(difference: Difference, candidates: Candidates | None = 
         noise_level=noise,
         dynamic_range=float(np.nanmax(np.abs(difference.difference)) / noise) if noise else None,
         saturation_fraction=float(((difference.mask & np.uint32(MaskBit.SATURATED)) != 0).mean()),
-        artifact_count=None
-        if candidates is None
-        else sum(bool(ARTEFACT_FLAGS & set(c.flags)) for c in candidates.items),
+        artifact_count=None if candidates is None else sum(c.is_doubted for c in candidates.items),
         mean=moments[0],
         median=median,
         std=scatter,

@@ -79,12 +79,12 @@ def pair_page(pair: PairResult, report: Mapping[str, Any], title: str, more: Seq
     Sections in `more` stand before the numbers.
     """
     found = len(pair.candidates)
-    clean = sum(not c.flags for c in pair.candidates.items)
+    clean = sum(not c.is_doubted for c in pair.candidates.items)
     checked = "passed its checks" if pair.validation.passed else "did not pass its checks"
     lead = (
         f"{found} candidate{'s' if found != 1 else ''} beyond {pair.candidates.threshold_sigma:g} sigma, "
         f"{clean} of them "
-        f"without a flag; the subtraction {checked}."
+        f"without a flag that speaks against it; the subtraction {checked}."
     )
     sections = [
         _frames(pair),
@@ -142,9 +142,12 @@ def _candidates(pair: PairResult) -> Section:
     items = pair.candidates.items
     if not items:
         return Section("Candidates", [f"Nothing beyond {pair.candidates.threshold_sigma:g} sigma."])
-    best = sorted(items, key=lambda c: (bool(c.flags), -abs(c.score)))[:MOST_TRIPLETS]
+    best = sorted(items, key=lambda c: (c.is_doubted, -abs(c.score)))[:MOST_TRIPLETS]
     drawing = triplets_figure([(f"#{c.index}\n{c.score:+.1f} σ", _cutouts(pair, c)) for c in best])
-    caption = f"Cutouts of {CUTOUT_PX} pixels around the strongest candidates, those without a flag first."
+    caption = (
+        f"Cutouts of {CUTOUT_PX} pixels around the strongest candidates, those that no flag speaks against "
+        "first."
+    )
     alt = "For each candidate: science, reference, difference and score around it."
     return Section("Candidates", pictures=[Picture(drawing, alt, caption)], tables=[_candidate_table(pair)])
 
