@@ -9,7 +9,7 @@ from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging import inpaint
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.inpaint import fill_pair, fill_smoothly
-from astrid_workers.imaging.noise_model import measure_noise, white_noise
+from astrid_workers.imaging.noise_model import measure_noise, shared_light, white_noise
 from astrid_workers.imaging.psf import given_psf, moffat_stamp
 from astrid_workers.imaging.transfer import stamp_hat
 
@@ -150,6 +150,43 @@ def test_white_noise_is_called_white() -> None:
     model = measure_noise(image, np.full((400, 400), 4.0, np.float32), np.ones((400, 400), bool))
     assert model.is_white
     assert model.variance_ratio == pytest.approx(1.0, abs=0.02)
+
+
+def _crowd(fwhm_px: float, flux: float, seed: int) -> np.ndarray:
+    """Stars too faint to be found, three for a hundred pixels, through a Gaussian PSF."""
+    drawn = np.random.default_rng(seed).poisson(0.03, (500, 500)) * flux
+    return ndimage.gaussian_filter(drawn, fwhm_px / 2.3548, mode="wrap")
+
+
+def test_light_that_two_frames_share_is_no_noise() -> None:
+    """Stars below the noise make a frame's own sky look a tenth noisier, and correlated over a PSF."""
+    rng, white = np.random.default_rng(10), np.full((500, 500), 400.0, np.float32)
+    sharp, broad = _crowd(2.8, 180.0, 11), _crowd(3.6, 180.0, 11)
+    frames = [
+        (light - np.median(light) + rng.normal(0, 20, white.shape)).astype(np.float32)
+        for light in (sharp, broad)
+    ]
+    sky = np.ones(white.shape, bool)
+    shapes = shared_light(frames, (white, white), sky, (2.8, 3.6))
+    for frame, shape in zip(frames, shapes, strict=True):
+        alone, known = measure_noise(frame, white, sky), measure_noise(frame, white, sky, shape)
+        assert alone.variance_ratio > 1.05
+        assert known.variance_ratio == pytest.approx(1.0, abs=0.04)
+        off_centre = known.correlation.copy()
+        off_centre[4, 4] = 0.0
+        assert np.abs(off_centre).max() < 0.04 < np.abs(alone.correlation[4, 5])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_that_share_nothing_are_said_to_share_nothing(seed: int) -> None:
+    """Neither independent noise nor independent crowds count as light of both."""
+    white = np.full((500, 500), 400.0, np.float32)
+    rng = np.random.default_rng(seed)
+    frames = [
+        (_crowd(3.0, 200.0, seed + 50 * number) + rng.normal(0, 20, white.shape)).astype(np.float32)
+        for number in (1, 2)
+    ]
+    assert shared_light(frames, (white, white), np.ones(white.shape, bool), (3.0, 3.0)) == (None, None)
 
 
 def test_holes_are_filled_from_their_rim_and_nothing_else_is_touched() -> None:

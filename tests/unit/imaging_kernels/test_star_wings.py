@@ -208,3 +208,17 @@ def test_a_star_without_a_halo_has_none(seed: int) -> None:
     assert fit is not None
     assert fit.halo_px == 0
     assert not fit.rings.any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crowd_about_a_star_is_no_halo(seed: int) -> None:
+    """Eight thousand stars per Mpix raise the rings of every star as far as one looks; a halo ends."""
+    rng = np.random.default_rng(100 + seed)
+    true = light(75.3, 68.8, 2e7, *PROFILES["a round Moffat"])
+    fluxes = np.exp(rng.uniform(np.log(5e2), np.log(2e5), 170))
+    for x, y, flux in zip(rng.uniform(0, SHAPE[1], 170), rng.uniform(0, SHAPE[0], 170), fluxes, strict=True):
+        true = true + light(x, y, flux, (1.0, PsfModel(FWHM, 3.0)))
+    image, variance, usable = observed(true, seed)
+    fit = fit_wings(image, variance, usable, (75.0, 69.0), 7.0, FWHM, SKY_SIGMA)
+    assert fit is not None
+    assert fit.halo_px == 0

@@ -16,7 +16,7 @@ from astrid_workers.differencing.measure import Measured, calm
 from astrid_workers.differencing.products import Algorithm, DifferenceOptions, Requested
 from astrid_workers.differencing.zogy import Zogy
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.noise_model import NoiseModel, measure_noise
+from astrid_workers.imaging.noise_model import NoiseModel, measure_noise, shared_light
 from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
 from astrid_workers.imaging.psf import Psf
 
@@ -62,7 +62,7 @@ def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
     """
     bad = seen[0].unusable | seen[1].unusable
     sky = ~(bad | seen[0].background.sources | seen[1].background.sources)
-    noise = (_noise(seen[0], sky), _noise(seen[1], sky))
+    noise = _noise(seen, sky)
     variance = (_corrected(seen[0], noise[0]), _corrected(seen[1], noise[1]))
     places = match_places(seen)
     match = measure_match(
@@ -116,8 +116,20 @@ def star_places(seen: Pair) -> tuple[Floats, Floats]:
     return np.asarray(science.x[near < 1.0], float), np.asarray(science.y[near < 1.0], float)
 
 
-def _noise(measured: Measured, sky: BoolImage) -> NoiseModel:
-    return measure_noise(measured.image, measured.variance, sky & calm(measured))
+def _noise(seen: Pair, sky: BoolImage) -> tuple[NoiseModel, NoiseModel]:
+    """Noise of both frames; light of sources that both hold and neither finds is none."""
+    blank = [sky & calm(each) for each in seen]
+    light = shared_light(
+        [each.image for each in seen],
+        [each.variance for each in seen],
+        blank[0] & blank[1],
+        [each.psf.fwhm_px for each in seen],
+    )
+    one, other = (
+        measure_noise(each.image, each.variance, where, shape)
+        for each, where, shape in zip(seen, blank, light, strict=True)
+    )
+    return one, other
 
 
 def _corrected(measured: Measured, noise: NoiseModel) -> Float32Image:

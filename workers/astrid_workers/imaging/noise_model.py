@@ -3,6 +3,7 @@
 Owns the autocovariance of blank sky and the power spectrum from it; never changes a variance plane by itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,17 @@ _CLIPPED_VARIANCE = 0.99893
 ENOUGH_PIXELS, BAND_PX = 1_000_000, 128
 #: Sky pixels below which nothing is measured and white noise is assumed.
 MIN_PIXELS = 2000
+#: Light that two frames share is told from chance by so many sigma at the largest lags, and is worth a shape
+#: of its own from this share of the variance on.
+SHARED_SIGMA, LEAST_SHARED = 6.0, 0.01
+#: Sources are found, and left out, where they are sharp: light that is left differs between two frames by
+#: this share of what their PSFs do (measured on crowded frames).
+SHARPNESS_LEFT = 0.5
+#: By how many e-folds one PSF's autocovariance may exceed another's at any lag: wings are no Gaussians.
+MOST_WIDER = 1.0
+#: The largest lags.
+_RIM = np.ones((2 * MAX_LAG_PX + 1, 2 * MAX_LAG_PX + 1), bool)
+_RIM[1:-1, 1:-1] = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,34 +70,84 @@ def white_noise() -> NoiseModel:
     return NoiseModel(correlation, 1.0, 0)
 
 
-def measure_noise(image: Float32Image, variance: Float32Image, sky: NDArray[np.bool_]) -> NoiseModel:
+def measure_noise(
+    image: Float32Image,
+    variance: Float32Image,
+    sky: NDArray[np.bool_],
+    light: NDArray[np.float64] | None = None,
+) -> NoiseModel:
     """Correlation and strength of the noise of a background-subtracted `image` on `sky` pixels (True: blank).
 
     Values are divided by the square root of `variance`, clipped, and multiplied with their neighbours. What
-    is left at the largest lags is faint sources and background, common to all lags, and is taken off. Lags
-    that do not stand out from their own error are 0.
+    is left at the largest lags is faint sources and background, and is taken off all lags in the shape of
+    `light` (`shared_light` knows it; without it, the same at all). Lags that do not stand out from their own
+    error are 0.
     """
     if np.count_nonzero(sky) < MIN_PIXELS:
         return white_noise()
-    image, variance, sky = (_bands(plane) for plane in (image, variance, sky))
+    pulls, usable = _pulls(*(_bands(plane) for plane in (image, variance, sky)))
+    if np.count_nonzero(usable) < MIN_PIXELS:  # most of the sky has one value: no noise is to be seen
+        return white_noise()
+    covariance, counts = _covariance(pulls, pulls, usable)
+    centre = MAX_LAG_PX
+    shape = np.ones_like(covariance) if light is None else light
+    covariance -= max(float(covariance[_RIM].mean() / shape[_RIM].mean()), 0.0) * shape
+    strength = covariance[centre, centre]
+    correlation = covariance / strength
+    insignificant = np.abs(correlation) < 4 / np.sqrt(np.maximum(counts, 1))
+    correlation[insignificant | _RIM] = 0.0
+    correlation[centre, centre] = 1.0
+    return NoiseModel(correlation, float(strength / _CLIPPED_VARIANCE), int(np.count_nonzero(usable)))
+
+
+def shared_light(
+    images: Sequence[Float32Image],
+    variances: Sequence[Float32Image],
+    sky: NDArray[np.bool_],
+    fwhm_px: Sequence[float],
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """The shape in which faint sources correlate the sky of each of two frames, for `measure_noise`.
+
+    Sources too faint to be found stand in both frames, and noise does not: what pixels of one frame have in
+    common with those of the other is light. `images` are background-subtracted, on one grid; both are blank
+    on `sky`. The covariance between the frames is that of the two PSFs, and is made each frame's own by the
+    ratio of Gaussians of `fwhm_px`. None for both where the frames share no light that stands out.
+    """
+    if np.count_nonzero(sky) < MIN_PIXELS:
+        return None, None
+    one, other = (
+        _pulls(*(_bands(plane) for plane in (image, variance, sky)))
+        for image, variance in zip(images, variances, strict=True)
+    )
+    usable = one[1] & other[1]
+    pulls = [np.where(usable, each, np.float32(0)) for each, _ in (one, other)]
+    shared, counts = _covariance(pulls[0], pulls[1], usable)
+    error = 1 / np.sqrt(max(float(counts[_RIM].sum()), 1.0))
+    if shared[_RIM].mean() < SHARED_SIGMA * error or shared[MAX_LAG_PX, MAX_LAG_PX] < LEAST_SHARED:
+        return None, None
+    mixed = sum(each**2 for each in fwhm_px) / 2
+    light = [shared * _wider(each**2, mixed) for each in fwhm_px]
+    return light[0], light[1]
+
+
+def _wider(square_px: float, than_px: float) -> NDArray[np.float64]:
+    """Autocovariance of a Gaussian PSF over that of another, by lag; both by the square of their FWHM."""
+    y, x = np.indices((2 * MAX_LAG_PX + 1, 2 * MAX_LAG_PX + 1)) - MAX_LAG_PX
+    exponent = SHARPNESS_LEFT * 2 * np.log(2) * (x * x + y * y) * (1 / than_px - 1 / square_px)
+    return np.asarray(np.exp(np.clip(exponent, -MOST_WIDER, MOST_WIDER)))
+
+
+def _pulls(
+    image: Float32Image, variance: Float32Image, sky: NDArray[np.bool_]
+) -> tuple[Float32Image, NDArray[np.bool_]]:
+    """Sky values in sigma about their median, 0 where they are not usable, and which are."""
     pulls = np.zeros(image.shape, np.float32)
     np.divide(image, np.sqrt(variance, where=sky, out=np.ones_like(variance)), out=pulls, where=sky)
     scatter = 1.4826 * float(np.median(np.abs(pulls[sky] - np.median(pulls[sky]))))
     usable = sky & (np.abs(pulls) < CLIP_SIGMA * scatter)
-    if np.count_nonzero(usable) < MIN_PIXELS:  # most of the sky has one value: no noise is to be seen
-        return white_noise()
-    pulls = np.where(usable, pulls - np.median(pulls[usable]), np.float32(0))
-    covariance, counts = _covariance(pulls, usable)
-    centre = MAX_LAG_PX
-    rim = np.ones_like(covariance, bool)
-    rim[1:-1, 1:-1] = False
-    floor = max(float(covariance[rim].mean()), 0.0)
-    strength = covariance[centre, centre] - floor
-    correlation = (covariance - floor) / strength
-    insignificant = np.abs(correlation) < 4 / np.sqrt(np.maximum(counts, 1))
-    correlation[insignificant | rim] = 0.0
-    correlation[centre, centre] = 1.0
-    return NoiseModel(correlation, float(strength / _CLIPPED_VARIANCE), int(np.count_nonzero(usable)))
+    if usable.any():
+        pulls -= np.median(pulls[usable])
+    return np.where(usable, pulls, np.float32(0)), usable
 
 
 def _bands(plane: NDArray[Any]) -> NDArray[Any]:
@@ -100,23 +162,27 @@ def _bands(plane: NDArray[Any]) -> NDArray[Any]:
 
 
 def _covariance(
-    pulls: Float32Image, usable: NDArray[np.bool_]
+    one: Float32Image, other: Float32Image, usable: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean product of pixels at each lag where both are usable, and how many pairs there were."""
+    """Mean product of pixels of `one` with those of `other` at each lag where both are usable, the mean of a
+    lag and its opposite, and how many pairs there were.
+    """
     lag = MAX_LAG_PX
     covariance = np.zeros((2 * lag + 1, 2 * lag + 1))
     counts = np.zeros_like(covariance)
-    ny, nx = pulls.shape
+    ny, nx = one.shape
     weights = usable.astype(np.float32)
     for dy in range(lag + 1):
         for dx in range(-lag, lag + 1):
             if dy == 0 and dx < 0:
                 continue
-            one = (slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
-            other = (slice(dy, ny), slice(max(0, dx), nx - max(0, -dx)))
-            n = float(np.vdot(weights[one], weights[other]))
-            value = float(np.vdot(pulls[one], pulls[other])) / max(n, 1.0)
+            near = (slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
+            far = (slice(dy, ny), slice(max(0, dx), nx - max(0, -dx)))
+            n = float(np.vdot(weights[near], weights[far]))
+            product = float(np.vdot(one[near], other[far]))
+            if one is not other:
+                product = (product + float(np.vdot(one[far], other[near]))) / 2
             for sign in (1, -1):
-                covariance[lag + sign * dy, lag + sign * dx] = value
+                covariance[lag + sign * dy, lag + sign * dx] = product / max(n, 1.0)
                 counts[lag + sign * dy, lag + sign * dx] = n
     return covariance, counts

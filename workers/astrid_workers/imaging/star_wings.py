@@ -141,6 +141,8 @@ def fit_wings(
             break
         start = _reaching(start, round(1.6 * start.reach_px), fwhm_px)
         star = _fitted(start, image, variance, usable, fwhm_px)
+    if star is not None and _has_no_end(star):
+        return replace(star, rings=np.zeros(1))
     return star
 
 
@@ -148,29 +150,56 @@ def _is_cut_off(star: Wings, sky_sigma: float, fwhm_px: float) -> bool:
     """Whether there is light where the star's square ends, and the square may be larger."""
     at_edge = float(star.value(np.array([star.reach_px - 1.0]), np.zeros(1))[0])
     may_grow = star.reach_px < int(min(MAX_REACH_FWHM * fwhm_px, MAX_REACH_PX))
-    return may_grow and (at_edge > CUT_OFF_SIGMA * sky_sigma or bool(star.rings[-3:].any()))
+    return may_grow and (at_edge > CUT_OFF_SIGMA * sky_sigma or _has_no_end(star))
 
 
-def _with_rings(star: Wings, image: Float32Image, variance: Float32Image, usable: BoolImage) -> Wings:
-    """The star with its halo, where the medians of rings of one pixel show one."""
+def _has_no_end(star: Wings) -> bool:
+    """Whether its rings go on where its square ends: light of the field then, and none of the star's."""
+    return bool(star.rings[-3:].any())
+
+
+def _with_rings(
+    star: Wings, image: Float32Image, variance: Float32Image, usable: BoolImage, fwhm_px: float
+) -> Wings:
+    """The star with its halo, where the medians of rings of one pixel show one.
+
+    Taken twice: what stands out of the first medians is a neighbour, and no part of the second. A crowd of
+    neighbours raises rings as far as one looks; a halo ends.
+    """
     window = star.window(image.shape)
-    good = usable[window]
-    rows, columns = np.mgrid[window].astype(float)
-    dx, dy = columns[good] - star.x, rows[good] - star.y
+    dy, dx = np.mgrid[window].astype(float)
+    dy -= star.y
+    dx -= star.x
     ring = np.rint(np.hypot(dx, dy)).astype(np.intp)
     number = star.reach_px + 1
-    inside = ring < number
-    left = (image[window][good] - star.value(dx, dy))[inside]
-    count = np.bincount(ring[inside], minlength=number)
-    noise2 = np.bincount(ring[inside], variance[window][good][inside], number) / np.maximum(count, 1)
-    medians = np.nan_to_num(grouped_median(left, ring[inside], number))
-    error = np.sqrt(noise2 * np.pi / 2 / np.maximum(count, 1))
-    shown = np.abs(medians) > np.maximum(RING_SIGMA * error, LEAST_HALO * np.sqrt(noise2))
+    good = usable[window] & (ring < number)
+    noise2 = variance[window].astype(float)
+    model = star.value(dx.ravel(), dy.ravel()).reshape(dx.shape)
+    left = image[window] - model
+    medians, shown = _ring_medians(left, noise2, ring, good, number)
+    if not shown.any():
+        return star
+    over = left - medians[np.minimum(ring, number - 1)]
+    alone = good & _believed(over, model, noise2, good, TOLERANCES[-1], fwhm_px)
+    medians, shown = _ring_medians(left, noise2, ring, alone, number)
     together = np.convolve(shown, np.ones(RINGS_OF_A_HALO), "valid") >= RINGS_OF_A_HALO
     if not together.any():
         return star
     end = int(np.flatnonzero(shown)[-1]) + 1
     return replace(star, rings=np.where(np.arange(number) <= end, medians, 0.0))
+
+
+def _ring_medians(
+    left: Floats, noise2: Floats, ring: NDArray[np.intp], good: BoolImage, number: int
+) -> tuple[Floats, BoolImage]:
+    """Median of each ring's `good` pixels, 0 without any, and whether it stands out."""
+    of = ring[good]
+    count = np.bincount(of, minlength=number)
+    noise2_of = np.bincount(of, noise2[good], number) / np.maximum(count, 1)
+    medians = np.nan_to_num(grouped_median(left[good], of, number))
+    error = np.sqrt(noise2_of * np.pi / 2 / np.maximum(count, 1))
+    shown = np.abs(medians) > np.maximum(RING_SIGMA * error, LEAST_HALO * np.sqrt(noise2_of))
+    return medians, shown
 
 
 def _start(
@@ -233,7 +262,7 @@ def _fitted(
             return None
         model = star.value((dx - star.x).ravel(), (dy - star.y).ravel()).reshape(dx.shape)
         chosen = good & _believed(data - model, model, noise2, good, tolerance, fwhm_px)
-    return _with_rings(star, image, variance, usable)
+    return _with_rings(star, image, variance, usable, fwhm_px)
 
 
 def _stepped(star: Wings, x: Floats, y: Floats, data: Floats, noise2: Floats, tolerance: float) -> Wings:
