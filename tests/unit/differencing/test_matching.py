@@ -12,9 +12,15 @@ from astrid_workers.differencing.match_frames import match_places
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
-from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
+from astrid_workers.imaging.matched_stamps import MatchedStamps, cut_stamps
+from astrid_workers.imaging.photometric_match import (
+    MODEL_ERROR,
+    PhotometricMatch,
+    _normal_equations,
+    measure_match,
+)
 from astrid_workers.imaging.residual_map import excess_scatter
-from astrid_workers.imaging.transfer import stamp_hat, transfer_function
+from astrid_workers.imaging.transfer import stamp_hat, transfer_function, transfer_functions
 from astrid_workers.sky import Sky, make_sky
 
 UNEQUAL = {"transparency": 0.7, "fwhm_science_px": 3.6, "fwhm_reference_px": 2.6}
@@ -123,6 +129,69 @@ def test_transfer_moves_and_scales_a_star() -> None:
     image = np.fft.irfft2(hat, s=(32, 32))
     assert np.unravel_index(image.argmax(), image.shape) == (31, 3)
     assert image.sum() == pytest.approx(2.0, rel=1e-4)
+
+
+def test_transfers_of_many_are_those_of_each() -> None:
+    """All sources at once against one exponential per frequency and source."""
+    rng = np.random.default_rng(2)
+    local = np.column_stack([rng.uniform(0.5, 2, 5), rng.normal(0, 0.3, (5, 5)), rng.normal(0, 0.02, (5, 2))])
+    sigmas = np.array([2.0, 4.0])
+    oy, ox = (2 * np.pi * f for f in (np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)[None, :]))
+    for row, fast in zip(local, transfer_functions(local, sigmas, (32, 32)), strict=True):
+        gain, dx, dy, xx, xy, yy = row[:6]
+        wings = 1 + sum(
+            share * (np.exp(-0.5 * s**2 * (ox**2 + oy**2)) - 1)
+            for share, s in zip(row[6:], sigmas, strict=True)
+        )
+        blur = np.exp(np.minimum(-(xx * ox**2 + xy * ox * oy + yy * oy**2), np.log(3)))
+        slow = gain * blur * wings * np.exp(-1j * (oy * dy + ox * dx))
+        np.testing.assert_allclose(fast, slow, rtol=2e-5, atol=1e-6)
+        np.testing.assert_array_equal(fast, transfer_function(row, sigmas, (32, 32)))
+
+
+def test_equations_of_sources_agree_with_those_of_numerical_derivatives() -> None:
+    """The fast equations against their slow twin: every source by itself, κ moved a little either way."""
+    _, science, reference = measured()
+    bad = science.unusable | reference.unusable
+    variances, psfs = (science.variance, reference.variance), (science.psf, reference.psf)
+    places = match_places((science, reference))
+    stamps = cut_stamps(science.image, reference.image, variances, bad, psfs, places)
+    local = np.tile([0.7, 0.05, -0.03, 0.1, 0.02, 0.08, 0.01, -0.01], (len(stamps.x), 1))
+    normal, right, chi2 = _normal_equations(stamps, local)
+    for i in range(0, len(local), 7):
+        slow = _equations_of_one(stamps, i, local[i])
+        scale = np.sqrt(np.diag(slow[0]))
+        np.testing.assert_allclose(
+            normal[i] / np.outer(scale, scale), slow[0] / np.outer(scale, scale), atol=2e-3
+        )
+        np.testing.assert_allclose(
+            right[i] / scale, slow[1] / scale, atol=1e-3 * np.abs(slow[1] / scale).max()
+        )
+        assert chi2[i] == pytest.approx(slow[2], rel=1e-3)
+
+
+def _equations_of_one(stamps: MatchedStamps, i: int, local: Any) -> tuple[Any, Any, float]:
+    size, padded = stamps.matched_science.shape[1], stamps.matched_reference_hat.shape[1]
+
+    def model_at(values: Any) -> Any:
+        hat = transfer_function(values, stamps.wing_sigmas_px, (padded, padded)).astype(complex)
+        hat *= stamps.matched_reference_hat[i]
+        return np.fft.irfft2(hat, s=(padded, padded))[:size, :size][stamps.inner]
+
+    steps = np.diag([2e-2] * 3 + [5e-2] * 3 + [2e-2] * (len(local) - 6))
+    columns = [(model_at(local + step) - model_at(local - step)) / (2 * step.sum()) for step in steps]
+    design = np.stack([*columns, np.ones_like(columns[0])])
+    model = model_at(local)
+    noise = stamps.variance_science[i] + local[0] ** 2 * stamps.variance_reference[i]
+    weight = 1 / (noise[stamps.inner] + (MODEL_ERROR * model) ** 2)
+    residual = stamps.matched_science[i][stamps.inner] - model
+    full = (design * weight) @ design.T
+    full[-1, -1] += 1 / stamps.pedestal_sigma**2
+    side = (design * weight) @ residual
+    pedestal = side[-1] / full[-1, -1]
+    normal = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
+    chi2 = float(np.mean(weight * (residual - pedestal) ** 2))
+    return normal, side[:-1] - full[:-1, -1] * pedestal, chi2
 
 
 def test_excess_scatter_is_what_errors_do_not_explain() -> None:

@@ -27,7 +27,7 @@ REACH_FWHM = 2.7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchedStamps:
-    """Cross-convolved stamps, `(n, size, size)` float64, and where they lie."""
+    """Cross-convolved stamps, `(n, size, size)`, and where they lie."""
 
     x: Floats
     y: Floats
@@ -123,5 +123,5 @@ def _psf_hats(psf: Psf, x: Floats, y: Floats, padded: int) -> NDArray[np.complex
         return np.broadcast_to(stamp_hat(psf.stamp, (padded, padded)), (len(x), padded, padded // 2 + 1))
     weights = polynomial(x, y, psf.frame_shape, psf.order)
     hats = np.stack([stamp_hat(term, (padded, padded)) for term in psf.terms])
-    mixed = np.tensordot(weights, hats, axes=1)
+    mixed = np.tensordot(weights.astype(np.float32), hats, axes=1)
     return np.asarray(mixed / mixed[:, :1, :1].real)

@@ -6,11 +6,13 @@ Owns the iteration of Bernstein & Jarvis (2002); never decides what a star is.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image
 
 Float64Array = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 
 #: FWHM of a Gaussian per sigma.
 FWHM_PER_SIGMA = 2.354820045
@@ -56,9 +58,9 @@ def _batch(
 ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array, Float64Array, NDArray[np.bool_]]:
     typical = float(np.clip(np.median(sigma_px), 0.8, 8.0))
     radius = int(np.clip(np.ceil(_REACH_SIGMA * typical), 5, _LARGEST_RADIUS))
-    stamps, left, bottom = _stamps(image, x, y, radius)
-    offsets = np.arange(2 * radius + 1, dtype=np.float64)
-    cx, cy = x - left, y - bottom
+    stamps, middle_x, middle_y = _stamps(image, x, y, radius)
+    powers = _powers(radius)
+    cx, cy = x - middle_x, y - middle_y
     cxx, cyy, cxy = (np.full(x.size, v) for v in (typical**2, typical**2, 0.0))
     alive = np.ones(x.size, bool)
     settled = np.zeros(x.size, bool)
@@ -67,23 +69,9 @@ def _batch(
         index = np.flatnonzero(alive & ~settled)
         if index.size == 0:
             break
-        dx = offsets[None, :] - cx[index, None]
-        dy = offsets[None, :] - cy[index, None]
-        det = cxx[index] * cyy[index] - cxy[index] ** 2
-        ixx, iyy, ixy = cyy[index] / det, cxx[index] / det, -cxy[index] / det
-        power = (
-            ixx[:, None, None] * (dx**2)[:, None, :]
-            + iyy[:, None, None] * (dy**2)[:, :, None]
-            + 2 * ixy[:, None, None] * dx[:, None, :] * dy[:, :, None]
-        )
-        weighted = np.exp(-0.5 * power) * stamps[index]
-        across, down = weighted.sum(axis=1), weighted.sum(axis=2)
-        total = across.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mx, my = (across * dx).sum(axis=1) / total, (down * dy).sum(axis=1) / total
-            qxx = (across * dx**2).sum(axis=1) / total - mx**2
-            qyy = (down * dy**2).sum(axis=1) / total - my**2
-            qxy = np.einsum("kij,kj,ki->k", weighted, dx, dy) / total - mx * my
+        weights = _gaussians(cx[index], cy[index], cxx[index], cyy[index], cxy[index], powers)
+        weights *= stamps[index]
+        total, mx, my, qxx, qyy, qxy = _central_moments(weights @ powers.T, cx[index], cy[index])
         good = (total > 0) & (qxx > 0) & (qyy > 0) & (qxx * qyy > qxy**2)
         good &= np.hypot(mx, my) < 2 * typical + 1
         # a Gaussian under its own weight has half its covariance; 4/3 of a step converges faster, and 2
@@ -104,18 +92,59 @@ def _batch(
     major, minor = np.sqrt(mean + half), np.sqrt(np.maximum(mean - half, 1e-6))
     fwhm = np.where(failed, np.nan, FWHM_PER_SIGMA * np.sqrt(major * minor))
     ellipticity = np.where(failed, np.nan, 1 - minor / major)
-    px, py = np.where(failed, x, left + cx), np.where(failed, y, bottom + cy)
+    px, py = np.where(failed, x, middle_x + cx), np.where(failed, y, middle_y + cy)
     return px, py, np.where(failed, np.nan, flux), fwhm, ellipticity, settled
+
+
+def _powers(radius: int) -> Float32Array:
+    """1, x, y, x², xy and y² of a stamp's pixels from its middle: `(6, pixels)`."""
+    steps = np.arange(-radius, radius + 1, dtype=np.float32)
+    x, y = (axis.ravel() for axis in np.meshgrid(steps, steps))
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+
+
+def _gaussians(
+    cx: Float64Array,
+    cy: Float64Array,
+    cxx: Float64Array,
+    cyy: Float64Array,
+    cxy: Float64Array,
+    powers: Float32Array,
+) -> Float32Array:
+    """Gaussians of height 1 with these centres and covariances, `(n, pixels)`: their exponents are
+    polynomials, one matrix product for all.
+    """
+    det = cxx * cyy - cxy**2
+    ixx, iyy, ixy = cyy / det, cxx / det, -cxy / det
+    along_x, along_y = ixx * cx + ixy * cy, iyy * cy + ixy * cx
+    constant = -0.5 * (cx * along_x + cy * along_y)
+    terms = np.stack([constant, along_x, along_y, -0.5 * ixx, -ixy, -0.5 * iyy], axis=1)
+    exponents = terms.astype(np.float32) @ powers
+    return np.asarray(np.exp(exponents, out=exponents))
+
+
+def _central_moments(sums: Float32Array, cx: Float64Array, cy: Float64Array) -> tuple[Float64Array, ...]:
+    """Total, means from the centres, and second moments about the means, from sums `(n, 6)` of powers."""
+    total, x, y, xx, xy, yy = sums.astype(np.float64).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y = x / total, y / total
+        return total, x - cx, y - cy, xx / total - x**2, yy / total - y**2, xy / total - x * y
 
 
 def _stamps(
     image: Float32Image, x: Float64Array, y: Float64Array, radius: int
-) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Squares about the nearest pixel, 0 outside the image, and where their first columns and rows are."""
+) -> tuple[Float32Array, Float64Array, Float64Array]:
+    """Pixels `(n, pixels)` of squares about the nearest pixel, 0 outside the image, and their middles."""
     ny, nx = image.shape
-    left, bottom = np.rint(x).astype(int) - radius, np.rint(y).astype(int) - radius
-    steps = np.arange(2 * radius + 1)
-    columns, rows = left[:, None] + steps, bottom[:, None] + steps
-    inside = ((rows >= 0) & (rows < ny))[:, :, None] & ((columns >= 0) & (columns < nx))[:, None, :]
-    values = image[np.clip(rows, 0, ny - 1)[:, :, None], np.clip(columns, 0, nx - 1)[:, None, :]]
-    return np.where(inside, values, 0).astype(np.float64), left.astype(float), bottom.astype(float)
+    side = 2 * radius + 1
+    columns, rows = np.rint(x).astype(int), np.rint(y).astype(int)
+    stamps = np.zeros((x.size, side, side), np.float32)
+    whole = (columns >= radius) & (columns < nx - radius) & (rows >= radius) & (rows < ny - radius)
+    if whole.any():
+        squares = sliding_window_view(image, (side, side))
+        stamps[whole] = squares[rows[whole] - radius, columns[whole] - radius]
+    for i in np.flatnonzero(~whole):
+        top, left = rows[i] - radius, columns[i] - radius
+        seen = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+        stamps[i, max(-top, 0) :, max(-left, 0) :][: seen.shape[0], : seen.shape[1]] = seen
+    return stamps.reshape(x.size, -1), columns.astype(float), rows.astype(float)

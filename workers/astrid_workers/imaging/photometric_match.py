@@ -18,7 +18,13 @@ from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.matched_stamps import WING_SIGMAS_FWHM, MatchedStamps, cut_stamps
 from astrid_workers.imaging.psf import Psf, polynomial
 from astrid_workers.imaging.residual_map import ResidualMap, excess_scatter, measure_residual_map
-from astrid_workers.imaging.transfer import N_VARYING, frequencies, transfer_function, wing_shapes
+from astrid_workers.imaging.transfer import (
+    N_VARYING,
+    frequencies,
+    transfer_function,
+    transfer_functions,
+    wing_shapes,
+)
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +41,10 @@ WIDTH_PRIOR_PX2 = 0.3
 ENOUGH_STARS, MIN_STARS, MIN_STAR_SHARE = 10, 5, 0.05
 #: Steps of the linearised fit, with the sources that disagree left out of the next one.
 ITERATIONS = 3
+#: Share of every source's own error below which a step of gain and shift changes nothing.
+SETTLED = 0.01
+#: Sources whose equations are set up together: as many as the processor's cache holds.
+TOGETHER = 8
 #: Columns of the local fit: those that vary over the frame, and light moved from the centre to wings, which
 #: does not.
 N_LOCAL = N_VARYING + len(WING_SIGMAS_FWHM)
@@ -144,10 +154,14 @@ def _fit(
     coefficients[0, 0] = _first_gain(stamps)
     normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
     steps, errors = _solve_each(normal, right, basis @ coefficients)
-    alike = _agreeing(steps, errors * stamps.error_factors, basis @ coefficients, misfit)
+    errors *= stamps.error_factors
+    alike = _agreeing(steps, errors, basis @ coefficients, misfit)
     kept = alike if np.count_nonzero(alike) >= max(MIN_SOURCES, n / 2) else np.ones(n, bool)
     for _ in range(ITERATIONS):
-        coefficients = coefficients + _solve_global(normal[kept], right[kept], basis[kept], coefficients)
+        step = _solve_global(normal[kept], right[kept], basis[kept], coefficients)
+        coefficients = coefficients + step
+        if np.all(np.abs(basis @ step[:, :3]) < SETTLED * errors):
+            break
         local = basis @ coefficients
         normal, right, misfit = _normal_equations(stamps, local)
         steps, errors = _solve_each(normal, right, local)
@@ -172,37 +186,61 @@ def _first_gain(stamps: MatchedStamps) -> float:
 
 def _normal_equations(stamps: MatchedStamps, local: Floats) -> tuple[Floats, Floats, Floats]:
     """Per source: normal matrix `(n, 9, 9)`, right side `(n, 9)` and reduced chi², pedestal projected out."""
-    size = stamps.matched_science.shape[1]
+    factors = _derivatives(stamps, local[0])
+    parts = [
+        _equations_of(stamps, local, factors, slice(start, start + TOGETHER))
+        for start in range(0, len(local), TOGETHER)
+    ]
+    normal, right, chi2 = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return normal, right, chi2
+
+
+def _derivatives(stamps: MatchedStamps, first: Floats) -> NDArray[np.complexfloating]:
+    """What κ is multiplied with for its change by each local parameter: complex64 `(9, ny, nx // 2 + 1)`.
+
+    The first is by the logarithm of the gain; the shares of the wings, which do not vary, are those of
+    `first`.
+    """
     padded = stamps.matched_reference_hat.shape[1]
     omega_y, omega_x = frequencies((padded, padded))
-    normal, right = np.zeros((len(local), N_LOCAL, N_LOCAL)), np.zeros((len(local), N_LOCAL))
-    chi2 = np.zeros(len(local))
     wings = wing_shapes(tuple(stamps.wing_sigmas_px), (padded, padded))
     factors = np.empty((N_LOCAL, padded, padded // 2 + 1), np.complex64)
     core = (1.0, -1j * omega_x, -1j * omega_y, -(omega_x**2), -omega_x * omega_y, -(omega_y**2))
     for factor, shape in zip(factors, core, strict=False):
         factor[:] = shape
-    factors[N_VARYING:] = wings / (1 + np.tensordot(local[0, N_VARYING:], wings, axes=1))
-    inner = stamps.inner.ravel()
-    for i, row in enumerate(local):
-        kernel = (
-            transfer_function(row, stamps.wing_sigmas_px, (padded, padded)) * stamps.matched_reference_hat[i]
-        )
-        shapes = fft.irfft2(factors * kernel, s=(padded, padded))[:, :size, :size]
-        design = shapes.reshape(N_LOCAL, -1)[:, inner].astype(np.float64)
-        model = design[0].copy()
-        design[0] /= row[0]
-        variance = (stamps.variance_science[i] + row[0] ** 2 * stamps.variance_reference[i]).ravel()[inner]
-        weight = 1 / (variance + (MODEL_ERROR * model) ** 2 + 1e-30)
-        residual = stamps.matched_science[i].ravel()[inner] - model
-        columns = np.vstack([design, np.ones(design.shape[1])])
-        full = (columns * weight) @ columns.T
-        full[-1, -1] += 1 / stamps.pedestal_sigma**2
-        side = (columns * weight) @ residual
-        normal[i] = full[:-1, :-1] - np.outer(full[:-1, -1], full[-1, :-1]) / full[-1, -1]
-        right[i] = side[:-1] - full[:-1, -1] * side[-1] / full[-1, -1]
-        chi2[i] = np.sum(weight * (residual - side[-1] / full[-1, -1]) ** 2) / len(residual)
-    return normal, right, chi2
+    factors[N_VARYING:] = wings / (1 + np.tensordot(first[N_VARYING:], wings, axes=1))
+    return factors
+
+
+def _equations_of(
+    stamps: MatchedStamps, local: Floats, factors: NDArray[np.complexfloating], few: slice
+) -> tuple[Floats, Floats, Floats]:
+    """The equations of a few sources."""
+    size, padded = stamps.matched_science.shape[1], stamps.matched_reference_hat.shape[1]
+    local, inner = local[few], stamps.inner
+    gain = local[:, :1]
+    kernels = transfer_functions(local, stamps.wing_sigmas_px, (padded, padded))
+    kernels *= stamps.matched_reference_hat[few]
+    shapes = fft.irfft2(factors * kernels[:, None], s=(padded, padded), overwrite_x=True)[..., :size, :size]
+    columns = np.ones((len(local), N_LOCAL + 1, int(np.count_nonzero(inner))))
+    columns[:, :-1] = shapes[..., inner]
+    model = columns[:, 0].copy()
+    columns[:, 0] /= gain
+    science, of_science, of_reference = (
+        plane[few][:, inner].astype(np.float64)
+        for plane in (stamps.matched_science, stamps.variance_science, stamps.variance_reference)
+    )
+    weight = 1 / (of_science + gain**2 * of_reference + (MODEL_ERROR * model) ** 2 + 1e-30)
+    residual = science - model
+    weighted = columns * weight[:, None]
+    full = weighted @ columns.swapaxes(1, 2)
+    full[:, -1, -1] += 1 / stamps.pedestal_sigma**2
+    side = (weighted @ residual[:, :, None])[:, :, 0]
+    to_pedestal = full[:, :-1, -1] / full[:, -1:, -1]
+    normal = full[:, :-1, :-1] - to_pedestal[:, :, None] * full[:, -1:, :-1]
+    right = side[:, :-1] - to_pedestal * side[:, -1:]
+    residual -= side[:, -1:] / full[:, -1:, -1]
+    return normal, right, np.sum(weight * residual**2, axis=1) / residual.shape[1]
 
 
 def _solve_global(normal: Floats, right: Floats, basis: Floats, coefficients: Floats) -> Floats:

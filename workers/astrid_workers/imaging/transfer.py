@@ -25,15 +25,25 @@ def transfer_function(
 
     A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
     """
+    return transfer_functions(local[None], wing_sigmas_px, size)[0]
+
+
+def transfer_functions(
+    local: Floats, wing_sigmas_px: Floats, size: tuple[int, int]
+) -> NDArray[np.complexfloating]:
+    """`transfer_function` of each row of `local` `(n, 9)`: complex64 `(n, ny, nx // 2 + 1)`."""
     omega_y, omega_x = frequencies(size)
-    gain, shift_x, shift_y, xx, xy, yy = (np.float32(value) for value in local[:N_VARYING])
-    moments = xx * omega_x**2 + xy * omega_x * omega_y + yy * omega_y**2
-    shape = gain * np.exp(np.minimum(-moments, np.float32(np.log(3.0))))
-    shares = local[N_VARYING:].astype(np.float32)
-    shape *= 1 + np.tensordot(shares, wing_shapes(tuple(wing_sigmas_px), size), axes=1)
-    return np.asarray(
-        shape * (np.exp(-1j * omega_y * shift_y) * np.exp(-1j * omega_x * shift_x)), np.complex64
-    )
+    rows = local.astype(np.float32)
+    gain, shift_x, shift_y, xx, xy, yy = (rows[:, k, None, None] for k in range(N_VARYING))
+    exponents = -(xy * omega_y) * omega_x
+    exponents -= xx * omega_x**2
+    exponents -= yy * omega_y**2
+    np.minimum(exponents, np.float32(np.log(3.0)), out=exponents)
+    shape = np.exp(exponents, out=exponents)
+    shape *= 1 + np.tensordot(rows[:, N_VARYING:], wing_shapes(tuple(wing_sigmas_px), size), axes=1)
+    hats = np.exp(-1j * omega_y * shift_y) * gain * shape
+    hats *= np.exp(-1j * omega_x * shift_x)
+    return np.asarray(hats, np.complex64)
 
 
 @lru_cache(maxsize=8)
