@@ -10,8 +10,8 @@ from astrid_workers.imaging import inpaint
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.inpaint import fill_pair, fill_smoothly
 from astrid_workers.imaging.noise_model import measure_noise, shared_light, white_noise
-from astrid_workers.imaging.psf import given_psf, moffat_stamp
-from astrid_workers.imaging.transfer import stamp_hat
+from astrid_workers.imaging.psf import Psf, given_psf, moffat_stamp
+from astrid_workers.imaging.transfer import psf_hat, stamp_hat
 
 SHAPE = (180, 200)
 
@@ -61,6 +61,16 @@ def zogy_of_the_paper(
     score = fft.ifft2(np.conj(pn * pr) * (pr * n - gain * pn * r) / den).real
     response = np.mean(np.abs(pn * pr) ** 2 / den)
     return difference[:ny, :nx], score[:ny, :nx], response
+
+
+@pytest.mark.parametrize("size", [(54, 60), (81, 81), (16, 20)])
+def test_a_psf_is_transformed_as_its_stamp_is(size: tuple[int, int]) -> None:
+    """From the transforms of its terms, at any place, on grids of both parities and smaller than the stamp."""
+    stamps = [moffat_stamp(width, 27) for width in (3.0, 2.7, 3.3)]
+    terms = np.stack([stamps[0], 0.1 * (stamps[1] - stamps[0]), 0.1 * (stamps[2] - 1.02 * stamps[0])])
+    psf = Psf(terms, SHAPE, 3.0, 50, "stars", "made up")
+    for x, y in ((0.0, 0.0), (99.5, 89.5), (170.0, 20.0)):
+        np.testing.assert_allclose(psf_hat(psf, x, y, size), stamp_hat(psf.at(x, y), size), atol=1e-6)
 
 
 def test_tiles_add_up_to_the_formula_of_the_paper() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import Psf
-from astrid_workers.imaging.transfer import stamp_hat
+from astrid_workers.imaging.transfer import psf_hat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,6 @@ class Zogy:
         self, x: float, y: float, size: tuple[int, int]
     ) -> tuple[NDArray[np.complexfloating], NDArray[np.complexfloating]]:
         """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid, complex."""
-        a_n = stamp_hat(self.psf_reference.at(x, y), size)
-        a_r = self.match.transfer(x, y, size) * stamp_hat(self.psf_science.at(x, y), size)
+        a_n = psf_hat(self.psf_reference, x, y, size)
+        a_r = self.match.transfer(x, y, size) * psf_hat(self.psf_science, x, y, size)
         return a_n, a_r

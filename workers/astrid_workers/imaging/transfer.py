@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.psf import Stamp
+from astrid_workers.imaging.psf import Psf, Stamp, polynomial
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ def transfer_function(
 
     A negative moment sharpens; its boost is capped at 3, so that noise is never blown up.
     """
-    return transfer_functions(local[None], wing_sigmas_px, size)[0]
+    return np.asarray(transfer_functions(local[None], wing_sigmas_px, size)[0])
 
 
 def transfer_functions(
@@ -70,6 +70,26 @@ def shift_hats(moves: Floats, size: tuple[int, int]) -> NDArray[np.complexfloati
     omega_y, omega_x = frequencies(size)
     gain, dx, dy = (moves[:, k].astype(np.float32)[:, None, None] for k in range(3))
     return np.asarray(gain * np.exp(-1j * omega_y * dy) * np.exp(-1j * omega_x * dx), np.complex64)
+
+
+@lru_cache(maxsize=4)
+def psf_hat(psf: Psf, x: float, y: float, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """`stamp_hat` of `psf.at(x, y)`, from the transforms of the PSF's terms; not to be written to."""
+    hats, sums = _term_hats(psf, size)
+    weights = polynomial(np.array([x]), np.array([y]), psf.frame_shape, psf.order)[0]
+    weights /= weights @ sums
+    # real numbers times complex ones: the parts are pairs of real columns
+    parts = weights.astype(np.float32) @ hats.reshape(len(hats), -1).view(np.float32)
+    hat = parts.view(np.complex64).reshape(hats.shape[1:])
+    hat.flags.writeable = False
+    return np.asarray(hat)
+
+
+@lru_cache(maxsize=4)
+def _term_hats(psf: Psf, size: tuple[int, int]) -> tuple[NDArray[np.complexfloating], Floats]:
+    """Transforms of a PSF's terms, complex64 `(n_terms, ny, nx // 2 + 1)`, and their sums."""
+    hats = np.stack([stamp_hat(term, size) for term in psf.terms])
+    return hats, psf.terms.sum(axis=(1, 2), dtype=np.float64)
 
 
 def stamp_hat(stamp: Stamp, size: tuple[int, int]) -> NDArray[np.complexfloating]:
