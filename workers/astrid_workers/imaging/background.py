@@ -14,7 +14,7 @@ from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.box_mean import box_mean
 from astrid_workers.imaging.grow import grow_diamond
-from astrid_workers.imaging.noise import clipped_scatter, robust_median_and_scatter
+from astrid_workers.imaging.noise import ENOUGH_VALUES, clipped_scatter, robust_median_and_scatter
 
 BoolImage = NDArray[np.bool_]
 
@@ -75,7 +75,7 @@ def estimate_background(
         raise FrameRejected(msg, usable_pixels=good, required_pixels=FEWEST_PIXELS)
     box = _fitting_box(image.shape, box_px)
     pixels = np.ascontiguousarray(image, dtype=np.float32)
-    centre, scatter = robust_median_and_scatter(pixels[~masked])
+    centre, scatter = robust_median_and_scatter(_sample(pixels, ~masked))
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
     sources = _source_pixels(pixels - rough.level, masked, rough.rms)
@@ -86,8 +86,16 @@ def estimate_background(
     planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
-    medians = [float(np.median(plane[usable])) for plane in (planes.level, planes.rms)]
+    medians = [float(np.median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
     return Background(planes, medians[0], medians[1], sources)
+
+
+def _sample(plane: Float32Image, usable: BoolImage) -> Float32Image:
+    """Values of `usable` pixels of a grid of about `ENOUGH_VALUES`; of all where none lies on it."""
+    step = max(1, int(np.sqrt(usable.size / ENOUGH_VALUES)))
+    every = (slice(None, None, step), slice(None, None, step))
+    values = plane[every][usable[every]]
+    return values if values.size else plane[usable]
 
 
 def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:
@@ -113,7 +121,8 @@ class _MeshPlanes:
     def level(self) -> Float32Image:
         if self._level is None:
             level: Float32Image = self._mesh.back(dtype=np.float32)
-            if not np.all(np.isfinite(level)):  # a cell without good pixels may extrapolate wildly
+            # a cell without good pixels may extrapolate wildly
+            if not (np.isfinite(level.min()) and np.isfinite(level.max())):
                 level = np.where(np.isfinite(level), level, self._centre)
             self._level = level
         return self._level
@@ -122,9 +131,11 @@ class _MeshPlanes:
     def rms(self) -> Float32Image:
         if self._rms is None:
             rms: Float32Image = self._mesh.rms(dtype=np.float32)
-            if not np.all(rms > 0):  # a cell of equal pixels: integers of a noiseless sky
+            if not rms.min() > 0:  # a cell of equal pixels: integers of a noiseless sky
                 rms = np.where(rms > 0, rms, self._scatter)
-            self._rms = np.maximum(rms, np.float32(1e-30)) * self._scale
+            np.maximum(rms, np.float32(1e-30), out=rms)
+            rms *= self._scale
+            self._rms = rms
         return self._rms
 
     def rescale(self, factor: float) -> None:
@@ -152,7 +163,7 @@ def _scatter_of_sky(pixels: Float32Image, level: Float32Image, rms: Float32Image
     """The sky pixels' scatter in units of `rms`, 1 where it cannot be told: the mesh clips at 3 sigma, which
     loses 1.5 %.
     """
-    step = max(1, int(np.sqrt(sky.size / 1_000_000)))
+    step = max(1, int(np.sqrt(sky.size / (2 * ENOUGH_VALUES))))
     every = (slice(None, None, step), slice(None, None, step))
     pulls = ((pixels[every] - level[every]) / rms[every])[sky[every]]
     scatter = clipped_scatter(pulls)

@@ -77,7 +77,7 @@ def interpolated(image: Float32Image, x: Float64Array, y: Float64Array) -> tuple
     for down in range(TAPS):
         line[:] = 0
         for tap in range(TAPS):
-            np.take(flat, base + (down * width + tap), out=term, mode="clip")
+            np.take(flat[down * width + tap :], base, out=term, mode="clip")
             term *= across[tap]
             line += term
         line *= _TABLE[down].take(step_y)

@@ -76,10 +76,23 @@ def _fit_wing(
             misfit, [PRIOR_WEIGHT * (p[2] - BETA_PRIOR[0]) / BETA_PRIOR[1], p[3] / PEDESTAL_IN_STACK_NOISE]
         )
 
+    def derivatives(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        square = (r / np.exp(p[1])) ** 2
+        model = np.exp(p[0]) * (1 + square) ** -p[2]
+        error = 0.1 * model + noise
+        # of the misfit by the logarithm of the model, and of that by the parameters
+        slope = model * (error - 0.1 * (model + p[3] * noise - values)) / error**2
+        columns = [slope, slope * 2 * p[2] * square / (1 + square), -slope * np.log1p(square), noise / error]
+        priors = np.zeros((2, 4))
+        priors[0, 2], priors[1, 3] = PRIOR_WEIGHT / BETA_PRIOR[1], 1 / PEDESTAL_IN_STACK_NOISE
+        return np.concatenate([np.stack(columns, axis=1), priors])
+
     start = [np.log(max(float(np.max(values)), noise) * 2), np.log(fwhm), 3.0, 0.0]
     lower, upper = [-np.inf, np.log(0.3 * fwhm), 2.2, -5.0], [np.inf, np.log(4 * fwhm), 8.0, 5.0]
     try:
-        found = optimize.least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", max_nfev=60)
+        found = optimize.least_squares(
+            residuals, start, derivatives, bounds=(lower, upper), loss="soft_l1", max_nfev=60
+        )
     except (ValueError, np.linalg.LinAlgError):
         return None
     return float(np.exp(found.x[0])), float(np.exp(found.x[1])), float(found.x[2]), float(found.x[3] * noise)
