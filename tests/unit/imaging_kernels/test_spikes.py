@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from astrid_workers.imaging.spikes import find_spikes
+from astrid_workers.imaging.spikes import ANGLES, RING_PX, _as_wide_as_a_spike, _median_of_known, find_spikes
 from astrid_workers.imaging.streaks import Streak
 
 SHAPE, PLACE, RADIUS_PX, FWHM, SIGMA = (360, 380), (190.3, 171.8), 7.0, 3.0, 5.0
@@ -92,3 +92,19 @@ def test_a_star_at_the_frames_edge_is_looked_at_as_far_as_it_goes() -> None:
     assert corner == []
     none = find_spikes(image, np.full(SHAPE, SIGMA**2, np.float32), usable, PLACE, 150.0, FWHM)
     assert none == []
+
+
+def test_means_and_medians_of_rings_agree_with_their_slow_twins() -> None:
+    """Rings with gaps against shifted copies, place by place, and against a median that looks for NaN."""
+    rng = np.random.default_rng(3)
+    rings = np.where(rng.random((ANGLES, 20)) < 0.3, np.nan, rng.normal(0, 1, (ANGLES, 20)))
+    rings[20:60, 4] = np.nan
+    for first, fwhm in ((1, 2.0), (3, 5.5)):
+        fast = _as_wide_as_a_spike(rings, first, fwhm)
+        for number in range(rings.shape[1]):
+            half = int(fwhm * ANGLES / (2 * np.pi * (first + number + 0.5) * RING_PX) / 2)
+            around = np.stack([np.roll(rings[:, number], shift) for shift in range(-half, half + 1)])
+            count = np.isfinite(around).sum(axis=0)
+            mean = np.nansum(around, axis=0) / np.maximum(count, 1)
+            np.testing.assert_allclose(fast[:, number], np.where(count > half, mean, np.nan), atol=1e-12)
+    np.testing.assert_array_equal(_median_of_known(rings), np.nanmedian(rings, axis=0))

@@ -129,28 +129,41 @@ def _polar(
 
 def _as_wide_as_a_spike(rings: Floats, first: int, fwhm_px: float) -> Floats:
     """Running means along each ring over the angle that a spike covers there."""
-    wide = np.empty_like(rings)
-    for number in range(rings.shape[1]):
-        radius = (first + number + 0.5) * RING_PX
-        half = int(fwhm_px * ANGLES / (2 * np.pi * radius) / 2)
-        around = np.stack([np.roll(rings[:, number], shift) for shift in range(-half, half + 1)])
-        known = np.isfinite(around)
-        count = known.sum(axis=0)
-        wide[:, number] = np.where(
-            count > half, np.where(known, around, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan
-        )
-    return wide
+    radius = (first + np.arange(rings.shape[1]) + 0.5) * RING_PX
+    half = (fwhm_px * ANGLES / (2 * np.pi * radius) / 2).astype(np.intp)
+    known = np.isfinite(rings)
+    count, total = (
+        _sums_around(values, half) for values in (known.astype(float), np.where(known, rings, 0.0))
+    )
+    return np.where(count > half, total / np.maximum(count, 1), np.nan)
+
+
+def _sums_around(rings: Floats, half: Indices) -> Floats:
+    """Of `half` places to either side along each ring, which closes."""
+    most = int(half.max())
+    closed = np.pad(rings, ((most, most), (0, 0)), mode="wrap")
+    sums = np.concatenate([np.zeros((1, rings.shape[1])), np.cumsum(closed, axis=0)])
+    place, ring = np.arange(len(rings))[:, None] + most, np.arange(rings.shape[1])
+    return np.asarray(sums[place + half + 1, ring] - sums[place - half, ring])
 
 
 def _less_their_ring(rings: Floats) -> Floats:
     """In sigma of each ring's own scatter over the angles, clipped; NaN where nothing is known."""
     enough = np.isfinite(rings).sum(axis=0) > ANGLES // 4
     filled = np.where(enough, rings, 0.0)
-    middle = np.nanmedian(filled, axis=0)
-    scatter = 1.4826 * np.nanmedian(np.abs(filled - middle), axis=0)
+    middle = _median_of_known(filled)
+    scatter = 1.4826 * _median_of_known(np.abs(filled - middle))
     usable = enough & (scatter > 0)
     pulls = (filled - middle) / np.where(usable, scatter, 1.0)
     return np.where(usable, np.clip(pulls, -PLACE_CLIP, PLACE_CLIP), np.nan)
+
+
+def _median_of_known(rings: Floats) -> Floats:
+    """Median over the angles where they are known, as some are in each ring."""
+    ordered = np.sort(rings, axis=0)  # what is not known comes last
+    count = np.count_nonzero(np.isfinite(rings), axis=0)
+    ring = np.arange(rings.shape[1])
+    return np.asarray((ordered[(count - 1) // 2, ring] + ordered[count // 2, ring]) / 2)
 
 
 def _strengths(rings: Floats) -> tuple[Floats, Indices]:
