@@ -26,9 +26,10 @@ def box_mean(image: Float32Image, side_px: int) -> Float32Image:
     means = np.empty(image.shape, np.float32)
     for start in range(0, ny, _ROWS):
         stop = min(start + _ROWS, ny)
-        low, high = max(start - half, 0), min(stop + half, ny)
-        outside = ((low - start + half, stop + half - high), (half, half))
-        band = np.pad(image[low:high], outside, mode="edge")
+        rows = np.clip(np.arange(start - half, stop + half), 0, ny - 1)
+        band = np.empty((rows.size, image.shape[1] + 2 * half), np.float32)
+        band[:, half : half + image.shape[1]] = image[rows]
+        band[:, :half], band[:, half + image.shape[1] :] = image[rows, :1], image[rows, -1:]
         sums = _running_sum(_running_sum(band, side_px, 0), side_px, 1)
         np.multiply(sums, np.float32(1 / side_px**2), out=means[start:stop])
     return means

@@ -119,10 +119,11 @@ def _filled_band(
 ) -> tuple[Float32Image, Float32Image]:
     science, reference = images
     science_hole, reference_hole = holes
-    blurred = _blurred(fill_smoothly(reference, reference_hole), blur_px) * np.float32(gain)
-    filled_science = _filled_across(science, science_hole, reference_hole, blurred)
-    blurred = _blurred(fill_smoothly(science, science_hole), -blur_px) / np.float32(gain)
-    return filled_science, _filled_across(reference, reference_hole, science_hole, blurred)
+    smooth_science, smooth_reference = (fill_smoothly(*each) for each in zip(images, holes, strict=True))
+    blurred = _blurred(smooth_reference, blur_px) * np.float32(gain)
+    filled_science = _filled_across(science, science_hole, reference_hole, blurred, smooth_science)
+    blurred = _blurred(smooth_science, -blur_px) / np.float32(gain)
+    return filled_science, _filled_across(reference, reference_hole, science_hole, blurred, smooth_reference)
 
 
 def _shape(image: Float32Image) -> tuple[int, int]:
@@ -138,10 +139,10 @@ def _blurred(image: Float32Image, sigma: float) -> Float32Image:
 
 
 def _filled_across(
-    image: Float32Image, hole: BoolImage, other_hole: BoolImage, other: Float32Image
+    image: Float32Image, hole: BoolImage, other_hole: BoolImage, other: Float32Image, smooth: Float32Image
 ) -> Float32Image:
-    residual = fill_smoothly(image - other, hole)
-    across = other + residual
-    both = hole & other_hole
-    smooth = fill_smoothly(image, hole) if both.any() else image
-    return np.where(both, smooth, np.where(hole, across, image)).astype(np.float32)
+    """`image`, its hole filled from `other`, or as in `smooth` where that has a hole as well."""
+    filled = other + fill_smoothly(image - other, hole)
+    np.copyto(filled, image, where=~hole)
+    np.copyto(filled, smooth, where=hole & other_hole)
+    return filled

@@ -99,6 +99,6 @@ def _window(
         (max(-low, 0), max(high - ny + 1, 0)),
         (max(-start, 0), max(stop - nx + 1, 0)),
     )
-    whole = np.ascontiguousarray(np.pad(part, padding, mode="edge"))
+    whole = np.pad(part, padding, mode="edge") if np.any(padding) else np.ascontiguousarray(part)
     width = whole.shape[1]
     return (row - 2 - low) * width + (column - 2 - start), whole.ravel(), width
