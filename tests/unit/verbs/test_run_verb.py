@@ -1,6 +1,7 @@
 """`astrid run` as a person uses it: what its flags do, what it leaves in the folder, and how it ends."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import NothingToDo
 from astrid_workers.frame import Frame
 from astrid_workers.mask import MaskBit
+from astrid_workers.numeric_threads import VARIABLES
 from astrid_workers.sky.make_sky import make_sky
 from astrid_workers.sky.sky_to_fits import sky_to_fits
 
@@ -186,3 +188,18 @@ def test_a_bad_option_is_named_with_what_is_valid(files, tmp_path, asked, capsys
     assert astrid_run(files, tmp_path / "out", "--config", config) == 2
     assert sentence in capsys.readouterr().err
     assert asked.science == []
+
+
+@pytest.mark.parametrize(("verb", "threads"), [("run", "1"), ("reference", "1"), ("show", None)])
+def test_small_matrices_get_one_thread(
+    monkeypatch: pytest.MonkeyPatch, verb: str, threads: str | None
+) -> None:
+    """As a program; a number that the user chose stays."""
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.setattr("sys.argv", ["astrid", verb, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_NUM_THREADS"] == (threads or "")
+    assert os.environ["MKL_NUM_THREADS"] == "3"
