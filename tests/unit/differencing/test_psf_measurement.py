@@ -136,6 +136,21 @@ def test_neighbours_and_bad_pixels_do_not_enter_the_stack() -> None:
     assert np.abs(spoilt.stamp - case.measured.psf.stamp).max() < 0.03 * case.measured.psf.stamp.max()
 
 
+@pytest.mark.parametrize("corner", [(1, 1), (-1, -1)], ids=["low x and y", "high x and y"])
+def test_a_star_whose_core_is_covered_bends_no_psf(corner: tuple[int, int]) -> None:
+    """What a neighbour covers shows no flux: scaled by next to none, its wings would be any shape at all."""
+    case = seen(n_stars=200)
+    stars, bad = case.measured.stars, case.measured.unusable.copy()
+    clean = np.flatnonzero(stars.clean)
+    outmost = clean[np.argmax(-(stars.x[clean] * corner[0] + stars.y[clean] * corner[1]))]
+    rows, columns = np.indices(bad.shape)
+    bad |= np.hypot(columns - stars.x[outmost], rows - stars.y[outmost]) < 1.5 * 3.4
+    psf = measure_psf(case.measured.image, case.measured.variance, bad, stars)
+    whole = case.measured.psf
+    assert psf.n_stars < whole.n_stars
+    assert np.abs(psf.at(stars.x[outmost], stars.y[outmost]) - whole.stamp).max() < 0.1 * whole.stamp.max()
+
+
 @pytest.mark.parametrize("fwhm", [1.6, 2.5, 4.0, 7.0])
 def test_width_of_a_known_stamp(fwhm: float) -> None:
     """The half-maximum area of a Moffat integrated over pixels is its width, with the pixel's own in it."""

@@ -17,6 +17,8 @@ from astrid_workers.imaging.psf_wings import FIT_RADIUS_FWHM, neighbours_light, 
 
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
 WEIGHT_SNR = 600.0
+#: A star whose own pixels do not show it by so many sigma is none to scale by: a neighbour covers it.
+LEAST_SNR = 10.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
 PEDESTAL_PRIOR_SIGMA = 0.005
 #: Below this many stars a PSF varies in width and ellipticity only.
@@ -133,7 +135,9 @@ class StarStack:
         misfit = np.sum(np.abs(residual) * (core & self.good), axis=(1, 2)) / self.flux
         middle = float(np.median(misfit))
         limit = middle + 4 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.01)
-        self.keep((misfit < limit) & (self.flux > 1e-9))
+        # of what the pixels that are left say of its flux, neighbours and misfits taken out
+        error = 1 / np.sqrt(np.maximum(np.sum(weight * model**2, axis=(1, 2)), 1e-30))
+        self.keep((misfit < limit) & (self.flux > LEAST_SNR * error))
 
     def _drop_extended(self, fwhm: float) -> None:
         """Leave out what has more light around its core than the point sources among the stars: compact
