@@ -85,11 +85,13 @@ def b2(rig: Rig, names: list[str], trials: int, rng: random.Random, bare: BareLo
             "load_average": round(os.getloadavg()[0], 1),
             **rig.quiet_after(pushed, requests),
         }
+        rig.wait_until_calm()
+        began = time.monotonic()
+        rig.empty(names)
+        said["switched_off_to_0_s"] = round(time.monotonic() - began, 1)
+        rig.wait_for_sizes(names, 0)
         trials_said.append(said)
         say(f"B2 {len(names)} queues {trial + 1}/{trials}: {said}")
-        rig.wait_until_calm()
-        rig.empty(names)
-        rig.wait_for_sizes(names, 0)
     ours, floor = spread(full), spread(pooled(floors))
     return {
         "queues": len(names),

@@ -181,7 +181,7 @@ class Rig:
         self.redis.empty()
         self.edit_queues(names, enabled=True)
 
-    def wait_for_sizes(self, names: Sequence[str], replicas: int, timeout_s: float = 180) -> None:
+    def wait_for_sizes(self, names: Sequence[str], replicas: int, timeout_s: float = 600) -> None:
         def all_have_it() -> bool:
             if self.operator is not None and not self.operator.process.is_alive:
                 raise AssertionError(f"the operator ended\n{self.operator.process.tail()}")

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 #: Sky samples below which neither scatter nor background is measured.
 MIN_SAMPLES = 200
 #: Side of the cells in which the score's own median is taken off, pixels.
-MEDIAN_BOX_PX = 192
+MEDIAN_BOX_PX = 96
 #: Rows that are divided by their noise together: bounds what is computed on the way.
 _ROWS = 64
 
