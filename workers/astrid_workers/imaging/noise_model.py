@@ -78,10 +78,10 @@ def measure_noise(
 ) -> NoiseModel:
     """Correlation and strength of the noise of a background-subtracted `image` on `sky` pixels (True: blank).
 
-    Values are divided by the square root of `variance`, clipped, and multiplied with their neighbours. What
-    is left at the largest lags is faint sources and background, and is taken off all lags in the shape of
-    `light` (`shared_light` knows it; without it, the same at all). Lags that do not stand out from their own
-    error are 0.
+    Values are divided by the square root of `variance`, clipped, and multiplied with their neighbours.
+    `light` is taken off their covariance, as `shared_light` found it. What is left at the largest lags is
+    background and more faint sources, common to all lags, and is taken off. Lags that do not stand out from
+    their own error are 0.
     """
     if np.count_nonzero(sky) < MIN_PIXELS:
         return white_noise()
@@ -90,8 +90,9 @@ def measure_noise(
         return white_noise()
     covariance, counts = _covariance(pulls, pulls, usable)
     centre = MAX_LAG_PX
-    shape = np.ones_like(covariance) if light is None else light
-    covariance -= max(float(covariance[_RIM].mean() / shape[_RIM].mean()), 0.0) * shape
+    if light is not None:
+        covariance -= light
+    covariance -= max(float(covariance[_RIM].mean()), 0.0)
     strength = covariance[centre, centre]
     correlation = covariance / strength
     insignificant = np.abs(correlation) < 4 / np.sqrt(np.maximum(counts, 1))
@@ -106,12 +107,13 @@ def shared_light(
     sky: NDArray[np.bool_],
     fwhm_px: Sequence[float],
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """The shape in which faint sources correlate the sky of each of two frames, for `measure_noise`.
+    """The covariance that faint sources give the sky of each of two frames, for `measure_noise`.
 
     Sources too faint to be found stand in both frames, and noise does not: what pixels of one frame have in
     common with those of the other is light. `images` are background-subtracted, on one grid; both are blank
     on `sky`. The covariance between the frames is that of the two PSFs, and is made each frame's own by the
-    ratio of Gaussians of `fwhm_px`. None for both where the frames share no light that stands out.
+    ratio of Gaussians of `fwhm_px`; of the frames' strengths only the ratio is read off their own largest
+    lags, which may hold more than shared light. None for both where none stands out.
     """
     if np.count_nonzero(sky) < MIN_PIXELS:
         return None, None
@@ -127,7 +129,14 @@ def shared_light(
         return None, None
     mixed = sum(each**2 for each in fwhm_px) / 2
     light = [shared * _wider(each**2, mixed) for each in fwhm_px]
-    return light[0], light[1]
+    strengths = [
+        _covariance(each, each, usable)[0][_RIM].mean() / shape[_RIM].mean()
+        for each, shape in zip(pulls, light, strict=True)
+    ]
+    if min(strengths) <= 0:
+        return None, None
+    ratio = np.sqrt(strengths[0] / strengths[1])
+    return light[0] * ratio, light[1] / ratio
 
 
 def _wider(square_px: float, than_px: float) -> NDArray[np.float64]:
