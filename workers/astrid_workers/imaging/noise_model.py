@@ -23,9 +23,9 @@ _CLIPPED_VARIANCE = 0.99893
 ENOUGH_PIXELS, BAND_PX = 1_000_000, 128
 #: Sky pixels below which nothing is measured and white noise is assumed.
 MIN_PIXELS = 2000
-#: Light that two frames share is told from chance by so many sigma at the largest lags, and is worth a shape
-#: of its own from this share of the variance on.
-SHARED_SIGMA, LEAST_SHARED = 6.0, 0.01
+#: Light that two frames share is told from chance by so many sigma at the largest lags (in a first look, by
+#: fewer at none), and is worth to be known from this share of the variance on.
+SHARED_SIGMA, PROBE_SIGMA, LEAST_SHARED = 6.0, 4.0, 0.01
 #: Sources are found, and left out, where they are sharp: light that is left differs between two frames by
 #: this share of what their PSFs do (measured on crowded frames).
 SHARPNESS_LEFT = 0.5
@@ -115,7 +115,7 @@ def shared_light(
     ratio of Gaussians of `fwhm_px`; of the frames' strengths only the ratio is read off their own largest
     lags, which may hold more than shared light. None for both where none stands out.
     """
-    if np.count_nonzero(sky) < MIN_PIXELS:
+    if not _may_share(images, variances, sky):
         return None, None
     one, other = (
         _pulls(*(_bands(plane) for plane in (image, variance, sky)))
@@ -124,8 +124,7 @@ def shared_light(
     usable = one[1] & other[1]
     pulls = [np.where(usable, each, np.float32(0)) for each, _ in (one, other)]
     shared, counts = _covariance(pulls[0], pulls[1], usable)
-    error = 1 / np.sqrt(max(float(counts[_RIM].sum()), 1.0))
-    if shared[_RIM].mean() < SHARED_SIGMA * error or shared[MAX_LAG_PX, MAX_LAG_PX] < LEAST_SHARED:
+    if shared[_RIM].mean() < SHARED_SIGMA / np.sqrt(max(float(counts[_RIM].sum()), 1.0)):
         return None, None
     mixed = sum(each**2 for each in fwhm_px) / 2
     light = [shared * _wider(each**2, mixed) for each in fwhm_px]
@@ -137,6 +136,21 @@ def shared_light(
         return None, None
     ratio = np.sqrt(strengths[0] / strengths[1])
     return light[0] * ratio, light[1] / ratio
+
+
+def _may_share(
+    images: Sequence[Float32Image], variances: Sequence[Float32Image], sky: NDArray[np.bool_]
+) -> bool:
+    """Whether a ninth of the pixels has anything in common between two frames: mostly there is nothing."""
+    every = (slice(None, None, 3), slice(None, None, 3))
+    if np.count_nonzero(sky[every]) < MIN_PIXELS:
+        return False
+    one, other = (
+        _pulls(image[every], variance[every], sky[every])
+        for image, variance in zip(images, variances, strict=True)
+    )
+    n = max(int(np.count_nonzero(one[1] & other[1])), 1)
+    return bool(float(np.vdot(one[0], other[0])) / n > max(LEAST_SHARED, PROBE_SIGMA / np.sqrt(n)))
 
 
 def _wider(square_px: float, than_px: float) -> NDArray[np.float64]:

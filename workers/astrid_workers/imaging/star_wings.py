@@ -175,7 +175,7 @@ def _with_rings(
     good = usable[window] & (ring < number)
     noise2 = variance[window].astype(float)
     model = star.value(dx.ravel(), dy.ravel()).reshape(dx.shape)
-    left = image[window] - model
+    left = image[window].astype(float) - model
     medians, shown = _ring_medians(left, noise2, ring, good, number)
     if not shown.any():
         return star
