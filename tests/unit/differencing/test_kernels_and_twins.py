@@ -187,6 +187,14 @@ def test_light_that_two_frames_share_is_no_noise() -> None:
         assert np.abs(off_centre).max() < 0.04 < np.abs(alone.correlation[4, 5])
 
 
+def test_light_that_claims_more_than_there_is_leaves_the_noise_as_it_was() -> None:
+    """A wrong estimate must not make a variance negative, and all scores with it."""
+    image = np.random.default_rng(12).normal(0, 2, (400, 400)).astype(np.float32)
+    plane, sky = np.full(image.shape, 4.0, np.float32), np.ones(image.shape, bool)
+    model = measure_noise(image, plane, sky, np.full((9, 9), 1.5))
+    assert model.variance_ratio == measure_noise(image, plane, sky).variance_ratio
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_that_share_nothing_are_said_to_share_nothing(seed: int) -> None:
     """Neither independent noise nor independent crowds count as light of both."""

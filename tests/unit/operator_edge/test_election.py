@@ -124,8 +124,16 @@ def test_an_api_server_that_was_away_is_no_reason_to_end() -> None:
     assert asyncio.run(away()) == [True, False, True]
 
 
-def test_who_finds_another_leader_ends() -> None:
-    """It was away for too long, and somebody else answers now."""
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"holderIdentity": "other", "leaseDurationSeconds": 1000, "renewTime": "now"}, "held by other"),
+        ({"holderIdentity": "", "leaseTransitions": 5}, "was another's meanwhile"),
+    ],
+    ids=["somebody else answers now", "another led meanwhile and has gone"],
+)
+def test_who_was_deposed_ends(found: dict[str, Any], why: str) -> None:
+    """It was away for too long: what it remembers is no longer what was done last."""
 
     async def deposed() -> OneLease:
         server = OneLease()
@@ -133,32 +141,14 @@ def test_who_finds_another_leader_ends() -> None:
         await part.acquired()
         server.is_away = True
         await until(lambda: not part.is_leader)
-        server.write({"holderIdentity": "other", "leaseDurationSeconds": 1000, "renewTime": "now"})
+        server.write(found)
         server.is_away = False
-        with pytest.raises(LeadershipLost, match="held by other"):
+        with pytest.raises(LeadershipLost, match=why):
             await asyncio.wait_for(part.lost(), 5)
         assert not part.is_leader
         return server
 
-    assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == "other"
-
-
-def test_who_was_deposed_and_finds_the_lease_free_ends_too() -> None:
-    """Another led meanwhile and has gone: what this process remembers is no longer what was done last."""
-
-    async def deposed() -> OneLease:
-        server = OneLease()
-        part = election(server)
-        await part.acquired()
-        server.is_away = True
-        await until(lambda: not part.is_leader)
-        server.write({"holderIdentity": "", "leaseTransitions": 5})
-        server.is_away = False
-        with pytest.raises(LeadershipLost, match="was another's meanwhile"):
-            await asyncio.wait_for(part.lost(), 5)
-        return server
-
-    assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == ""
+    assert asyncio.run(deposed()).lease["spec"]["holderIdentity"] == found["holderIdentity"]
 
 
 def test_who_stands_by_comes_when_the_lease_runs_out() -> None:

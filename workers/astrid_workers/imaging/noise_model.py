@@ -26,6 +26,8 @@ MIN_PIXELS = 2000
 #: Light that two frames share is told from chance by so many sigma at the largest lags (in a first look, by
 #: fewer at none), and is worth to be known from this share of the variance on.
 SHARED_SIGMA, PROBE_SIGMA, LEAST_SHARED = 6.0, 4.0, 0.01
+#: Light that claims more of a frame's variance than this is a wrong estimate: nothing would be left as noise.
+MOST_SHARED = 0.5
 #: Sources are found, and left out, where they are sharp: light that is left differs between two frames by
 #: this share of what their PSFs do (measured on crowded frames).
 SHARPNESS_LEFT = 0.5
@@ -79,9 +81,9 @@ def measure_noise(
     """Correlation and strength of the noise of a background-subtracted `image` on `sky` pixels (True: blank).
 
     Values are divided by the square root of `variance`, clipped, and multiplied with their neighbours.
-    `light` is taken off their covariance, as `shared_light` found it. What is left at the largest lags is
-    background and more faint sources, common to all lags, and is taken off. Lags that do not stand out from
-    their own error are 0.
+    `light` is taken off their covariance, as `shared_light` found it, unless it claims most of the variance.
+    What is left at the largest lags is background and more faint sources, common to all lags, and is taken
+    off. Lags that do not stand out from their own error are 0.
     """
     if np.count_nonzero(sky) < MIN_PIXELS:
         return white_noise()
@@ -90,7 +92,7 @@ def measure_noise(
         return white_noise()
     covariance, counts = _covariance(pulls, pulls, usable)
     centre = MAX_LAG_PX
-    if light is not None:
+    if light is not None and light[centre, centre] < MOST_SHARED * covariance[centre, centre]:
         covariance -= light
     covariance -= max(float(covariance[_RIM].mean()), 0.0)
     strength = covariance[centre, centre]
