@@ -11,9 +11,11 @@ from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.imaging.measure_psf import allowed_order, measure_psf
 from astrid_workers.imaging.psf import given_psf, measure_fwhm, moffat_psf, moffat_stamp, polynomial
-from astrid_workers.imaging.psf_variation import shape_images, varying_terms
-from astrid_workers.imaging.star_stack import STARS_FOR_FREE_PIXELS, solve_each
+from astrid_workers.imaging.psf_variation import shape_images, varying_terms, with_varying_wings
+from astrid_workers.imaging.psf_wings import light_under_stars
+from astrid_workers.imaging.star_stack import STARS_FOR_FREE_PIXELS, near_neighbours, solve_each
 from astrid_workers.sky import Sky, make_sky
+from astrid_workers.sky.light import PsfModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +77,80 @@ def test_psf_follows_its_variation_over_the_frame() -> None:
     left, right = measure_fwhm(psf.at(60, 256)), measure_fwhm(psf.at(450, 256))
     assert psf.order >= 1
     assert right / left == pytest.approx(1.15, abs=0.05)
+
+
+def test_wings_widen_with_the_core() -> None:
+    """Of a PSF that is 20 % wider on one side, fluxes are right within 0.3 % everywhere, though of its wings only
+    noise is seen to vary; wings that stay the same make them 2 % wrong at both sides.
+    """
+    fwhm, size = 3.4, 35
+    narrow, wide = (PsfModel(fwhm * factor).stamp(301)[133:-133, 133:-133] for factor in (0.9, 1.1))
+    radius = np.hypot(*np.indices((size, size)) - size // 2)
+    true = np.stack([(narrow + wide) / 2, (wide - narrow) / 2])
+    noise = 3e-5 * np.random.default_rng(2).normal(size=(size, size))
+    measured = np.stack([true[0], true[1] + noise])
+    terms = with_varying_wings(measured, np.ones((size, size)), radius, fwhm)
+    constant = np.stack([true[0], true[1] * (radius < 1.65 * fwhm)])
+    for side in (-1, 1):
+        flux, without = (
+            _flux_by(psf[0] + side * psf[1], true[0] + side * true[1]) for psf in (terms, constant)
+        )
+        assert flux == pytest.approx(1.0, abs=0.003)
+        assert abs(without - 1) > 0.01
+    assert terms[0] == pytest.approx(true[0])
+
+
+def _flux_by(psf: np.ndarray, star: np.ndarray) -> float:
+    """Of a star of unit light over all the sky, by a PSF that is normalised as those of frames are."""
+    unit = psf / psf.sum() * star.sum()
+    return float((unit * star).sum() / (unit * unit).sum())
+
+
+@pytest.mark.parametrize("fwhm", [1.6, 1.8, 2.2, 2.8, 3.6])
+def test_widening_a_psf_adds_what_a_wider_one_has(fwhm: float) -> None:
+    """Within 6 % of the largest change, for undersampled PSFs too, whose Fourier derivative rings."""
+    size = 2 * int(np.ceil(4.8 * fwhm)) + 1
+    wider, narrower = (PsfModel(fwhm * factor).stamp(size) for factor in (1.001, 0.999))
+    change = (wider - narrower) / 0.002
+    added = shape_images(PsfModel(fwhm).stamp(size))[0]
+    assert np.abs(added - change).max() < 0.06 * np.abs(change).max()
+    far = np.hypot(*np.indices(added.shape) - size // 2) > 2 * fwhm
+    assert np.abs(added - change)[far].sum() < 0.1 * np.abs(change)[far].sum()
+
+
+def test_what_lies_under_bright_and_faint_stars_is_told_from_their_wings() -> None:
+    """Rings of stars of many fluxes: what they have in common, and the star with a galaxy beside it."""
+    rng = np.random.default_rng(8)
+    flux = 10 ** rng.uniform(3.5, 5.2, 250)
+    level = 3e-5 * flux * rng.uniform(0.8, 1.2, 250) + 0.25 + rng.normal(0, 1.0, 250)
+    level[17] += 20.0
+    light, alone = light_under_stars(level, np.ones(250), flux, 20.0)
+    assert light == pytest.approx(0.25, abs=0.2)
+    assert not alone[17]
+    assert np.count_nonzero(~alone) <= 3
+
+
+def test_nothing_is_taken_off_where_little_is_known() -> None:
+    """Five stars of one brightness cannot tell a wing from what lies under it; a ring without pixels is no
+    evidence.
+    """
+    error = np.array([3.0, 3.0, 3.0, 3.0, np.inf])
+    light, alone = light_under_stars(np.full(5, 2.0), error, np.full(5, 1e4), 20.0)
+    assert abs(light) < 0.2
+    assert alone.all()
+
+
+def test_neighbours_of_a_bright_star_are_left_out_as_far_as_they_have_light() -> None:
+    """One of 1 % of the star's light reaches 2.7 times as far where the sky is that dark."""
+    stars = replace(
+        seen().measured.stars.only(np.arange(2)), x=np.array([50.0, 60.0]), y=np.array([50.0, 50.0]),
+        flux=np.array([1e5, 1e3]), fwhm_px=np.array([3.4, 3.4]),
+    )  # fmt: skip
+    bright, dark = (near_neighbours(stars, np.array([0]), 16, level)[0] for level in (1e9, 0.2))
+    assert bright[16, 16 + 10]
+    assert not bright[16, 16 + 5]
+    assert dark[16, 16 + 5]
+    assert not dark[16, 16]
 
 
 def test_few_stars_give_a_psf_that_varies_without_following_their_noise() -> None:

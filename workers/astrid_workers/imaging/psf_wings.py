@@ -16,6 +16,13 @@ FIT_RADIUS_FWHM = 4.0
 PEDESTAL_IN_STACK_NOISE = 0.1
 #: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
 RING_PX, RING_STARS = 1.0, 100
+#: Ring in FWHM in which what lies under all stars is told from their wings.
+UNDERLAY_FWHM = (2.5, FIT_RADIUS_FWHM)
+#: What a sky is off by where it is measured well, in noise of a pixel: galaxies and stars too faint to be
+#: found stand under clean stars and not in the mode of the sky.
+UNDERLAY_PRIOR_SIGMA = 0.02
+#: Share of its wing by which a star's own may differ, misfits beyond which a star is left out, and rounds.
+WING_SPREAD, OUTLYING_SIGMA, UNDERLAY_ROUNDS = 0.3, 3.5, 4
 #: What is known of a Moffat's exponent before it is fitted: mean and sigma.
 BETA_PRIOR = (3.2, 0.7)
 #: How many residuals of the wing's pixels that outweighs, as its square root.
@@ -64,6 +71,29 @@ def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Stam
     blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
     joined: Stamps = (1 - blend) * (stack - pedestal) + blend * wing
     return joined
+
+
+def light_under_stars(
+    level: Stamps, error: Stamps, flux: Stamps, sky_noise: float
+) -> tuple[float, NDArray[np.bool_]]:
+    """What lies under all stars besides their wings, per pixel; and which stars have no more than that.
+
+    `level` is the mean of the ring around each star with its `error` (inf where nothing of it is known),
+    `flux` the star's, all `(n,)`: the wing goes with the flux, what lies under it does not. Held to 0 by
+    `UNDERLAY_PRIOR_SIGMA` times `sky_noise`.
+    """
+    own, total = np.zeros_like(error), np.array([0.0, 0.0])
+    prior = np.diag([0.0, 1 / (UNDERLAY_PRIOR_SIGMA * sky_noise) ** 2])
+    used = np.ones(len(level), bool)
+    for _ in range(UNDERLAY_ROUNDS):
+        sigma = np.hypot(error, own)
+        design = np.stack([flux, np.ones_like(flux)], axis=1) / sigma[:, None]
+        normal = design[used].T @ design[used] + prior
+        total = np.linalg.lstsq(normal, design[used].T @ (level / sigma)[used], rcond=None)[0]
+        own = WING_SPREAD * np.abs(total[0]) * flux
+        misfit = level - total[0] * flux - total[1]
+        used = np.abs(misfit) < OUTLYING_SIGMA * np.hypot(error, own)
+    return float(total[1]), misfit < OUTLYING_SIGMA * np.hypot(error, own)
 
 
 def _fit_wing(

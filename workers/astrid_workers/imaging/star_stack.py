@@ -12,8 +12,14 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Stamps, moffat_stamp, polynomial
-from astrid_workers.imaging.psf_variation import varying_terms
-from astrid_workers.imaging.psf_wings import FIT_RADIUS_FWHM, neighbours_light, with_wings
+from astrid_workers.imaging.psf_variation import varying_terms, with_varying_wings
+from astrid_workers.imaging.psf_wings import (
+    FIT_RADIUS_FWHM,
+    UNDERLAY_FWHM,
+    light_under_stars,
+    neighbours_light,
+    with_wings,
+)
 
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
 WEIGHT_SNR = 600.0
@@ -21,6 +27,9 @@ WEIGHT_SNR = 600.0
 LEAST_SNR = 10.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
 PEDESTAL_PRIOR_SIGMA = 0.005
+#: A neighbour is left out as far as it has more than this share of the sky's noise in a pixel; the peak of a
+#: Moffat of exponent 3 and unit flux, times its FWHM squared.
+NEIGHBOUR_SIGMA, MOFFAT_PEAK = 0.05, 0.663
 #: Below this many stars a PSF varies in width and ellipticity only.
 STARS_FOR_FREE_PIXELS = 100
 #: Within this radius in FWHM these are measured, and the relative error that a star's shape may have besides.
@@ -80,7 +89,9 @@ class StarStack:
         columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
         inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
         rows, columns = np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
-        good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
+        usable = inside & ~bad[rows, columns]
+        sky_noise = np.sqrt(np.median(variance[rows, columns][usable])) if usable.any() else 0.0
+        good = usable & ~near_neighbours(stars, index, half, NEIGHBOUR_SIGMA * float(sky_noise))
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
         return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
@@ -105,10 +116,12 @@ class StarStack:
     def refine(self, fwhm: float) -> None:
         """Recentre on the stack's own mean PSF until positions stand still; drop stars that do not fit it."""
         model = np.asarray(moffat_stamp(fwhm, 2 * self.half + 1), float)
-        for _ in range(4):
+        for step in range(4):
             self._recentre(model, fwhm)
             if len(self) < MIN_STARS_FOR_STACK:
                 return
+            if step == 0:
+                self._take_off_underlay(fwhm)
             self._drop_extended(fwhm)
             mean = self._mean(*self._normalised(), fwhm)
             model = with_wings(mean, mean, self.radius, fwhm)
@@ -138,6 +151,21 @@ class StarStack:
         # of what the pixels that are left say of its flux, neighbours and misfits taken out
         error = 1 / np.sqrt(np.maximum(np.sum(weight * model**2, axis=(1, 2)), 1e-30))
         self.keep((misfit < limit) & (self.flux > LEAST_SNR * error))
+
+    def _take_off_underlay(self, fwhm: float) -> None:
+        """Take off what lies under bright and faint stars alike: they make one wing only without it.
+
+        Stars with much more around them than the others, a galaxy that was not told apart, are left out.
+        """
+        first, last = (edge * fwhm for edge in UNDERLAY_FWHM)
+        ring = (self.radius > first) & (self.radius < last)
+        level, error = _clipped_means(self.centred[:, ring], self.noise[:, ring], self.good[:, ring])
+        light, alone = light_under_stars(level, error, self.flux, float(np.median(self.sky_noise)))
+        self.raw -= light * self.good
+        self.centred -= light
+        self.pedestal -= light
+        if np.count_nonzero(alone) >= MIN_STARS_FOR_STACK:
+            self.keep(alone)
 
     def _drop_extended(self, fwhm: float) -> None:
         """Leave out what has more light around its core than the point sources among the stars: compact
@@ -215,8 +243,8 @@ class StarStack:
             terms = _polynomial_images(stamps, weights, basis)
         centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
         terms[0] = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
-        fade = np.clip((2.0 * fwhm - self.radius) / (0.7 * fwhm), 0.0, 1.0)
-        terms[1:] *= fade
+        if order > 0:
+            terms = with_varying_wings(terms, weights.sum(axis=0), self.radius, fwhm)
         terms /= terms[0].sum()
         return terms
 
@@ -234,10 +262,26 @@ class StarStack:
         return terms
 
 
-def near_neighbours(stars: StarTable, index: NDArray[np.intp], half: int) -> NDArray[np.bool_]:
+def _clipped_means(
+    values: Stamps, noise: Stamps, good: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted means along the second axis without what is off by 4 sigma; their errors, inf of nothing."""
+    weight = np.where(good, 1 / noise**2, 0.0)
+    for _ in range(2):
+        total = weight.sum(axis=1)
+        mean = (values * weight).sum(axis=1) / np.maximum(total, 1e-30)
+        weight = np.where(np.abs(values - mean[:, None]) < 4 * noise, weight, 0.0)
+    with np.errstate(divide="ignore"):
+        return mean, 1 / np.sqrt(total)
+
+
+def near_neighbours(
+    stars: StarTable, index: NDArray[np.intp], half: int, faintest: float
+) -> NDArray[np.bool_]:
     """Pixels of each star's stamp that another detection reaches: `(n, size, size)`.
 
-    A neighbour reaches as far as a Moffat of exponent 3 has more than 0.1 % of the star's peak.
+    A neighbour reaches as far as a Moffat of exponent 3 has more than 0.1 % of the star's peak, or than
+    `faintest` per pixel: of a bright star that is less, and all of its neighbours' light stands in its wing.
     """
     x, y, flux = (np.nan_to_num(np.asarray(column, float)) for column in (stars.x, stars.y, stars.flux))
     width = float(np.median(np.asarray(stars.fwhm_px)[index])) if index.size else 1.0
@@ -245,11 +289,13 @@ def near_neighbours(stars: StarTable, index: NDArray[np.intp], half: int) -> NDA
     axis = np.arange(-half, half + 1.0)
     near = np.zeros((len(index), 2 * half + 1, 2 * half + 1), bool)
     for row, star in enumerate(index):
+        peak = max(flux[star], 1e-30) * MOFFAT_PEAK / width**2
+        level = min(1e-3, max(faintest / peak, 1e-6))
         for other in tree.query_ball_point((x[star], y[star]), 1.5 * half):
             distance = np.hypot(x[other] - x[star], y[other] - y[star])
             if other == star or distance < 0.5:
                 continue
-            ratio = max(flux[other] / max(flux[star], 1e-30), 2e-3) / 1e-3
+            ratio = max(flux[other] / max(flux[star], 1e-30) / level, 2.0)
             reach = width * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
             dx, dy = (
                 axis[None, :] - (x[other] - np.rint(x[star])),
