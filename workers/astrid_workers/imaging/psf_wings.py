@@ -82,18 +82,20 @@ def light_under_stars(
     `flux` the star's, all `(n,)`: the wing goes with the flux, what lies under it does not. Held to 0 by
     `UNDERLAY_PRIOR_SIGMA` times `sky_noise`.
     """
-    own, total = np.zeros_like(error), np.array([0.0, 0.0])
+    sigma, alone = error, np.ones(len(level), bool)
     prior = np.diag([0.0, 1 / (UNDERLAY_PRIOR_SIGMA * sky_noise) ** 2])
-    used = np.ones(len(level), bool)
+    light = 0.0
     for _ in range(UNDERLAY_ROUNDS):
-        sigma = np.hypot(error, own)
         design = np.stack([flux, np.ones_like(flux)], axis=1) / sigma[:, None]
-        normal = design[used].T @ design[used] + prior
-        total = np.linalg.lstsq(normal, design[used].T @ (level / sigma)[used], rcond=None)[0]
-        own = WING_SPREAD * np.abs(total[0]) * flux
-        misfit = level - total[0] * flux - total[1]
-        used = np.abs(misfit) < OUTLYING_SIGMA * np.hypot(error, own)
-    return float(total[1]), misfit < OUTLYING_SIGMA * np.hypot(error, own)
+        used = design * alone[:, None]
+        right = used.T @ (level / sigma)
+        wing, light = np.linalg.lstsq(used.T @ used + prior, right, rcond=None)[0]
+        sigma = np.hypot(error, WING_SPREAD * abs(wing) * flux)
+        misfit = (level - wing * flux - light) / sigma
+        # in a crowd all rings scatter by more than their pixels' noise, and none of them stands out for it
+        spread = max(1.0, 1.4826 * float(np.median(np.abs(misfit))))
+        sigma, alone = sigma * spread, misfit < OUTLYING_SIGMA * spread
+    return float(light), alone
 
 
 def _fit_wing(
