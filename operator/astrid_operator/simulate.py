@@ -43,6 +43,11 @@ Read p95 for how long an image waits, pod-hours for what you pay, and busy for h
 Then change the spec or --capacity and run it again. A recorded night is replayed with --trace night.csv:
 
   2026-11-25T20:15:03Z,differencing,7.9        (enqueue time, queue, seconds of work)
+  2026-11-25T20:16:00Z,differencing,7.9,600    (… and its delay: not due before ten minutes later)
+
+What would a bad night cost, in which a tenth of all attempts fail?  --fail 0.1 lets them: each is retried
+after a growing delay, or goes to the dead letters, by maxRetries, retryDelaySeconds and maxRetryDelaySeconds
+of its spec. Of what was delayed or retried the wait counts from when it was due.
 
 QUEUE: in front of a load gives it to one queue (--burst differencing:500,8), else every queue has its own.
 """
@@ -64,7 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-f", "--filename", action="append", required=True, metavar="FILE",
         help="YAML file or folder with AstridQueues, - for standard input; may be repeated")  # fmt: skip
-    add("--trace", type=Path, metavar="CSV", help="recorded load: enqueue time, queue, seconds of work")
+    add("--trace", type=Path, metavar="CSV",
+        help="recorded load: enqueue time, queue, seconds of work[, delay in seconds]")  # fmt: skip
     add("--poisson", action="append", default=[], type=_poisson, metavar="RATE,SECONDS[,SIGMA]",
         help="RATE messages a second at random, SECONDS of work each (log-normal with SIGMA)")  # fmt: skip
     add("--burst", action="append", default=[], type=_burst, metavar="N,SECONDS[,SIGMA]",
@@ -75,6 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="for how long --poisson and --diurnal draw: 900, 15m, 10h (default: 1h)")  # fmt: skip
     add("--start-seconds", type=_start, default=(10.0, 10.0), metavar="LEAST[,MOST]",
         help="time until a new worker works, drawn evenly (default: 10)")  # fmt: skip
+    add("--fail", dest="fail_share", type=_share, default=0.0, metavar="SHARE",
+        help="part of all attempts that fail, 0 to 1; retried as the spec says (default: 0)")  # fmt: skip
     add("--capacity", type=_count, metavar="N", help="workers there may be in all, shared by priority")
     add("--gpus", type=_count, metavar="N", help="GPUs there are for queues with gpu.count")
     add("--without-presence", action="store_true",
@@ -99,7 +107,7 @@ def main(options: argparse.Namespace) -> int:
         sys.stderr.write(f"{error}\n")
         return UNUSABLE
     sys.stdout.write(_printed(outcomes, options, time.monotonic() - began))
-    is_done = all(each.finished == each.messages and not each.interrupted for each in outcomes)
+    is_done = all(each.finished + each.dead == each.messages and not each.interrupted for each in outcomes)
     return 0 if is_done else NOT_ALL_DONE
 
 
@@ -128,6 +136,7 @@ def run(
         start_seconds=options.start_seconds,
         seed=options.seed,
         says_who_is_busy=not options.without_presence,
+        fail_share=options.fail_share,
         length_seconds=last,
     )
     budget = at_most(options.capacity, options.gpus)
@@ -226,6 +235,16 @@ def _start(text: str) -> tuple[float, float]:
     if len(bounds) not in (1, 2) or not 0 <= bounds[0] <= bounds[-1] <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not LEAST[,MOST] in seconds")
     return bounds[0], bounds[-1]
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share, must be 0 to 1")
+    return share
 
 
 def _count(text: str) -> int:

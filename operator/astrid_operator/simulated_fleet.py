@@ -107,6 +107,10 @@ class SimulatedFleet:
         """A message would be taken at once."""
         return bool(self._free)
 
+    def has_ready_member(self) -> bool:
+        """Somebody is there who takes messages, delayed ones too."""
+        return self._ready > 0
+
     # ---------------------------------------------------------------------------- sizes
 
     def scale_to(self, replicas: int, now: float) -> Change:

@@ -6,7 +6,9 @@ but only where something happened, its own `look_again_at` has come, or falling 
 the very sizes of asking every second.
 
 Members run as many messages at a time as they have threads, first in, first out, and hold no more than they
-run (prefetch = concurrency). Nothing fails and nothing is delayed.
+run (prefetch = concurrency). A delayed message goes to the end of its queue at its ETA: a member moves it
+there, or the operator, which cannot while it cannot read the broker. What fails does so at the end of its
+task, and its retry is a delayed message.
 """
 
 import heapq
@@ -14,7 +16,7 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -23,6 +25,7 @@ from astrid_operator.scaling import GRACE_SECONDS, DemandReading, MembersSeen, R
 from astrid_operator.scaling_growth import TICK_SECONDS
 from astrid_operator.simulated_fleet import Change, SimulatedFleet, SimulatedMember
 from astrid_operator.simulation_demand import SimulatedDemand
+from astrid_operator.simulation_failures import SimulatedFailures, failures_among
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.simulation_world import (
     Budget,
@@ -59,7 +62,8 @@ class _Kind(IntEnum):
     STARTED = 1
     KILLED = 2
     RETURNED = 3
-    LOOK = 4
+    DUE = 4
+    LOOK = 5
 
 
 _FINISHED, _LOOK = _Kind.FINISHED.value, _Kind.LOOK.value
@@ -77,6 +81,9 @@ class _Run:
     outcome: QueueOutcome
     rng: random.Random
     began: "array[float]"
+    failures: SimulatedFailures | None
+    #: Message → when it was, or is, due; those that were never delayed are not in it.
+    due_at: dict[int, float] = field(default_factory=dict)
     next_look: float = math.inf
     last_read_at: float | None = None
     decision: ScalingDecision | None = None
@@ -119,9 +126,9 @@ class _Simulation:
         fleet = SimulatedFleet(slots, lambda: rng.uniform(least, most), rng, self._conduct.order)
         demand = SimulatedDemand(load, fleet, says_who_is_busy=self._conditions.says_who_is_busy)
         outcome = QueueOutcome(queue, len(load))
-        self._runs[queue.key] = _Run(
-            queue, load, decider, fleet, demand, outcome, rng, array("d", bytes(8 * len(load)))
-        )
+        began = array("d", bytes(8 * len(load)))
+        failures = failures_among(queue, len(load), self._conditions.fail_share, self._conditions.seed)
+        self._runs[queue.key] = _Run(queue, load, decider, fleet, demand, outcome, rng, began, failures)
 
     # ---------------------------------------------------------------------------- events
 
@@ -163,7 +170,31 @@ class _Simulation:
         heapq.heappush(self._heap, (at, kind, self._count, run, what, message))
 
     def _enqueued(self, run: _Run, message: int, now: float) -> None:
-        self._wait(run, message, now)
+        delay = run.load[message].delay
+        if delay:
+            run.outcome.delayed += 1
+            self._delay(run, message, now + delay, now)
+        else:
+            self._wait(run, message, now)
+
+    def _delay(self, run: _Run, message: int, eta: float, now: float) -> None:
+        run.due_at[message] = eta
+        run.demand.delays.add(eta, message)
+        run.outcome.timeline.delayed(now, 1)
+        self._push(eta, _Kind.DUE.value, run)
+        self._changed(run, now)
+
+    def _due(self, run: _Run, _: None, __: int, now: float) -> None:
+        """What is due goes to the queue; where nobody can move it, once the broker is read again."""
+        if self._is_outage(now) and not run.fleet.has_ready_member():
+            self._push(self._read_again_at(now), _Kind.DUE.value, run)
+            return
+        due = run.demand.delays.take_due(now)
+        if due:
+            run.outcome.timeline.delayed(now, -len(due))
+            run.demand.waiting.extend(due)
+            self._hand_out(run, now)
+            self._changed(run, now)
 
     def _wait(self, run: _Run, message: int, now: float) -> None:
         run.demand.waiting.append(message)
@@ -186,16 +217,30 @@ class _Simulation:
         arrival, outcome = run.load[message], run.outcome
         run.demand.running -= 1
         run.demand.finished_one(arrival.seconds)
-        outcome.finished += 1
         outcome.busy_seconds += arrival.seconds
-        outcome.waits.append(run.began[message] - arrival.at)
-        outcome.drained_at = now
         run.fleet.finish(member, message, now)
+        if run.failures is not None and run.failures.fails(message):
+            self._failed(run, run.failures.retry_seconds(message), message, now)
+        else:
+            outcome.finished += 1
+            outcome.waits.append(run.began[message] - run.due_at.get(message, arrival.at))
+            outcome.drained_at = now
         self._hand_out(run, now)
         self._changed(run, now)
 
+    def _failed(self, run: _Run, retry_seconds: float | None, message: int, now: float) -> None:
+        if retry_seconds is None:
+            run.demand.dead += 1
+            run.outcome.dead += 1
+            run.outcome.drained_at = now
+        else:
+            run.demand.failed(message, now)
+            run.outcome.retried += 1
+            self._delay(run, message, now + retry_seconds, now)
+
     def _started(self, run: _Run, member: SimulatedMember, _: int, now: float) -> None:
         if run.fleet.ready(member, now):
+            self._due(run, None, -1, now)
             self._hand_out(run, now)
             self._changed(run, now)
 
@@ -278,6 +323,10 @@ class _Simulation:
     def _is_outage(self, now: float) -> bool:
         return any(begin <= now < end for begin, end in self._conditions.outages)
 
+    def _read_again_at(self, now: float) -> float:
+        """The first tick after the outage that it is in."""
+        return max(math.ceil(end) for begin, end in self._conditions.outages if begin <= now < end)
+
     def _outage_changes_at(self, now: float) -> float:
         """The next last tick before an outage, first one of it, or first one after it."""
         times = (
@@ -321,7 +370,8 @@ class _Simulation:
             self._look(run, max(at - ROUNDING_SECONDS, now + TICK_SECONDS))
 
     def _is_at_rest(self, run: _Run) -> bool:
-        return not (run.demand.work or run.fleet.desired or run.fleet.draining)
+        demand, fleet = run.demand, run.fleet
+        return not (demand.work or demand.delays or fleet.desired or fleet.draining)
 
     def _is_over(self, run: _Run, now: float) -> bool:
         last = run.load[-1].at if run.load else 0.0
@@ -344,4 +394,5 @@ _HANDLERS: Mapping[int, Callable[[_Simulation, _Run, Any, int, float], None]] = 
     _Kind.STARTED.value: _Simulation._started,
     _Kind.KILLED.value: _Simulation._killed,
     _Kind.RETURNED.value: _Simulation._returned,
+    _Kind.DUE.value: _Simulation._due,
 }

@@ -1,7 +1,8 @@
 """One queue of a simulation as its broker and its members would be read.
 
-Owns what waits, what workers counted, and what is learned of it: by the operator's own `throughput.py`.
-Decides nothing; it says when the rates that were learned would change a decision although nothing happens.
+Owns what waits, what is delayed, what workers counted, and what is learned of it: by the operator's own
+`throughput.py`. Decides nothing; it says when the rates that were learned would change a decision although
+nothing happens.
 """
 
 import math
@@ -9,15 +10,19 @@ from collections import deque
 from collections.abc import Sequence
 
 from astrid_operator.astrid_queue import AstridQueueSpec
+from astrid_operator.delayed import Etas
 from astrid_operator.scaling_growth import TICK_SECONDS, drain_members, rate_members
 from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of
 from astrid_operator.scaling_values import Demand
 from astrid_operator.simulated_fleet import SimulatedFleet
+from astrid_operator.simulation_delays import SimulatedDelays
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.throughput import FAST_SECONDS, SLOW_SECONDS, Counted, Throughput
 
 #: The operator of a simulation has been running for this long when it begins.
 RUNNING_SINCE_SECONDS = 3600.0
+
+NOTHING_DELAYED = Etas(due=0, soon=0, next_due_seconds=None, unread=0)
 
 
 class SimulatedDemand:
@@ -28,6 +33,11 @@ class SimulatedDemand:
     ) -> None:
         self.waiting: deque[int] = deque()
         self.running = 0
+        self.delays = SimulatedDelays()
+        #: Messages in the dead letters.
+        self.dead = 0
+        #: Message → when its last attempt failed: from then on Redis counts how long it has been there.
+        self._failed_at: dict[int, float] = {}
         self._load = load
         self._fleet = fleet
         self._says_who_is_busy = says_who_is_busy
@@ -40,10 +50,14 @@ class SimulatedDemand:
         self._newest = Demand()
 
     def finished_one(self, seconds: float) -> None:
-        """A task ended that took so long."""
+        """A task ended, well or not, that took so long."""
         self._finished += 1
         self._seconds += seconds
         self._seconds_squared += seconds * seconds
+
+    def failed(self, message: int, now: float) -> None:
+        """An attempt of `message` failed."""
+        self._failed_at[message] = now
 
     @property
     def work(self) -> int:
@@ -63,11 +77,16 @@ class SimulatedDemand:
         waiting, running, fleet = self.waiting, self.running, self._fleet
         counted = Counted(self._finished, self._seconds, self._seconds_squared)
         pace = self._throughput.take(now, len(waiting) + running, counted)
+        etas = self._etas(now)
         self._newest = Demand(
             ready=len(waiting),
             running=running,
-            oldest_seconds=now - self._load[waiting[0]].at if waiting else None,
-            due=0,
+            delayed=len(self.delays),
+            dead=self.dead,
+            oldest_seconds=self._age(waiting[0], now) if waiting else None,
+            due=None if etas is None else etas.due,
+            soon=None if etas is None else etas.soon,
+            next_due_seconds=None if etas is None else etas.next_due_seconds,
             service_seconds=pace.service_seconds,
             service_spread_seconds=pace.service_spread_seconds,
             arrivals_per_s_fast=pace.arrivals_per_s_fast,
@@ -77,6 +96,16 @@ class SimulatedDemand:
             members=fleet.seen(now) if self._says_who_is_busy else None,
         )
         return self._newest
+
+    def _etas(self, now: float) -> Etas | None:
+        """None while anything is outstanding: the operator does not look for ETAs then."""
+        if not self.delays:
+            return NOTHING_DELAYED
+        return None if self.work else self.delays.etas(now)
+
+    def _age(self, message: int, now: float) -> float:
+        """Seconds since it was sent, or sent again: a delay counts, as in what Redis is asked for."""
+        return now - self._failed_at.get(message, self._load[message].at)
 
     # ------------------------------------------------------------------- what changes by itself
 

@@ -17,13 +17,19 @@ from astrid_operator.errors import PersonMustAct
 #: Longest time of one message in seconds: a week; what is longer is a mistake of units.
 LONGEST_SECONDS = 7 * 86400.0
 
+#: Longest delay of one message in seconds: a week, as Dramatiq has it.
+LONGEST_DELAY_SECONDS = 7 * 86400.0
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Arrival:
-    """One message: when it is enqueued (seconds since the start), and how long a thread works on it."""
+    """One message: when it is enqueued (seconds since the start), how long a thread works on it, and how long
+    after it was enqueued it is due (seconds; 0: it is not delayed).
+    """
 
     at: float
     seconds: float
+    delay: float = 0.0
 
 
 class LoadRejected(PersonMustAct):
@@ -67,10 +73,11 @@ def task_times(rng: random.Random, mean: float, sigma: float) -> Callable[[], fl
 
 
 def read_trace(path: Path, queues: Iterable[str]) -> dict[str, list[Arrival]]:
-    """Arrivals by queue from a CSV of enqueue time, queue, duration in seconds; raises LoadRejected.
+    """Arrivals by queue from a CSV of enqueue time, queue, duration and, if any, delay; raises LoadRejected.
 
-    Times are seconds, or dates as ISO 8601 writes them, and count from the first of them. A first line that
-    holds no time is a header. `queues` are the names that the specs serve.
+    Duration and delay are in seconds; a delay that is missing or empty is none. Times are seconds, or dates
+    as ISO 8601 writes them, and count from the first of them. A first line that holds no time is a header.
+    `queues` are the names that the specs serve.
     """
     known = set(queues)
     try:
@@ -81,10 +88,10 @@ def read_trace(path: Path, queues: Iterable[str]) -> dict[str, list[Arrival]]:
         raise LoadRejected(f"{path}: {sentence}") from error
     if not rows:
         raise LoadRejected(f"{path}: holds no message")
-    first = min(at for at, _, _ in rows)
+    first = min(at for at, _, _, _ in rows)
     found: dict[str, list[Arrival]] = {}
-    for at, queue, seconds in rows:
-        found.setdefault(queue, []).append(Arrival(at - first, seconds))
+    for at, queue, seconds, delay in rows:
+        found.setdefault(queue, []).append(Arrival(at - first, seconds, delay))
     return {queue: sorted(arrivals) for queue, arrivals in found.items()}
 
 
@@ -96,10 +103,12 @@ def _lines(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-def _row(path: Path, line: int, cells: Sequence[str], known: set[str]) -> tuple[float, str, float]:
+def _row(path: Path, line: int, cells: Sequence[str], known: set[str]) -> tuple[float, str, float, float]:
     where = f"{path}, line {line}"
-    if len(cells) != 3:
-        raise LoadRejected(f"{where}: has {len(cells)} cells, must have 3: enqueue time, queue, seconds")
+    if len(cells) not in (3, 4):
+        raise LoadRejected(
+            f"{where}: has {len(cells)} cells, must have 3 or 4: enqueue time, queue, seconds[, delay]"
+        )
     at, seconds = _time(cells[0]), _time(cells[2])
     if at is None:
         raise LoadRejected(f"{where}: {cells[0]!r} is no time, must be seconds or a date in ISO 8601")
@@ -109,7 +118,13 @@ def _row(path: Path, line: int, cells: Sequence[str], known: set[str]) -> tuple[
         raise LoadRejected(
             f"{where}: {cells[2]!r} is no duration, must be 0 to {LONGEST_SECONDS:.0f} seconds"
         )
-    return at, cells[1], seconds
+    delay = _time(cells[3]) if len(cells) == 4 and cells[3] else 0.0
+    if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
+        raise LoadRejected(
+            f"{where}: {cells[3]!r} in the 4th column is no delay, must be empty or 0 to"
+            f" {LONGEST_DELAY_SECONDS:.0f} seconds"
+        )
+    return at, cells[1], seconds, delay
 
 
 def _time(text: str) -> float | None:

@@ -25,13 +25,18 @@ class PictureImpossible(PersonMustAct):
 
 
 def save_picture(outcomes: Sequence[QueueOutcome], path: Path) -> None:
-    """Draw waiting messages above members and busy threads, over the hours; raises PictureImpossible."""
+    """Draw messages that wait or are delayed above members and busy threads; raises PictureImpossible."""
     figure = _figure()
     drawn = picture_spans(outcomes, RESOLUTION)
     hours = [span.at / _HOUR for span in drawn]
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.4))
     upper.fill_between(hours, [span.waiting for span in drawn], step="post", color="#c26a3d", linewidth=0)
     upper.set_ylabel("waiting messages")
+    if any(span.delayed for span in drawn):
+        delayed = [span.delayed for span in drawn]
+        upper.step(hours, delayed, where="post", color="#6b5b95", label="delayed", lw=1.0)
+        upper.set_ylabel("waiting, delayed messages")
+        upper.legend(frameon=False, loc="upper right")
     lower.fill_between(
         hours, [span.members for span in drawn], step="post", color="#a8bfd6", label="members", linewidth=0
     )

@@ -20,12 +20,29 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds from enqueueing to the start of work; None where nothing was finished."""
+    """Seconds from enqueueing, or from the ETA of what was delayed or retried, to the start of the attempt
+    that finished; None where nothing was finished.
+    """
 
     p50: float | None
     p95: float | None
     p99: float | None
     max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """What was delayed."""
+
+    #: Messages that were sent with a delay.
+    delayed: int
+    #: Attempts that failed and were retried.
+    retried: int
+    #: Messages in the dead letters: their retries were spent.
+    dead: int
+
+
+_NO_DELAYS = Delays(delayed=0, retried=0, dead=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +62,11 @@ class Summary:
     most_members: int
     scale_ups: int
     scale_downs: int
-    #: When the last message was done; None: none was.
+    #: When the last message was done, or dead; None: none was.
     drained_at: float | None
     decisions: int
+    #: None: nothing was delayed, and nothing failed.
+    delays: Delays | None = None
 
 
 def summary_of(outcome: QueueOutcome) -> Summary:
@@ -80,7 +99,15 @@ def _summary(name: str, outcomes: Sequence[QueueOutcome]) -> Summary:
         scale_downs=len(resizes) - ups,
         drained_at=max((each.drained_at for each in outcomes if each.drained_at is not None), default=None),
         decisions=sum(each.decisions for each in outcomes),
+        delays=_delays(outcomes),
     )
+
+
+def _delays(outcomes: Sequence[QueueOutcome]) -> Delays | None:
+    delayed = sum(each.delayed for each in outcomes)
+    retried = sum(each.retried for each in outcomes)
+    dead = sum(each.dead for each in outcomes)
+    return Delays(delayed, retried, dead) if delayed or retried or dead else None
 
 
 def waits_of(waits: Iterable[float]) -> Waits:
@@ -101,34 +128,43 @@ _HEAD = (
     f"{'queue':<28}{'messages':>10}{'wait p50':>10}{'p95':>9}{'p99':>9}{'max':>9}"
     f"{'pod-hours':>11}{'busy':>6}{'most':>7}{'up':>8}{'down':>8}{'cut':>5}"
 )
+#: Columns for loads of which something was delayed or failed.
+_HEAD_OF_DELAYS = f"{'delayed':>9}{'retried':>9}{'dead':>7}"
 
 
 def table(outcomes: Sequence[QueueOutcome], most_rows: int) -> str:
     """One line per queue, those that waited longest first, and one for all; waits in seconds."""
     rows = sorted((summary_of(each) for each in outcomes), key=_longest_wait, reverse=True)
-    lines = [_HEAD, *(_line(row) for row in rows[:most_rows])]
+    has_delays = any(row.delays for row in rows)
+    head = _HEAD + _HEAD_OF_DELAYS if has_delays else _HEAD
+    lines = [head, *(_line(row, has_delays=has_delays) for row in rows[:most_rows])]
     if len(rows) > most_rows:
         lines.append(f"… and {len(rows) - most_rows} more queues, none of which waited longer")
     if len(rows) > 1:
-        lines.append(_line(total_of(outcomes)))
+        lines.append(_line(total_of(outcomes), has_delays=has_delays))
     return "\n".join(lines)
 
 
 def verdict(outcomes: Sequence[QueueOutcome]) -> str:
     """What a person should know besides the table."""
     total = total_of(outcomes)
-    left = total.messages - total.finished
+    delays = total.delays or _NO_DELAYS
+    left = total.messages - total.finished - delays.dead
     sentences = [f"{total.finished} of {total.messages} messages finished"]
     if total.drained_at is not None:
         sentences[0] += f", the last after {_duration(total.drained_at)}"
     if left:
         sentences.append(f"{left} NEVER FINISHED: no size of the fleet that the specs allow serves them")
+    if delays.delayed:
+        sentences.append(f"{delays.delayed} were delayed")
+    if delays.retried or delays.dead:
+        sentences.append(f"{delays.retried} retries, {delays.dead} dead letters")
     sentences.append(f"{total.interrupted} tasks interrupted")
     return "; ".join(sentences) + "."
 
 
 def sparklines(timeline: Timeline) -> str:
-    """Waiting messages, members and busy threads over time, for a terminal."""
+    """Waiting messages, members, busy threads and, if any, delayed messages over time, for a terminal."""
     drawn = spans(timeline, PICTURE_COLUMNS)
     if not drawn:
         return "nothing happened"
@@ -138,6 +174,8 @@ def sparklines(timeline: Timeline) -> str:
         ("members", [span.members for span in drawn]),
         ("running", [span.running for span in drawn]),
     ]
+    if any(span.delayed for span in drawn):
+        rows.append(("delayed", [float(span.delayed) for span in drawn]))
     lines = [f"{name:<8}{_bars(values)} {max(values):.4g} at most" for name, values in rows]
     return "\n".join([*lines, f"{'':<8}0 {'… ' + length:>{max(1, len(drawn) - 2)}}"])
 
@@ -156,7 +194,7 @@ def _longest_wait(row: Summary) -> float:
     return -1.0 if row.waits.p95 is None else row.waits.p95
 
 
-def _line(row: Summary) -> str:
+def _line(row: Summary, *, has_delays: bool) -> str:
     waits = "".join(
         f"{_seconds(each):>{width}}"
         for each, width in zip(
@@ -165,10 +203,14 @@ def _line(row: Summary) -> str:
     )
     busy = "–" if row.busy_share is None else f"{row.busy_share:.0%}"
     name = row.name if len(row.name) <= 27 else f"…{row.name[-26:]}"
-    return (
+    line = (
         f"{name:<28}{row.messages:>10}{waits}{row.pod_seconds / 3600:>11.2f}{busy:>6}"
         f"{row.most_members:>7}{row.scale_ups:>8}{row.scale_downs:>8}{row.interrupted:>5}"
     )
+    if not has_delays:
+        return line
+    delays = row.delays or _NO_DELAYS
+    return f"{line}{delays.delayed:>9}{delays.retried:>9}{delays.dead:>7}"
 
 
 def _seconds(amount: float | None) -> str:
@@ -188,9 +230,17 @@ def _duration(seconds: float) -> str:
 def as_json(outcomes: Sequence[QueueOutcome]) -> dict[str, Any]:
     """Everything that was measured, with every change of size."""
     return {
-        "total": asdict(total_of(outcomes)),
+        "total": _as_json(total_of(outcomes)),
         "queues": [
-            {**asdict(summary_of(each)), "resizes": [asdict(resize) for resize in each.resizes]}
+            {**_as_json(summary_of(each)), "resizes": [asdict(resize) for resize in each.resizes]}
             for each in outcomes
         ],
     }
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    """Without `delays` where there were none."""
+    found = asdict(summary)
+    if summary.delays is None:
+        del found["delays"]
+    return found

@@ -1,12 +1,13 @@
 """How a simulated fleet looked over time, in bins of a fixed length.
 
-Owns the sums per bin: what waited at most, members and busy threads on average. Draws nothing
-(`simulation_picture.py` does).
+Owns the sums per bin: what waited at most, members and busy threads on average, and how many more messages
+are delayed at its end than at its start. Draws nothing (`simulation_picture.py` does).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 #: Length of a bin in seconds, short against the minutes in which fleets breathe.
 BIN_SECONDS = 10.0
@@ -19,6 +20,7 @@ class Bin:
     most_waiting: int = 0
     member_seconds: float = 0.0
     running_seconds: float = 0.0
+    more_delayed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Span:
     waiting: int
     members: float
     running: float
+    #: At most, at the ends of its bins.
+    delayed: int = 0
 
 
 @dataclass(slots=True)
@@ -49,6 +53,10 @@ class Timeline:
         if waiting:
             each = self.bins[int(now / BIN_SECONDS)]
             each.most_waiting = max(each.most_waiting, waiting)
+
+    def delayed(self, now: float, more: int) -> None:
+        """So many messages more are delayed from `now` on (or fewer), however long nothing else happens."""
+        self.bins[int(now / BIN_SECONDS)].more_delayed += more
 
     def _add(self, now: float) -> None:
         number, last = int(self._at / BIN_SECONDS), int(now / BIN_SECONDS)
@@ -71,6 +79,7 @@ def together(timelines: Iterable[Timeline]) -> Timeline:
             mine.most_waiting += each.most_waiting
             mine.member_seconds += each.member_seconds
             mine.running_seconds += each.running_seconds
+            mine.more_delayed += each.more_delayed
     return total
 
 
@@ -84,12 +93,16 @@ def spans(timeline: Timeline, count: int) -> list[Span]:
 
 
 def _spans(timeline: Timeline, bins: int, per_span: int) -> Iterator[Span]:
+    delayed = 0
     for first in range(0, bins, per_span):
         inside = [timeline.bins[each] for each in range(first, first + per_span) if each in timeline.bins]
         seconds = per_span * BIN_SECONDS
+        levels = list(accumulate((each.more_delayed for each in inside), initial=delayed))
+        delayed = levels[-1]
         yield Span(
             at=first * BIN_SECONDS,
             waiting=max((each.most_waiting for each in inside), default=0),
             members=sum(each.member_seconds for each in inside) / seconds,
             running=sum(each.running_seconds for each in inside) / seconds,
+            delayed=max(levels),
         )

@@ -65,6 +65,8 @@ class Conditions:
     outages: tuple[tuple[float, float], ...] = ()
     #: Members tell what they do; without, the operator keeps to its careful rules.
     says_who_is_busy: bool = True
+    #: Part of all attempts that fail at their end, 0 to 1; they are retried as each AstridQueue says.
+    fail_share: float = 0.0
     #: Ask the decider at every tick, whether or not anything changed.
     every_tick: bool = False
     #: Counting ends here at the earliest; None: when all is quiet.
@@ -89,18 +91,24 @@ class QueueOutcome:
 
     queue: AstridQueue
     messages: int
-    #: From enqueueing to the start of the attempt that finished, for each finished message.
+    #: From enqueueing, or from the ETA where it was delayed or retried, to the start of the attempt that
+    #: finished, for each finished message.
     waits: "array[float]" = field(default_factory=lambda: array("d"))
     finished: int = 0
     #: Attempts that ended because their member was killed.
     interrupted: int = 0
+    #: Messages that were sent with a delay, attempts that failed and were retried, and messages that ended in
+    #: the dead letters because their retries were spent.
+    delayed: int = 0
+    retried: int = 0
+    dead: int = 0
     #: Members' time from being asked for until gone, their time able to work, and threads' time at work.
     pod_seconds: float = 0.0
     ready_seconds: float = 0.0
     busy_seconds: float = 0.0
     most_members: int = 0
     resizes: list[Resize] = field(default_factory=list)
-    #: When the last message ended; None: none did.
+    #: When the last message ended, well or in the dead letters; None: none did.
     drained_at: float | None = None
     ended_at: float = 0.0
     decisions: int = 0

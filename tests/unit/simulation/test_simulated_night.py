@@ -13,6 +13,7 @@ from astrid_operator.astrid_queue import AstridQueueSpec, QueueKey
 from astrid_operator.fleet import FleetState
 from astrid_operator.retirement import Candidate, leaving_order
 from astrid_operator.scaling import DemandReading, ScalingDecision
+from astrid_operator.scaling_growth import UNMEASURED_START_SECONDS
 from astrid_operator.simulation import Conditions, Conduct, PolicyDecider, QueueOutcome, simulate
 from astrid_operator.simulation_budget import at_most
 from astrid_operator.simulation_load import Arrival
@@ -22,7 +23,8 @@ from support.queue_documents import queue
 WITHOUT_A_DEADLINE = settings(deadline=None, max_examples=60, derandomize=True)
 
 TASK_SECONDS = st.floats(0.05, 90.0)
-ARRIVAL = st.builds(Arrival, at=st.floats(0.0, 240.0), seconds=TASK_SECONDS)
+DELAY = st.one_of(st.just(0.0), st.just(0.0), st.floats(0.0, 300.0))
+ARRIVAL = st.builds(Arrival, at=st.floats(0.0, 240.0), seconds=TASK_SECONDS, delay=DELAY)
 #: Clusters of messages at one moment, as exposures make them, beside single ones.
 LOAD = st.lists(
     st.one_of(
@@ -42,7 +44,8 @@ SCALING = st.fixed_dictionaries(
     optional={"expectedTaskSeconds": st.floats(0.1, 100.0)},
 )
 SPEC = st.fixed_dictionaries(
-    {"concurrency": st.integers(1, 4), "scaling": SCALING, "timeoutSeconds": st.just(600)}
+    {"concurrency": st.integers(1, 4), "scaling": SCALING, "timeoutSeconds": st.just(600)},
+    optional={"maxRetries": st.integers(0, 4), "retryDelaySeconds": st.integers(0, 90)},
 )
 OUTAGES = st.lists(
     st.tuples(st.floats(0.0, 240.0), st.floats(1.0, 90.0)).map(lambda pair: (pair[0], sum(pair))), max_size=2
@@ -55,6 +58,7 @@ CONDITIONS = st.builds(
     seed=st.integers(0, 99),
     outages=OUTAGES,
     says_who_is_busy=st.booleans(),
+    fail_share=st.sampled_from([0.0, 0.0, 0.1, 0.6, 1.0]),
 )
 
 
@@ -90,14 +94,20 @@ def night(
 
 @WITHOUT_A_DEADLINE
 @given(LOAD, SPEC, CONDITIONS)
-def test_every_message_finishes_once_and_none_is_interrupted(
+def test_every_message_ends_once_and_none_is_interrupted(
     load: list[Arrival], spec: dict[str, Any], conditions: Conditions
 ) -> None:
-    """Whatever comes, in whatever order, through outages: all is done, once, and nobody is cut off."""
+    """Whatever comes, delayed or failing, in whatever order, through outages: all is done or dead, and nobody is cut off."""
     outcome, _ = night(load, spec, conditions)
 
-    assert (outcome.finished, outcome.interrupted) == (len(load), 0)
-    assert outcome.busy_seconds == sum_of(each.seconds for each in load)
+    assert (outcome.finished + outcome.dead, outcome.interrupted) == (len(load), 0)
+    assert outcome.delayed == sum(each.delay > 0 for each in load)
+    assert min(outcome.waits, default=0) >= 0
+    if not conditions.fail_share:
+        assert (outcome.dead, outcome.retried) == (0, 0)
+        assert outcome.busy_seconds == sum_of(each.seconds for each in load)
+    if conditions.fail_share == 1:
+        assert (outcome.finished, outcome.retried) == (0, len(load) * outcome.queue.spec.max_retries)
 
 
 @WITHOUT_A_DEADLINE
@@ -156,6 +166,25 @@ def test_work_has_a_member(load: list[Arrival], spec: dict[str, Any], conditions
 
 @WITHOUT_A_DEADLINE
 @given(LOAD, SPEC, CONDITIONS)
+def test_zero_is_for_when_nothing_is_outstanding_due_or_soon(
+    load: list[Arrival], spec: dict[str, Any], conditions: Conditions
+) -> None:
+    """The last one leaves only if it would be idle for long until the next is due, and the first is asked for in time."""
+    _, watched = night(load, spec, conditions)
+
+    for reading, fleet, decision in watched.asked:
+        if decision.replicas == 0 and (demand := reading.demand) is not None:
+            start = demand.start_seconds
+            staying = 2 * ((start or 0) + watched.spec.scaling.idle_seconds)
+            waking = (UNMEASURED_START_SECONDS if start is None else start) + 1
+            assert demand.work == 0
+            assert demand.next_due_seconds is None or demand.next_due_seconds > (
+                staying if fleet.desired else waking
+            )
+
+
+@WITHOUT_A_DEADLINE
+@given(LOAD, SPEC, CONDITIONS)
 def test_deciding_at_changes_is_deciding_every_second(
     load: list[Arrival], spec: dict[str, Any], conditions: Conditions
 ) -> None:
@@ -165,6 +194,7 @@ def test_deciding_at_changes_is_deciding_every_second(
         seed=conditions.seed,
         outages=conditions.outages,
         says_who_is_busy=conditions.says_who_is_busy,
+        fail_share=conditions.fail_share,
         every_tick=True,
     )
     quick, _ = night(load, spec, conditions)
@@ -172,6 +202,7 @@ def test_deciding_at_changes_is_deciding_every_second(
 
     assert quick.resizes == slow.resizes
     assert list(quick.waits) == list(slow.waits)
+    assert (quick.retried, quick.dead) == (slow.retried, slow.dead)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
