@@ -80,10 +80,47 @@ def test_without_presence_the_fleet_shrinks_by_the_careful_rules(told) -> None:
     assert careful["total"]["interrupted"] == 0
 
 
+def test_failures_are_retried_as_the_spec_says_or_end_in_the_dead_letters(
+    spec: str, told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--fail lets that share of attempts fail, by --seed; what ends in the dead letters has ended, and status is 0."""
+    load = ("--burst", "differencing:400,5", "--start-seconds", "3")
+    half, again, other = (told(*load, "--fail", "0.5", "--seed", seed)["total"] for seed in ("1", "1", "2"))
+    assert half == again
+    assert half["delays"] != other["delays"]
+    assert half["finished"] + half["delays"]["dead"] == 400
+    # three retries of the spec: 0.5 + 0.25 + 0.125 of all are made, 0.0625 die
+    assert half["delays"]["retried"] == pytest.approx(350, rel=0.15)
+    assert half["delays"]["dead"] == pytest.approx(25, rel=0.5)
+    assert main(["simulate", "-f", spec, *load, "--fail", "0.5"]) == 0
+    assert "dead letters" in capsys.readouterr().out
+
+
+def test_where_nothing_fails_and_nothing_is_delayed_nothing_else_changes(told, tmp_path: Path) -> None:
+    """--fail 0 and a column of no delays give what comes out without them, to the last digit and key."""
+    assert told(*LOAD, "--fail", "0") == told(*LOAD)
+    assert "delays" not in told(*LOAD)["total"]
+    lines = [f"{number * 3},differencing,{5 + number % 7}" for number in range(60)]
+    (tmp_path / "three.csv").write_text("\n".join(lines))
+    (tmp_path / "four.csv").write_text("\n".join(f"{line},0" for line in lines))
+    three, four = (told("--trace", str(tmp_path / name)) for name in ("three.csv", "four.csv"))
+    assert three == four
+
+
+def test_a_delayed_message_of_a_trace_waits_from_its_time(told, tmp_path: Path) -> None:
+    """A fleet at zero is woken for it, and it costs nothing before."""
+    (tmp_path / "night.csv").write_text("0,differencing,5,1800\n")
+    answer = told("--trace", str(tmp_path / "night.csv"), "--start-seconds", "3")
+    assert answer["total"]["waits"]["max"] <= 2
+    assert answer["queues"][0]["resizes"][0]["at"] == 1795
+    assert answer["total"]["delays"] == {"delayed": 1, "retried": 0, "dead": 0}
+
+
 def test_jobs_change_nothing_but_the_time(told, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that share nothing come out alike on one process and on two."""
     monkeypatch.setattr("astrid_operator.simulate.WORTH_A_PROCESS", 1)
-    assert told(*LOAD, "--jobs", "1") == told(*LOAD, "--jobs", "2")
+    for more in ((), ("--fail", "0.2")):
+        assert told(*LOAD, *more, "--jobs", "1") == told(*LOAD, *more, "--jobs", "2")
 
 
 def test_what_is_printed_is_what_was_asked_for(
@@ -107,6 +144,9 @@ def test_what_is_printed_is_what_was_asked_for(
         (["--diurnal", "nan,1"], "must be above 0"),
         (["--burst", "1,1", "--for", "40d"], "'40d' is no time, must be above 0 and at most 30d"),
         (["--burst", "1,1", "--start-seconds", "9,3"], "'9,3' is not LEAST[,MOST] in seconds"),
+        (["--burst", "1,1", "--fail", "2"], "argument --fail: '2' is no share, must be 0 to 1"),
+        (["--burst", "1,1", "--fail", "nan"], "'nan' is no share, must be 0 to 1"),
+        (["--burst", "1,1", "--fail", "a tenth"], "'a tenth' is no share, must be 0 to 1"),
         (["--burst", "1,1", "--capacity", "0"], "--capacity"),
         (["--burst", "1,1", "--gpus", "-1"], "--gpus"),
         (["--burst", "1,1", "--jobs", "none"], "--jobs"),
