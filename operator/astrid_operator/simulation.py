@@ -240,7 +240,8 @@ class _Simulation:
 
     def _started(self, run: _Run, member: SimulatedMember, _: int, now: float) -> None:
         if run.fleet.ready(member, now):
-            self._due(run, None, -1, now)
+            if run.demand.delays.count:
+                self._due(run, None, -1, now)
             self._hand_out(run, now)
             self._changed(run, now)
 
@@ -371,7 +372,7 @@ class _Simulation:
 
     def _is_at_rest(self, run: _Run) -> bool:
         demand, fleet = run.demand, run.fleet
-        return not (demand.work or demand.delays or fleet.desired or fleet.draining)
+        return not (demand.work or demand.delays.count or fleet.desired or fleet.draining)
 
     def _is_over(self, run: _Run, now: float) -> bool:
         last = run.load[-1].at if run.load else 0.0

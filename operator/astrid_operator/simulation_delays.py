@@ -18,13 +18,13 @@ class SimulatedDelays:
         self._later: list[tuple[float, int]] = []
         self._soon: list[tuple[float, int]] = []
         self._due: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._later) + len(self._soon) + len(self._due)
+        #: How many there are, those that are due included.
+        self.count = 0
 
     def add(self, eta: float, message: int) -> None:
         """`message` is due at `eta`."""
         heapq.heappush(self._later, (eta, message))
+        self.count += 1
 
     def etas(self, now: float) -> Etas:
         """What is to be known of them now."""
@@ -41,6 +41,7 @@ class SimulatedDelays:
         """Those whose time has come, the earliest first; they are not delayed any more."""
         self._come_nearer(now)
         due, self._due = self._due, []
+        self.count -= len(due)
         return due
 
     def _come_nearer(self, now: float) -> None:

@@ -77,11 +77,12 @@ class SimulatedDemand:
         waiting, running, fleet = self.waiting, self.running, self._fleet
         counted = Counted(self._finished, self._seconds, self._seconds_squared)
         pace = self._throughput.take(now, len(waiting) + running, counted)
-        etas = self._etas(now)
+        delayed = self.delays.count
+        etas = self._etas(now) if delayed else NOTHING_DELAYED
         self._newest = Demand(
             ready=len(waiting),
             running=running,
-            delayed=len(self.delays),
+            delayed=delayed,
             dead=self.dead,
             oldest_seconds=self._age(waiting[0], now) if waiting else None,
             due=None if etas is None else etas.due,
@@ -99,8 +100,6 @@ class SimulatedDemand:
 
     def _etas(self, now: float) -> Etas | None:
         """None while anything is outstanding: the operator does not look for ETAs then."""
-        if not self.delays:
-            return NOTHING_DELAYED
         return None if self.work else self.delays.etas(now)
 
     def _age(self, message: int, now: float) -> float:

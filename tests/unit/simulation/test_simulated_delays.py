@@ -192,7 +192,7 @@ def test_messages_become_due_in_the_order_of_their_times() -> None:
     assert delays.take_due(4.0) == []
     assert (delays.etas(6.0).due, delays.etas(6.0).soon, delays.etas(6.0).next_due_seconds) == (2, 1, 55.0)
     assert delays.take_due(70.0) == [1, 3, 4, 0]
-    assert (len(delays), delays.take_due(300.0), len(delays)) == (1, [2], 0)
+    assert (delays.count, delays.take_due(300.0), delays.count) == (1, [2], 0)
 
 
 def test_the_same_messages_fail_whatever_the_spec() -> None:
