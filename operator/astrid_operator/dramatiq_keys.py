@@ -33,7 +33,10 @@ if ready > 0 then
     local ok, message = pcall(cjson.decode, redis.call('HGET', KEYS[2], id))
     if ok and type(message) == 'table' then
       local options = type(message.options) == 'table' and message.options or {}
-      since = math.max(tonumber(message.message_timestamp) or -1, tonumber(options.requeue_timestamp) or -1)
+      since = math.max(
+        tonumber(message.message_timestamp) or -1, tonumber(options.requeue_timestamp) or -1,
+        tonumber(options.due_timestamp) or -1
+      )
       if not (since > -1 and since < 9e15) then since = -1 end
     end
   end

@@ -200,9 +200,12 @@ def _by_delayed(it: Situation) -> Wanted | None:
 
 
 def _delay_horizon(it: Situation) -> float:
-    """How soon a message must be due to be worth a member: staying a while is cheaper than coming back."""
+    """How soon a message must be due to be worth a member: staying a while is cheaper than coming back.
+
+    Who would be asked for again at once stays anyhow, also where idle members may not.
+    """
     if it.fleet.desired:
-        return 2 * (it.start_seconds + it.idle_seconds)
+        return max(it.wake_seconds, 2 * (it.start_seconds + it.idle_seconds))
     return it.wake_seconds
 
 

@@ -16,7 +16,7 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -82,8 +82,6 @@ class _Run:
     rng: random.Random
     began: "array[float]"
     failures: SimulatedFailures | None
-    #: Message → when it was, or is, due; those that were never delayed are not in it.
-    due_at: dict[int, float] = field(default_factory=dict)
     next_look: float = math.inf
     last_read_at: float | None = None
     decision: ScalingDecision | None = None
@@ -178,8 +176,7 @@ class _Simulation:
             self._wait(run, message, now)
 
     def _delay(self, run: _Run, message: int, eta: float, now: float) -> None:
-        run.due_at[message] = eta
-        run.demand.delays.add(eta, message)
+        run.demand.delay(message, eta)
         run.outcome.timeline.delayed(now, 1)
         self._push(eta, _Kind.DUE.value, run)
         self._changed(run, now)
@@ -223,7 +220,7 @@ class _Simulation:
             self._failed(run, run.failures.retry_seconds(message), message, now)
         else:
             outcome.finished += 1
-            outcome.waits.append(run.began[message] - run.due_at.get(message, arrival.at))
+            outcome.waits.append(run.began[message] - run.demand.waits_since(message))
             outcome.drained_at = now
         self._hand_out(run, now)
         self._changed(run, now)
@@ -234,7 +231,6 @@ class _Simulation:
             run.outcome.dead += 1
             run.outcome.drained_at = now
         else:
-            run.demand.failed(message, now)
             run.outcome.retried += 1
             self._delay(run, message, now + retry_seconds, now)
 

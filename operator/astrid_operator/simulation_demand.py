@@ -36,8 +36,8 @@ class SimulatedDemand:
         self.delays = SimulatedDelays()
         #: Messages in the dead letters.
         self.dead = 0
-        #: Message → when its last attempt failed: from then on Redis counts how long it has been there.
-        self._failed_at: dict[int, float] = {}
+        #: Message → its ETA, the last of them: from then on it waits.
+        self.due_at: dict[int, float] = {}
         self._load = load
         self._fleet = fleet
         self._says_who_is_busy = says_who_is_busy
@@ -55,9 +55,14 @@ class SimulatedDemand:
         self._seconds += seconds
         self._seconds_squared += seconds * seconds
 
-    def failed(self, message: int, now: float) -> None:
-        """An attempt of `message` failed."""
-        self._failed_at[message] = now
+    def delay(self, message: int, eta: float) -> None:
+        """`message` is due at `eta`."""
+        self.due_at[message] = eta
+        self.delays.add(eta, message)
+
+    def waits_since(self, message: int) -> float:
+        """When it was sent or, where it was delayed, due."""
+        return self.due_at.get(message, self._load[message].at)
 
     @property
     def work(self) -> int:
@@ -84,7 +89,7 @@ class SimulatedDemand:
             running=running,
             delayed=delayed,
             dead=self.dead,
-            oldest_seconds=self._age(waiting[0], now) if waiting else None,
+            oldest_seconds=now - self.waits_since(waiting[0]) if waiting else None,
             due=None if etas is None else etas.due,
             soon=None if etas is None else etas.soon,
             next_due_seconds=None if etas is None else etas.next_due_seconds,
@@ -101,10 +106,6 @@ class SimulatedDemand:
     def _etas(self, now: float) -> Etas | None:
         """None while anything is outstanding: the operator does not look for ETAs then."""
         return None if self.work else self.delays.etas(now)
-
-    def _age(self, message: int, now: float) -> float:
-        """Seconds since it was sent, or sent again: a delay counts, as in what Redis is asked for."""
-        return now - self._failed_at.get(message, self._load[message].at)
 
     # ------------------------------------------------------------------- what changes by itself
 

@@ -91,11 +91,15 @@ def test_counts_are_those_of_a_real_broker(each_redis_url: str, play: Play) -> N
 def test_the_age_is_that_of_the_head_by_the_servers_clock(
     redis_url: str, redis_client: Any, play: Play
 ) -> None:
-    """A message that was requeued waits since then; one from the future is not older than now."""
+    """A message that was requeued waits since then, a delayed one since it was due; one from the future is not
+    older than now.
+    """
     now_ms = int(time.time() * 1000)
     rows = {
         "plain": {"message_timestamp": now_ms - 90_000, "options": {}},
         "again": {"message_timestamp": now_ms - 90_000, "options": {"requeue_timestamp": now_ms - 10_000}},
+        "due": {"message_timestamp": now_ms - 90_000, "options": {"due_timestamp": now_ms - 20_000}},
+        "odd": {"message_timestamp": now_ms - 90_000, "options": {"due_timestamp": None}},
         "future": {"message_timestamp": now_ms + 90_000, "options": {}},
     }
     for name, message in rows.items():
@@ -111,6 +115,8 @@ def test_the_age_is_that_of_the_head_by_the_servers_clock(
 
     assert ages["plain"] == pytest.approx(90, abs=5)
     assert ages["again"] == pytest.approx(10, abs=5)
+    assert ages["due"] == pytest.approx(20, abs=5)
+    assert ages["odd"] == pytest.approx(90, abs=5)
     assert ages["future"] == 0
 
 

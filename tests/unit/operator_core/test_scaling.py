@@ -265,6 +265,15 @@ ROWS: dict[str, Row] = {
         "the next is due in 50 s",
         memory=idle_for(500),
     ),
+    "and where idle ones may not stay, who would be asked for again at once": Row(
+        Demand(delayed=3, due=0, next_due_seconds=4.5),
+        fleet(1),
+        1,
+        Reason.DELAYED,
+        "the next is due in 4.5 s",
+        spec(idleSeconds=0),
+        idle_for(500),
+    ),
     # ------------------------------------------------------------------------------------- smaller
     "a fleet that has something to do is left alone": Row(
         Demand(running=1), fleet(12), 12, Reason.STILL_BUSY, "12 kept: 1 message to do", memory=idle_for(0)
