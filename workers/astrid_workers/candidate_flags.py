@@ -29,7 +29,7 @@ class CandidateFlag(IntFlag):
     ON_SOURCE = 128
     #: On the track of a satellite or an aeroplane.
     STREAK = 256
-    #: In the halo of a saturated star.
+    #: In the halo of a saturated star, or on a spike of a bright one.
     STRAY_LIGHT = 512
     #: One of several in a row, or on a short trail: a satellite or debris that flashes.
     GLINT = 1024

@@ -23,7 +23,7 @@ class MaskBit(IntFlag):
     INTERPOLATED = 32
     #: On the track of a satellite or an aeroplane, whose light was taken off: noisier than it was.
     STREAK = 64
-    #: In the halo of a saturated star.
+    #: In the halo of a saturated star, or on a spike of a bright one.
     STRAY_LIGHT = 128
 
 

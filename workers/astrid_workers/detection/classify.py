@@ -65,7 +65,7 @@ class MatchedFilter:
         "saturated": "on or beside saturated pixels",
         "streak": "on the track of a satellite or an aeroplane",
         "glint": "a flash of a satellite or of debris: one of several in a row, or a short trail",
-        "stray_light": "in the halo of a saturated star",
+        "stray_light": "in the halo of a saturated star or on a spike of a bright one",
         "dipole": "positive and negative side by side: a registration residual",
         "sharp": "narrower than the PSF: not a point source",
         "extended": "much wider than the PSF: a residual of the subtraction",

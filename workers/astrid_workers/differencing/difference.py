@@ -14,6 +14,7 @@ from astrid_workers.differencing.measure import Sky, measure_frame
 from astrid_workers.differencing.products import Difference, DifferenceOptions
 from astrid_workers.differencing.saturated import measure_around, take_off_saturated
 from astrid_workers.differencing.score import Score, make_score
+from astrid_workers.differencing.spiked import spikes_of
 from astrid_workers.differencing.streaked import Streaked, measure_on_streaks, take_off_streaks
 from astrid_workers.differencing.tiles import Prepared, Subtracted, plan_tiles, subtract
 from astrid_workers.errors import SubtractionRefused
@@ -97,6 +98,7 @@ def difference(
     around = measure_around(score, saturated, matched.bad | hidden, _broader(seen))
     on_streaks = measure_on_streaks(score, streaked, matched.bad | hidden, _broader(seen))
     hidden = hidden | around.hidden
+    spikes = spikes_of(score, (science, reference), saturated, matched.bad | hidden, _broader(seen))
     result = _assemble(science, reference, seen, matched, hidden, parts, score, streaked.sentences())
     set_aside(science, reference)
     if any(streaked.streaks):
@@ -106,8 +108,10 @@ def difference(
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
     result.numbers["noise_factor_at_saturated"] = around.noise_factor
     result.numbers["saturated_stars_with_halo"] = around.n_halos
-    result.numbers["spikes"] = len(saturated.spikes)
+    result.numbers["spikes"] = len(spikes)
     result.mask[around.stray_light] |= np.uint32(MaskBit.STRAY_LIGHT)
+    for ray in spikes:
+        result.mask[ray.pixels(science.shape)] |= np.uint32(MaskBit.STRAY_LIGHT)
     _refuse_failure(result, light, matched, options.max_residual_power)
     tell("score", 1.0)
     return result

@@ -100,7 +100,7 @@ def calm(measured: Measured) -> BoolImage:
 
 
 def about_stars(measured: Measured) -> BoolImage:
-    """Squares about clean stars: what is no part of a streak or a spike."""
+    """Squares about clean stars: what is no part of a streak."""
     stars, shape = measured.stars, measured.shape
     seeds = np.zeros(shape, bool)
     clean = np.asarray(stars.clean, bool)

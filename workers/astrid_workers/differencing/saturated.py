@@ -14,14 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.match_frames import Pair
-from astrid_workers.differencing.measure import Measured, about_stars
 from astrid_workers.differencing.score import Score
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.halo import grow_saturated
 from astrid_workers.imaging.saturated_stars import SaturatedStar, put_back, saturated_stars, without_wings
-from astrid_workers.imaging.spikes import find_spikes
-from astrid_workers.imaging.streaks import Streak
 from astrid_workers.mask import MaskBit
 
 BoolImage = NDArray[np.bool_]
@@ -39,8 +36,6 @@ GAUSSIAN_MEDIAN = 0.6745
 FEWEST_PIXELS = 20
 #: A ring whose score scatters more than this many times its noise is hidden like the star.
 MOST_SCATTER = 2.0
-#: What is marked to the sides of a spike, in FWHM: kernels carry it there.
-SPIKE_MARGIN_FWHM = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +51,6 @@ class Saturated:
     reach_px: list[int]
     #: How far a halo was seen around each star in either frame, pixels; 0: none.
     halo_px: list[int]
-    #: Rays of fitted stars, of either frame.
-    spikes: list[Streak]
 
     @property
     def n_fitted(self) -> int:
@@ -78,7 +71,7 @@ def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturate
     """
     clipped = grow(((science.mask | reference.mask) & np.uint32(MaskBit.SATURATED)) != 0, GROWTH_PX)
     if not clipped.any():
-        return Saturated(seen[0].image, seen[1].image, clipped, [], [], [], [])
+        return Saturated(seen[0].image, seen[1].image, clipped, [], [], [])
     labels, stars = saturated_stars(clipped)
     images, fits = [], []
     for measured in seen:
@@ -98,26 +91,7 @@ def take_off_saturated(science: Frame, reference: Frame, seen: Pair) -> Saturate
             for image, wings in zip(images, both, strict=True):
                 put_back(image, wings)
     hidden = clipped | _hidden_by_others(science, reference, seen, ~is_fitted[labels])
-    fitted = [star for star, px in zip(stars, reach, strict=True) if px]
-    spikes = [
-        ray
-        for image, measured in zip(images, seen, strict=True)
-        for ray in _rays(image, measured, clipped, fitted)
-    ]
-    return Saturated(images[0], images[1], hidden, stars, reach, halos, spikes)
-
-
-def _rays(
-    image: Float32Image, measured: Measured, clipped: BoolImage, stars: list[SaturatedStar]
-) -> list[Streak]:
-    """Spikes of `stars` in one frame without their smooth light."""
-    usable = ~(measured.unusable | clipped | about_stars(measured))
-    fwhm = measured.psf.fwhm_px
-    return [
-        ray
-        for star in stars
-        for ray in find_spikes(image, measured.variance, usable, (star.x, star.y), star.radius_px, fwhm)
-    ]
+    return Saturated(images[0], images[1], hidden, stars, reach, halos)
 
 
 def _hidden_by_others(science: Frame, reference: Frame, seen: Pair, others: BoolImage) -> BoolImage:
@@ -137,7 +111,7 @@ class Surroundings:
     noise_factor: float
     #: Where the score scatters by more than `MOST_SCATTER` times its noise: there nothing is to be seen.
     hidden: BoolImage
-    #: Halos and spikes: what stands there may be made of the star's own light.
+    #: Halos: what stands there may be made of the star's own light.
     stray_light: BoolImage
     n_halos: int
 
@@ -167,8 +141,6 @@ def measure_around(score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: 
         score.subtracted_light[window] /= factor
         score.flux_error[window] *= factor
         largest = max(largest, float(factor.max()))
-    for ray in saturated.spikes:
-        stray[ray.pixels(bad.shape, SPIKE_MARGIN_FWHM * fwhm_px)] = True
     return Surroundings(largest, hidden, stray, int(np.count_nonzero(saturated.halo_px)))
 
 

@@ -1,180 +1,124 @@
 """Spikes: straight rays of light that the supports of a telescope's mirrors draw from each bright star.
 
-Owns finding them in what a star's smooth light leaves, by the angle at which ring after ring is brighter than
-the rest of its ring, on both sides of the star. Never changes an image or a mask, and never says what stands
-on a ray.
+Owns finding them in a score, by the angles at which ring after ring about a star stands out (`rays.py` says
+which to believe). Never changes an image or a mask, and never says what stands on a ray. A score's noise is
+known, and what is the same in both frames is gone from it: galaxies and neighbours do not disturb, and rays
+that match are not found, for they do no harm.
 """
-
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.rays import ANGLES, Belief, Sighted, believed_rays, direction
 from astrid_workers.imaging.streaks import Streak
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Angles, width of a ring in pixels, and how far a spike is followed: by the radius of what clips, within
-#: limits.
-ANGLES, RING_PX, LONGEST_RADII, SHORTEST_PX, LONGEST_PX = 180, 6, 15, 72, 162
-#: A pixel counts no more than this, in its own sigma; a place of a ring likewise: a source is no spike.
-PIXEL_CLIP, PLACE_CLIP = 5.0, 4.0
-#: Rings that a spike has at least, from the star on; the share of them in which it is seen, and how well.
-FEWEST_RINGS, LIT_SHARE, LIT_SIGMA = 4, 0.75, 1.5
-#: All its rings together must stand out by this many sigma, and those of the ray on the star's other side,
-#: within so many steps of angle, by these: what supports draw goes both ways, a row of faint stars does not.
-SPIKE_SIGMA, OPPOSITE_SIGMA, OPPOSITE_STEPS = 7.0, 5.0, 2
-#: Spikes of a star at most, and the angle within which two are one, in steps.
-MOST_SPIKES, APART = 12, 4
-#: Half-width of a spike, and how far beyond its last ring it is believed to go, in FWHM.
-HALF_WIDTH_FWHM, BEYOND_FWHM = 0.7, 2.0
+#: How far from a star the first ring is, how far from what clips, the distance of rings, and how far the last
+#: one is from the first, in FWHM: further in, errors of a PSF are seen; closer, rings have the same noise.
+FIRST_FWHM, OFF_CLIPPED_FWHM, STEP_FWHM, SPAN_FWHM = 2.5, 1.5, 1.0, 25.0
+#: A place counts no more than this, sigma: a source is no ray.
+PLACE_CLIP = 5.0
+#: Rings that a ray has at least, from the star on; the share of them in which it is seen, and how well.
+FEWEST_RINGS, LIT_SHARE, LIT_SIGMA = 3, 0.75, 1.5
+#: Scatter of the mean of rings over that of as many independent places.
+RINGS_SCATTER = 1.2
+#: Which rays are believed.
+BELIEF = Belief(stronger=6.0, weaker=4.5, common_stronger=4.0, common_weaker=2.5, cut=6.0, cut_alone=9.0)
+#: What a ray covers, in FWHM: to its sides, as kernels carry it there, before its first ring and beyond its
+#: last.
+HALF_WIDTH_FWHM, BEFORE_FWHM, BEYOND_FWHM = 1.2, 1.0, 1.5
+#: Stars whose surroundings are looked at together: bounds memory.
+TOGETHER = 256
 
 
-def find_spikes(
-    image: Float32Image,
-    variance: Float32Image,
-    usable: BoolImage,
-    place: tuple[float, float],
-    radius_px: float,
-    fwhm_px: float,
-) -> list[Streak]:
-    """Rays from the star at `place` (x, y), surest first; `radius_px` is how far it clips.
+def find_spikes(score: Float32Image, usable: BoolImage, stars: Floats, fwhm_px: float) -> list[Streak]:
+    """Bright rays of `stars` (those of the science frame), then dark ones, whose height is negative.
 
-    `image` is background-subtracted, less the star's smooth light; `usable` is True where a pixel may be
-    asked, and False on other stars.
+    `stars` has rows of x, y and the radius within which a star clips, pixels, 0 for one that does not.
+    `score` is in sigma and of scatter one, `usable` True where it may be asked.
     """
-    reach_px = int(np.clip(LONGEST_RADII * radius_px, SHORTEST_PX, LONGEST_PX))
-    inner_px = radius_px + fwhm_px
-    significance = _polar(image, variance, usable, place, reach_px // RING_PX)
-    first = int(np.ceil(inner_px / RING_PX))
-    rings = significance[:, first:]
-    if rings.shape[1] < FEWEST_RINGS:
-        return []
-    rings = _less_their_ring(_as_wide_as_a_spike(rings, first, fwhm_px))
-    strength, length = _strengths(rings)
-    turned = np.stack(
-        [np.roll(strength, ANGLES // 2 + step) for step in range(-OPPOSITE_STEPS, OPPOSITE_STEPS + 1)]
-    )
-    strength[turned.max(axis=0) < OPPOSITE_SIGMA] = -np.inf
-    found: list[Streak] = []
-    for _ in range(MOST_SPIKES):
-        best = int(np.argmax(strength))
-        if not strength[best] > SPIKE_SIGMA:
-            break
-        reach = (first + length[best]) * RING_PX + BEYOND_FWHM * fwhm_px
-        found.append(_ray(place, best, inner_px, reach, fwhm_px, rings[best], float(strength[best])))
-        strength[(best + np.arange(-APART, APART + 1)) % ANGLES] = -np.inf
+    radii = _radii(stars[:, 2], fwhm_px)
+    bright, dark = _sighted(score, usable, stars, radii, fwhm_px)
+    found = []
+    for sign, sighted in ((1, bright), (-1, dark)):
+        for star, angle in believed_rays(sighted, BELIEF):
+            strength, n_rings = float(sighted.strength[star, angle]), int(sighted.length[star, angle])
+            ends = radii[star, 0] - BEFORE_FWHM * fwhm_px, radii[star, n_rings - 1] + BEYOND_FWHM * fwhm_px
+            height = sign * strength * RINGS_SCATTER / float(np.sqrt(n_rings))
+            found.append(_ray(stars[star], angle, ends, HALF_WIDTH_FWHM * fwhm_px, height, strength))
     return found
 
 
+def _radii(clipped_px: Floats, fwhm_px: float) -> Floats:
+    """Of the rings about each star: `(stars, rings)`."""
+    first = np.maximum(FIRST_FWHM * fwhm_px, clipped_px + OFF_CLIPPED_FWHM * fwhm_px)
+    return np.asarray(first[:, None] + np.arange(0.0, SPAN_FWHM, STEP_FWHM) * fwhm_px)
+
+
 def _ray(
-    place: tuple[float, float],
+    star: Floats,
     angle: int,
-    inner_px: float,
-    reach_px: float,
-    fwhm_px: float,
-    rings: Floats,
+    ends_px: tuple[float, float],
+    half_width_px: float,
+    height: float,
     strength: float,
 ) -> Streak:
-    direction = (angle + 0.5) * 2 * np.pi / ANGLES - np.pi
-    ux, uy = float(np.cos(direction)), float(np.sin(direction))
-    x, y = place
-    return Streak(
-        x + inner_px * ux, y + inner_px * uy, x + reach_px * ux, y + reach_px * uy,
-        HALF_WIDTH_FWHM * fwhm_px, float(np.nanmedian(rings)), strength,
-    )  # fmt: skip
+    x, y = star[:2]
+    ux, uy = np.cos(direction(angle)), np.sin(direction(angle))
+    x0, y0, x1, y1 = (float(place) for end in ends_px for place in (x + end * ux, y + end * uy))
+    return Streak(x0, y0, x1, y1, half_width_px, height, strength)
 
 
-@lru_cache(maxsize=1)
-def _places() -> tuple[Indices, Indices]:
-    """Number of the angle and of the ring of each pixel of a square about a star."""
-    offset = np.arange(-LONGEST_PX, LONGEST_PX + 1.0)
-    turn = np.arctan2(offset[:, None], offset[None, :]) / (2 * np.pi) + 0.5
-    angle = np.minimum((turn * ANGLES).astype(np.intp), ANGLES - 1)
-    ring = (np.hypot(offset[:, None], offset[None, :]) / RING_PX).astype(np.intp)
-    return angle, ring
+def _sighted(
+    score: Float32Image, usable: BoolImage, stars: Floats, radii: Floats, fwhm_px: float
+) -> tuple[Sighted, Sighted]:
+    """What is seen of bright rays, and of dark ones."""
+    both: tuple[list[Sighted], list[Sighted]] = [], []
+    apart = np.ceil(np.arcsin(fwhm_px / radii[:, 0]) * ANGLES / (2 * np.pi)).astype(np.intp)
+    for start in range(0, max(len(stars), 1), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        pulls = _less_their_ring(_sampled(score, usable, stars[some], radii[some]))
+        for seen, sign in zip(both, (1, -1), strict=True):
+            seen.append(_surest_runs(sign * pulls, apart[some]))
+    bright, dark = (Sighted.of(seen) for seen in both)
+    return bright, dark
 
 
-def _polar(
-    image: Float32Image,
-    variance: Float32Image,
-    usable: BoolImage,
-    place: tuple[float, float],
-    n_rings: int,
-) -> Floats:
-    """Clipped pulls by angle and ring, `(ANGLES, rings)`, in sigma of their mean; NaN where none is known."""
-    column, row = round(place[0]), round(place[1])
-    (ny, nx), reach = image.shape, n_rings * RING_PX
-    rows = slice(max(row - reach, 0), min(row + reach + 1, ny))
-    columns = slice(max(column - reach, 0), min(column + reach + 1, nx))
-    own = (
-        slice(rows.start - row + LONGEST_PX, rows.stop - row + LONGEST_PX),
-        slice(columns.start - column + LONGEST_PX, columns.stop - column + LONGEST_PX),
-    )
-    angle, ring = (each[own] for each in _places())
-    asked = usable[rows, columns] & (ring < n_rings)
-    flat = angle[asked] * n_rings + ring[asked]
-    pulls = np.clip(
-        image[rows, columns][asked] / np.sqrt(variance[rows, columns][asked]), -PIXEL_CLIP, PIXEL_CLIP
-    )
-    count = np.bincount(flat, minlength=ANGLES * n_rings)
-    total = np.bincount(flat, pulls, minlength=ANGLES * n_rings)
-    with np.errstate(invalid="ignore"):
-        mean = total / np.sqrt(count)
-    return np.asarray(np.where(count > 0, mean, np.nan).reshape(ANGLES, n_rings))
+def _sampled(score: Float32Image, usable: BoolImage, stars: Floats, radii: Floats) -> Float32Image:
+    """The nearest pixels, `(stars, rings, ANGLES)`; NaN where none may be asked."""
+    angles = direction(np.arange(ANGLES))
+    x, y = stars[:, 0, None, None], stars[:, 1, None, None]
+    columns = np.rint(x + radii[..., None] * np.cos(angles)).astype(np.intp)
+    rows = np.rint(y + radii[..., None] * np.sin(angles)).astype(np.intp)
+    ny, nx = score.shape
+    inside = (columns >= 0) & (columns < nx) & (rows >= 0) & (rows < ny)
+    rows, columns = np.where(inside, rows, 0), np.where(inside, columns, 0)
+    asked = inside & usable[rows, columns]
+    return np.where(asked, score[rows, columns], np.float32(np.nan))
 
 
-def _as_wide_as_a_spike(rings: Floats, first: int, fwhm_px: float) -> Floats:
-    """Running means along each ring over the angle that a spike covers there."""
-    radius = (first + np.arange(rings.shape[1]) + 0.5) * RING_PX
-    half = (fwhm_px * ANGLES / (2 * np.pi * radius) / 2).astype(np.intp)
-    known = np.isfinite(rings)
-    count, total = (
-        _sums_around(values, half) for values in (known.astype(float), np.where(known, rings, 0.0))
-    )
-    return np.where(count > half, total / np.maximum(count, 1), np.nan)
+def _less_their_ring(samples: Float32Image) -> Float32Image:
+    """Less the median of each ring, where half of it is known; NaN elsewhere."""
+    count = np.count_nonzero(np.isfinite(samples), axis=2)[..., None]
+    ordered = np.sort(samples, axis=2)  # what is not known comes last
+    middle = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=2)
+    return np.where(count >= ANGLES // 2, samples - middle, np.float32(np.nan))
 
 
-def _sums_around(rings: Floats, half: Indices) -> Floats:
-    """Of `half` places to either side along each ring, which closes."""
-    most = int(half.max())
-    closed = np.pad(rings, ((most, most), (0, 0)), mode="wrap")
-    sums = np.concatenate([np.zeros((1, rings.shape[1])), np.cumsum(closed, axis=0)])
-    place, ring = np.arange(len(rings))[:, None] + most, np.arange(rings.shape[1])
-    return np.asarray(sums[place + half + 1, ring] - sums[place - half, ring])
-
-
-def _less_their_ring(rings: Floats) -> Floats:
-    """In sigma of each ring's own scatter over the angles, clipped; NaN where nothing is known."""
-    enough = np.isfinite(rings).sum(axis=0) > ANGLES // 4
-    filled = np.where(enough, rings, 0.0)
-    middle = _median_of_known(filled)
-    scatter = 1.4826 * _median_of_known(np.abs(filled - middle))
-    usable = enough & (scatter > 0)
-    pulls = (filled - middle) / np.where(usable, scatter, 1.0)
-    return np.where(usable, np.clip(pulls, -PLACE_CLIP, PLACE_CLIP), np.nan)
-
-
-def _median_of_known(rings: Floats) -> Floats:
-    """Median over the angles where they are known, as some are in each ring."""
-    ordered = np.sort(rings, axis=0)  # what is not known comes last
-    count = np.count_nonzero(np.isfinite(rings), axis=0)
-    ring = np.arange(rings.shape[1])
-    return np.asarray((ordered[(count - 1) // 2, ring] + ordered[count // 2, ring]) / 2)
-
-
-def _strengths(rings: Floats) -> tuple[Floats, Indices]:
-    """By angle: sigma of the most significant run of rings from the first on, and its number of rings."""
-    known = np.isfinite(rings)
-    pulls = np.where(known, rings, 0.0)
-    count = np.maximum(np.cumsum(known, axis=1), 1)
-    lit = np.cumsum(pulls > LIT_SIGMA, axis=1) / count
-    sigma = np.cumsum(pulls, axis=1) / np.sqrt(count)
-    sigma[(lit < LIT_SHARE) | (count < FEWEST_RINGS)] = -np.inf
+def _surest_runs(pulls: Float32Image, apart: Indices) -> Sighted:
+    """The most significant run of rings from the first on, for every star and angle."""
+    known = np.isfinite(pulls)
+    clipped = np.where(known, np.clip(pulls, -PLACE_CLIP, PLACE_CLIP), np.float32(0))
+    is_lit = clipped > LIT_SIGMA
+    count = np.cumsum(known, axis=1, dtype=np.float32)
+    sigma = np.cumsum(clipped, axis=1) / (RINGS_SCATTER * np.sqrt(np.maximum(count, 1)))
+    too_dark = np.cumsum(is_lit, axis=1, dtype=np.float32) < LIT_SHARE * count
     # a run ends on a ring in which it is seen
-    sigma[~(pulls > LIT_SIGMA)] = -np.inf
+    sigma[too_dark | ~is_lit | (count < FEWEST_RINGS)] = -np.inf
     best = np.argmax(sigma, axis=1)
-    return sigma[np.arange(len(sigma)), best], best + 1
+    strength = np.take_along_axis(sigma, best[:, None], axis=1)[:, 0].astype(np.float64)
+    return Sighted(strength, best + 1, np.asarray(known[:, :FEWEST_RINGS].all(axis=1)), apart)

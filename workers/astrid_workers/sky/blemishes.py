@@ -1,11 +1,12 @@
 """What spoils a science frame beyond rays and bad columns: each switched by its own number, with its truth.
 
-Owns satellite trails, halos, ghosts and spikes of stars that clip, bleeding, hot pixels, fringes, amplifier
-steps, variable stars and how many glints there are. All fall on the science frame only. Everything is off by
-default, and each draws from a generator of its own, so that switching one on moves no star and no transient
-(noise is drawn anew).
+Owns satellite trails, halos and ghosts of stars that clip, spikes of bright stars, bleeding, hot pixels,
+fringes, amplifier steps, variable stars and how many glints there are. All fall on the science frame only.
+Everything is off by default, and each draws from a generator of its own, so that switching one on moves no
+star and no transient (noise is drawn anew).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +44,15 @@ class Blemishes:
     amplifier_step_e: float = 0.0
     #: Amplitude of the fringes, electrons per pixel.
     fringe_e: float = 0.0
-    #: Share of the light of each star that clips in a halo around it, in a ghost beside it, in four spikes.
+    #: Share of the light of each star that clips in a halo around it, in a ghost beside it; of each bright
+    #: star in four spikes.
     halo_share: float = 0.0
     ghost_share: float = 0.0
     spike_share: float = 0.0
+    #: Stars are bright from this share of the light on at which one clips; by how much their crosses are
+    #: turned from the x axis towards the y axis, degrees.
+    spikes_from: float = 1.0
+    spike_angle_deg: float = 0.0
     #: Charge above saturation runs up and down its column.
     bleeds: bool = False
     #: Share of the stars that vary, and the rms of the relative change of their flux.
@@ -85,7 +91,6 @@ def blemish(
     blemishes: Blemishes, seed: int, shape: tuple[int, int], stars: Points, clips_e: float
 ) -> Blemished:
     """Draw the blemishes of a frame. Stars of more than `clips_e` electrons clip."""
-    bright = Points(*(a[stars.flux > clips_e] for a in (stars.x, stars.y, stars.flux)))
     satellites = np.zeros(shape, bool)
     for number in range(blemishes.n_satellites):
         satellites |= _trail(np.random.default_rng([seed, 1, number]), shape)
@@ -95,7 +100,7 @@ def blemish(
     return Blemished(
         satellites,
         hot,
-        _stray_light(blemishes, shape, bright),
+        _stray_light(blemishes, shape, stars, clips_e),
         _pattern(blemishes, seed, shape),
         _changes(blemishes, seed, stars),
         draw_glints(
@@ -141,18 +146,28 @@ def _trail(rng: np.random.Generator, shape: tuple[int, int]) -> BoolImage:
     return distance <= TRAIL_PX
 
 
-def _stray_light(blemishes: Blemishes, shape: tuple[int, int], bright: Points) -> Float64Array:
+def _stray_light(blemishes: Blemishes, shape: tuple[int, int], stars: Points, clips_e: float) -> Float64Array:
     stray = np.zeros(shape)
-    if not (blemishes.halo_share or blemishes.ghost_share or blemishes.spike_share):
-        return stray
     y, x = np.indices(shape, dtype=np.float64)
-    for star_x, star_y, flux in zip(bright.x, bright.y, bright.flux, strict=True):
-        dx, dy = x - star_x, y - star_y
-        stray += flux * blemishes.halo_share * _disc(np.hypot(dx, dy), HALO_PX)
-        away = np.hypot(dx - GHOST_OFFSET_PX[0], dy - GHOST_OFFSET_PX[1])
-        stray += flux * blemishes.ghost_share * _disc(away, GHOST_PX)
-        stray += flux * blemishes.spike_share * _spikes(dx, dy)
+    if blemishes.halo_share or blemishes.ghost_share:
+        for star_x, star_y, flux in _brighter(stars, clips_e):
+            dx, dy = x - star_x, y - star_y
+            stray += flux * blemishes.halo_share * _disc(np.hypot(dx, dy), HALO_PX)
+            away = np.hypot(dx - GHOST_OFFSET_PX[0], dy - GHOST_OFFSET_PX[1])
+            stray += flux * blemishes.ghost_share * _disc(away, GHOST_PX)
+    if blemishes.spike_share:
+        turn = np.radians(blemishes.spike_angle_deg)
+        for star_x, star_y, flux in _brighter(stars, blemishes.spikes_from * clips_e):
+            dx, dy = x - star_x, y - star_y
+            along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+            stray += flux * blemishes.spike_share * _spikes(along, across)
     return stray
+
+
+def _brighter(stars: Points, flux_e: float) -> Iterator[tuple[float, float, float]]:
+    """x, y and flux of the stars of more than so many electrons."""
+    bright = stars.flux > flux_e
+    return zip(stars.x[bright], stars.y[bright], stars.flux[bright], strict=True)
 
 
 def _disc(radius: Float64Array, edge_px: float) -> Float64Array:
@@ -162,7 +177,7 @@ def _disc(radius: Float64Array, edge_px: float) -> Float64Array:
 
 
 def _spikes(dx: Float64Array, dy: Float64Array) -> Float64Array:
-    """A cross along the axes, one pixel of sigma wide, of unit light."""
+    """A cross along both axes, one pixel of sigma wide, of unit light."""
     arms = np.zeros(dx.shape)
     for along, across in ((dx, dy), (dy, dx)):
         fading = np.exp(-np.abs(along) / (SPIKE_PX / 3)) * (np.abs(along) <= SPIKE_PX)
