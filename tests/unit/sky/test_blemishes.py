@@ -89,6 +89,18 @@ def test_stray_light_holds_the_share_that_was_asked_for(kind: str) -> None:
     assert centre == pytest.approx(GHOST_OFFSET_PX[0] if kind == "ghost_share" else 0.0, abs=0.5)
 
 
+def test_spikes_go_along_their_angle_from_each_star_that_is_bright_enough() -> None:
+    """A tenth of what clips suffices if that is asked for; the crosses are turned by 20 degrees."""
+    stars = Points(np.array([100.0, 300.0]), np.array([100.0, 300.0]), np.array([2e5, 0.9e5]))
+    asked = Blemishes(spike_share=0.01, spikes_from=0.1, spike_angle_deg=20.0)
+    stray = blemish(asked, 5, (400, 400), stars, clips_e=1e6).stray_light
+    assert stray.sum() == pytest.approx(0.01 * 2e5, rel=0.03)
+    turn = np.radians(20.0)
+    for angle in turn + np.arange(4) * np.pi / 2:
+        assert stray[round(100 + 25 * np.sin(angle)), round(100 + 25 * np.cos(angle))] > 1.0
+    assert stray[100, 125] < 0.1
+
+
 def test_bleeding_keeps_the_charge_and_fills_no_well_over() -> None:
     """Up and down alike, along the column only."""
     charge = np.zeros((41, 5))

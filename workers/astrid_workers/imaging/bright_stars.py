@@ -18,10 +18,10 @@ Indices = NDArray[np.intp]
 #: Places that are looked at per megapixel, the brightest, and the least light of one, in sigma of a point
 #: source on the frame's sky: a spike holds some thousandths of a star's light.
 MOST_PER_MPIX, LEAST_LIGHT_SIGMA = 100.0, 20.0
-#: Of the brightest places one is kept within this many FWHM, and its peak is looked for so far from it.
-APART_FWHM, PEAK_FWHM = 4.0, 1.5
-#: Of a point's peak less is left in the middle of its wing than this share: 0.03 of a Moffat's with exponent
-#: 3, 0.06 and more of a galaxy's.
+#: One place is looked at in each square of this many FWHM; its peak is looked for so far from it, so often.
+APART_FWHM, PEAK_FWHM, CLIMBS = 4.0, 1.5, 2
+#: Less than this share of a point's peak is left in its wing: 0.03 of a Moffat's with exponent 3, where
+#: galaxies have 0.06 and more.
 WING_SHARE = 0.07
 #: Radii of the rings of the wing and of what is beside it, in FWHM, and their width in pixels.
 WING_FWHM, BESIDE_FWHM, RING_PX = 1.5, 3.0, 1.5
@@ -69,9 +69,10 @@ def _peaks(
     image: Float32Image, rows: Indices, columns: Indices, fwhm_px: float
 ) -> tuple[Indices, Indices, BoolImage]:
     """Rows and columns of the peaks near places, and whether the light falls from there as a point's does."""
-    near, lines, places = _about(image, rows, columns, *_steps(-1.0, PEAK_FWHM * fwhm_px))
-    best = np.argmax(near, axis=1)[:, None]
-    rows, columns = (np.take_along_axis(each, best, axis=1)[:, 0] for each in (lines, places))
+    for _ in range(CLIMBS):
+        near, lines, places = _about(image, rows, columns, *_steps(-1.0, PEAK_FWHM * fwhm_px))
+        best = np.argmax(near, axis=1)[:, None]
+        rows, columns = (np.take_along_axis(each, best, axis=1)[:, 0] for each in (lines, places))
     wing, beside = (
         np.median(_about(image, rows, columns, *_ring(radius_fwhm * fwhm_px))[0], axis=1)
         for radius_fwhm in (WING_FWHM, BESIDE_FWHM)

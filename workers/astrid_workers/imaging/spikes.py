@@ -102,11 +102,13 @@ def _sampled(score: Float32Image, usable: BoolImage, stars: Floats, radii: Float
 
 
 def _less_their_ring(samples: Float32Image) -> Float32Image:
-    """Less the median of each ring, where half of it is known; NaN elsewhere."""
+    """Less the median of each ring, where a fifth of it is known (of a star in a corner a quarter is); NaN
+    elsewhere.
+    """
     count = np.count_nonzero(np.isfinite(samples), axis=2)[..., None]
     ordered = np.sort(samples, axis=2)  # what is not known comes last
     middle = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=2)
-    return np.where(count >= ANGLES // 2, samples - middle, np.float32(np.nan))
+    return np.where(count >= ANGLES // 5, samples - middle, np.float32(np.nan))
 
 
 def _surest_runs(pulls: Float32Image, apart: Indices) -> Sighted:
