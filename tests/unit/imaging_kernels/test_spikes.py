@@ -93,6 +93,13 @@ def test_sources_around_a_star_are_no_spikes() -> None:
     assert found(score) == []
 
 
+def test_a_source_beyond_its_end_makes_no_ray_longer() -> None:
+    """A bright transient in line with a ray is not on it, where rings between them are dark."""
+    score = sky() + ray(0.0, 15.0, 40.0) + ray(180.0, 15.0, 40.0)
+    beyond = score + source(PLACE[0] + 60, PLACE[1], 200.0)
+    assert max(each.x1 for each in found(beyond)) < PLACE[0] + 50
+
+
 def test_a_profile_that_errs_is_no_spike() -> None:
     """Rings about the star and an ellipse across it, as a PSF leaves them that is too narrow or round."""
     rows, columns = np.indices(SHAPE)
@@ -177,13 +184,17 @@ def test_runs_of_rings_agree_with_their_slow_twin() -> None:
     fast = spikes._surest_runs(pulls, np.ones(3, np.intp))
     for star in range(3):
         for k in range(ANGLES):
-            best, length, total, lit, known = -np.inf, 1, 0.0, 0, 0
+            best, length, total, lit, known, dark = -np.inf, 1, 0.0, 0, 0, 0
             for ring, pull in enumerate(pulls[star, :, k]):
                 if np.isnan(pull):
+                    dark = 0
                     continue
                 known += 1
                 total += min(max(pull, -spikes.PLACE_CLIP), spikes.PLACE_CLIP)
                 lit += pull > spikes.LIT_SIGMA
+                dark = 0 if pull > spikes.LIT_SIGMA else dark + 1
+                if dark == spikes.DARK_RINGS:
+                    break
                 sigma = total / (spikes.RINGS_SCATTER * np.sqrt(known))
                 is_run = known >= spikes.FEWEST_RINGS and lit >= spikes.LIT_SHARE * known
                 if is_run and pull > spikes.LIT_SIGMA and sigma > best:

@@ -22,8 +22,9 @@ Indices = NDArray[np.intp]
 FIRST_FWHM, OFF_CLIPPED_FWHM, STEP_FWHM, SPAN_FWHM = 2.5, 1.5, 1.0, 25.0
 #: A place counts no more than this, sigma: a source is no ray.
 PLACE_CLIP = 5.0
-#: Rings that a ray has at least, from the star on; the share of them in which it is seen, and how well.
-FEWEST_RINGS, LIT_SHARE, LIT_SIGMA = 3, 0.75, 1.5
+#: Rings that a ray has at least, from the star on; the share of them in which it is seen, and how well; so
+#: many in a row in which it is not are its end.
+FEWEST_RINGS, LIT_SHARE, LIT_SIGMA, DARK_RINGS = 3, 0.75, 1.5, 2
 #: Scatter of the mean of rings over that of as many independent places.
 RINGS_SCATTER = 1.2
 #: Which rays are believed.
@@ -119,8 +120,16 @@ def _surest_runs(pulls: Float32Image, apart: Indices) -> Sighted:
     count = np.cumsum(known, axis=1, dtype=np.float32)
     sigma = np.cumsum(clipped, axis=1) / (RINGS_SCATTER * np.sqrt(np.maximum(count, 1)))
     too_dark = np.cumsum(is_lit, axis=1, dtype=np.float32) < LIT_SHARE * count
-    # a run ends on a ring in which it is seen
-    sigma[too_dark | ~is_lit | (count < FEWEST_RINGS)] = -np.inf
+    # a run ends on a ring in which it is seen, and no source beyond its end makes it longer
+    sigma[too_dark | ~is_lit | (count < FEWEST_RINGS) | _is_beyond_gap(known & ~is_lit)] = -np.inf
     best = np.argmax(sigma, axis=1)
     strength = np.take_along_axis(sigma, best[:, None], axis=1)[:, 0].astype(np.float64)
     return Sighted(strength, best + 1, np.asarray(known[:, :FEWEST_RINGS].all(axis=1)), apart)
+
+
+def _is_beyond_gap(is_dark: BoolImage) -> BoolImage:
+    """Whether `DARK_RINGS` in a row are dark before a ring, or at it."""
+    in_a_row = [np.roll(is_dark, step, axis=1) for step in range(DARK_RINGS)]
+    gap = np.logical_and.reduce(in_a_row)
+    gap[:, : DARK_RINGS - 1] = False
+    return np.asarray(np.logical_or.accumulate(gap, axis=1))
