@@ -7,6 +7,7 @@ without it this says so and ends. Each part has a control plane of its own and a
     python benchmarks/scaling/against_keda.py outage        # 8 minutes, hardly any CPU
     python benchmarks/scaling/against_keda.py many ROW      # B2, B3, B4; a row of `ROWS`: 3 to 6 minutes each
     python benchmarks/scaling/against_keda.py waits         # B11 with real workers: 15 minutes
+    python benchmarks/scaling/against_keda.py waits --load "poisson 0.3" --draws 3   # one load, 7 minutes
     python benchmarks/scaling/against_keda.py report        # the table alone
 """
 
@@ -95,9 +96,12 @@ def run_outage(seed: int) -> None:
             remember("outage keda", seed, found, tool.version)
 
 
-def run_waits(seed: int) -> None:
-    """Ours and KEDA's expert side by side, each with pods of its own that do the same tasks."""
-    for group in live_waits.GROUPS:
+def run_waits(seed: int, load: str | None, draws: int) -> None:
+    """Ours and KEDA's expert side by side, each with pods of its own that do the same tasks.
+
+    One draw of every load, or so many of `load` alone.
+    """
+    for group in live_waits.GROUPS if load is None else [live_waits.draws_of(load, draws)]:
         with process_rig_or_exit(seed=seed) as rig, KedaTool(rig).runs() as tool:
             rig.start_operator()
             expert = Keda(rig, tool, live_waits.KEDA, live_waits.KEDA)
@@ -158,6 +162,8 @@ def main() -> None:
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help=f"of many: {', '.join(ROWS)}; none: all of them"
     )
+    parser.add_argument("--load", choices=live_waits.LOADS, help="of waits: this one alone")
+    parser.add_argument("--draws", type=int, default=3, help="of --load, side by side")
     parser.add_argument("--seconds", type=float, default=45.0, help="length of the steady state of B3")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -172,7 +178,7 @@ def main() -> None:
     if options.part in ("all", "outage"):
         run_outage(options.seed)
     if options.part in ("all", "waits"):
-        run_waits(options.seed)
+        run_waits(options.seed, options.load, options.draws)
     if options.part in ("all", "many"):
         for name in options.rows or ROWS:
             run_many(name, options.seed, options.seconds)

@@ -59,6 +59,12 @@ GROUPS: Sequence[Mapping[str, Load]] = (
     {"sawtooth": sawtooth, "on/off": on_off},
     {"poisson 0.3": steady(0.3), "poisson 0.7": steady(0.7), "poisson 0.95": steady(0.95)},
 )
+LOADS: Mapping[str, Load] = {name: load for group in GROUPS for name, load in group.items()}
+
+
+def draws_of(load: str, draws: int) -> Mapping[str, Load]:
+    """So many draws of one load, to run side by side."""
+    return {f"{load}, draw {number}": LOADS[load] for number in range(1, draws + 1)}
 
 
 def waits(rig: ProcessRig, keda: Keda, group: Mapping[str, Load], seed: int) -> dict[str, Any]:

@@ -19,6 +19,9 @@ STRETCH_PRIOR = 0.15
 OUTLYING, MEDIAN_CHI2, ITERATIONS = 6.0, 2.4, 3
 #: Radii in FWHM to which each pixel may vary by itself, and from which wings vary as the core does.
 FREE_FWHM, WINGS_FWHM = 1.3, 2.0
+#: Radii in FWHM between which wings are seen to vary; what is known of their share before, mean and sigma; by
+#: how much a star's may differ besides (neighbours, galaxies), and the misfit from which one is left out.
+SEEN_FWHM, SHARE_PRIOR, WING_SPREAD, OUTLYING_SIGMA = (1.6, 3.0), (0.5, 0.5), 0.15, 3.0
 #: Five-point first difference, and the share of the peak below which a PSF has no logarithm.
 SLOPE, FLOOR = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12), 1e-6
 
@@ -81,23 +84,62 @@ def varying_terms(
     return np.asarray(np.tensordot(found, shapes, axes=1))
 
 
-def with_varying_wings(terms: Stamps, weights: Stamps, radius: Stamps, fwhm_px: float) -> Stamps:
-    """Polynomial images `(n_terms, size, size)` whose wings vary as their cores do.
+def with_varying_wings(
+    terms: Stamps, stamps: Stamps, weights: Stamps, basis: NDArray[np.float64], radius: Stamps, fwhm_px: float
+) -> Stamps:
+    """Polynomial images `(n_terms, size, size)` whose wings vary with their cores, as far as stars show it.
 
-    The first is the PSF at the middle and stays. Of the others pixels within `FREE_FWHM` stay, beyond
-    `WINGS_FWHM` they are what the first image's width, ellipticity and light would have to change by to
-    change the core like that, and between they go over. A wing that stayed the same where the core gets wider
-    would put the difference into the sum over pixels, and so into every flux. `weights` `(size, size)` are
-    the inverse variances of the pixels.
+    The first is the PSF at the middle and stays. Of the others pixels within `FREE_FWHM` stay. Beyond
+    `WINGS_FWHM` they are a share of what the first image's width, ellipticity and light would have to change
+    by to change the core like that, and between they go over. All of it where the seeing varies: wings that
+    stayed the same where the core gets wider would put the difference into the sum over pixels, and so into
+    every flux. None where optics blur the core and leave the wings alone. The share is read off the wings of
+    the stars, `stamps` `(n, size, size)` of unit flux with inverse variances `weights`, at `basis`
+    `(n, n_terms)`.
     """
     columns = np.concatenate([terms[:1], shape_images(terms[0])]).reshape(4, -1).T
-    root = np.sqrt(np.where(radius < WINGS_FWHM * fwhm_px, weights, 0.0)).ravel()[:, None]
+    root = np.sqrt(np.where(radius < WINGS_FWHM * fwhm_px, weights.sum(axis=0), 0.0)).ravel()[:, None]
     coefficients, *_ = np.linalg.lstsq(
         columns * root, terms[1:].reshape(len(terms) - 1, -1).T * root, rcond=None
     )
-    modelled = (columns @ coefficients).T.reshape(terms[1:].shape)
     free = np.clip((WINGS_FWHM * fwhm_px - radius) / ((WINGS_FWHM - FREE_FWHM) * fwhm_px), 0.0, 1.0)
-    return np.concatenate([terms[:1], free * terms[1:] + (1 - free) * modelled])
+    wings = (1 - free) * _ring_means((columns @ coefficients).T.reshape(terms[1:].shape), radius)
+    same = np.concatenate([terms[:1], free * terms[1:]])
+    ring = (radius > SEEN_FWHM[0] * fwhm_px) & (radius < SEEN_FWHM[1] * fwhm_px)
+    wing, known = terms[0][ring], weights[:, ring]
+    precision = np.maximum(known @ wing**2, 1e-30)
+    left = stamps[:, ring] - np.tensordot(basis, same[:, ring], axes=1)
+    expected = (known * (basis[:, 1:] @ wings[:, ring])) @ wing / precision
+    same[1:] += _share_of((known * left) @ wing / precision, expected, 1 / np.sqrt(precision)) * wings
+    return same
+
+
+def _ring_means(images: Stamps, radius: Stamps) -> Stamps:
+    """Each image by its means around the middle: noise of single pixels is none of a wing."""
+    ring = np.rint(radius).astype(int)
+    count = np.bincount(ring.ravel())
+    means = [np.bincount(ring.ravel(), image.ravel()) / np.maximum(count, 1) for image in images]
+    return np.stack([each[ring] for each in means])
+
+
+def _share_of(
+    excess: NDArray[np.float64], expected: NDArray[np.float64], error: NDArray[np.float64]
+) -> float:
+    """Of what is expected in what is seen, 0 to 1: a half where stars do not tell.
+
+    All `(n,)`, relative to the wing at the middle: by how much each star's own is brighter, by how much it
+    should be, and the error of the first.
+    """
+    design = np.stack([expected, np.ones_like(expected)], axis=1)
+    sigma, share = np.hypot(error, WING_SPREAD), SHARE_PRIOR[0]
+    used, prior = np.ones(len(error), bool), np.diag([1 / SHARE_PRIOR[1] ** 2, 1e-9])
+    for _ in range(ITERATIONS):
+        weighted = (design / sigma[:, None])[used]
+        right = weighted.T @ (excess / sigma)[used] + prior @ [SHARE_PRIOR[0], 0.0]
+        share, mean = np.linalg.solve(weighted.T @ weighted + prior, right)
+        misfit = np.abs(excess - design @ [share, mean]) / sigma
+        used = misfit < OUTLYING_SIGMA * max(1.0, 1.4826 * float(np.median(misfit)))
+    return float(np.clip(share, 0.0, 1.0))
 
 
 def _of_star(

@@ -244,7 +244,8 @@ class StarStack:
         centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
         terms[0] = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
         if order > 0:
-            terms = with_varying_wings(terms, weights.sum(axis=0), self.radius, fwhm)
+            known = np.where(self.good, (self.flux[:, None, None] / self.noise) ** 2, 0.0)
+            terms = with_varying_wings(terms, stamps, known, basis, self.radius, fwhm)
         terms /= terms[0].sum()
         return terms
 
