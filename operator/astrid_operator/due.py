@@ -3,9 +3,9 @@
 Owns the ids of those that stand in the list of delayed messages, in the order in which they become due, and
 the form in which Dramatiq itself enqueues a message that is due. A Dramatiq worker takes delayed messages in
 the order of the list and holds what is not due; once its hands are full it takes no more, and what stands
-behind waits for as long. The list is read once in slices, its end and its beginning whenever they change, and
-all of it again at long intervals. Pure: no clock, no client; times of messages are the server's, in ms since
-the epoch.
+behind waits for as long. The list is read once in slices, its end and its beginning before that and whenever
+they change, and all of it again at long intervals. Pure: no clock, no client; times of messages are the
+server's, in ms since the epoch.
 """
 
 import json
@@ -91,8 +91,8 @@ class DueMessages:
         if not listed:
             self.unknown()
             return
-        if self._end is None:
-            self._end = Place(last, listed - 1, listed)
+        if self._end is None:  # both ends at once: what is due first stands there more often than between
+            self._end, self._reads_head = Place(), True
             self._read_again_at = float("-inf")
         elif first != self._first:
             self._reads_head = True

@@ -59,6 +59,16 @@ def test_what_is_added_behind_a_long_list_is_known_at_once() -> None:
     assert listed.due() == [b"now"]
 
 
+@pytest.mark.parametrize("place", [0, HEAD - 1, -SLICE, -1])
+def test_what_stands_at_either_end_is_known_at_first_sight(place: int) -> None:
+    """Also of a list that a new operator, or one that could not read for a while, finds long."""
+    names = far(50_000)
+    names[place] = (b"now", NOW)
+    listed = Listed(names)
+    listed.tick(reads=2)
+    assert listed.due() == [b"now"]
+
+
 def test_all_of_the_list_is_read_once_and_bit_by_bit() -> None:
     """What stood there before is found, in slices, and not read again for a long time."""
     listed = Listed([*far(4500), (b"now", NOW), *far(100, 4500)])
@@ -77,7 +87,7 @@ def test_what_comes_back_to_the_beginning_is_known() -> None:
     listed.names.insert(0, (b"back", NOW))
     listed.tick()
     assert listed.due() == [b"back"]
-    assert listed.read[Part.HEAD] == HEAD
+    assert listed.read[Part.HEAD] == 2 * HEAD
 
 
 def test_a_list_that_workers_empty_costs_nothing() -> None:
@@ -110,7 +120,7 @@ def test_a_moved_message_leaves_the_end_where_it_is() -> None:
     listed.names.append((b"next", NOW))
     listed.tick()
     assert listed.due() == [b"next"]
-    assert listed.read[Part.END] == 1
+    assert listed.read[Part.END] == SLICE + 1
 
 
 def test_due_messages_come_in_order_and_no_more_than_asked_for() -> None:
