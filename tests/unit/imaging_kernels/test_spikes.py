@@ -93,6 +93,19 @@ def test_sources_around_a_star_are_no_spikes() -> None:
     assert found(score) == []
 
 
+@pytest.mark.parametrize("distance_fwhm", [2.5, 3.0, 3.5, 4.0, 4.5, 5.0])
+@pytest.mark.parametrize("height", [15.0, 25.0, 40.0, 100.0])
+def test_two_transients_on_either_side_of_a_star_are_no_spikes(distance_fwhm: float, height: float) -> None:
+    """As sure as any ray, and as far on one side as on the other."""
+    for degrees in (0.0, 33.0, 71.0):
+        score = sky(int(degrees))
+        for side, share in ((0.0, 1.0), (180.0, 0.8)):
+            turn = np.radians(degrees + side)
+            away = distance_fwhm * FWHM * (0.85 if side else 1.0)
+            score += source(PLACE[0] + away * np.cos(turn), PLACE[1] + away * np.sin(turn), share * height)
+        assert found(score) == []
+
+
 def test_a_source_beyond_its_end_makes_no_ray_longer() -> None:
     """A bright transient in line with a ray is not on it, where rings between them are dark."""
     score = sky() + ray(0.0, 15.0, 40.0) + ray(180.0, 15.0, 40.0)
@@ -176,6 +189,19 @@ def test_rays_do_not_depend_on_how_many_stars_are_looked_at_together(monkeypatch
     assert len(together) == 6
 
 
+def explained_by_a_point(pulls: NDArray, ring: int, k: int) -> bool:
+    """Hardly anything to be seen but at the brightest ring of the angles near by, and beside it."""
+    run = np.nan_to_num(pulls[: ring + 1])
+    about = [max(row[(k + step) % ANGLES] for step in range(-6, 7)) for row in run]
+    brightest = int(np.argmax(about))
+    beyond = [
+        pulls[at, k] for at in range(ring + 1) if abs(at - brightest) > 1 and not np.isnan(pulls[at, k])
+    ]
+    count = max(len(beyond), 1)
+    left = (sum(beyond) / count - spikes.POINT_WING * about[brightest]) * count**0.5
+    return about[brightest] > spikes.POINT_SIGMA and left < spikes.LEFT_SIGMA
+
+
 def test_runs_of_rings_agree_with_their_slow_twin() -> None:
     """Ring after ring in a plain loop, with gaps."""
     rng = np.random.default_rng(3)
@@ -197,6 +223,7 @@ def test_runs_of_rings_agree_with_their_slow_twin() -> None:
                     break
                 sigma = total / (spikes.RINGS_SCATTER * np.sqrt(known))
                 is_run = known >= spikes.FEWEST_RINGS and lit >= spikes.LIT_SHARE * known
+                is_run &= ring >= spikes.POINT_RINGS or not explained_by_a_point(pulls[star], ring, k)
                 if is_run and pull > spikes.LIT_SIGMA and sigma > best:
                     best, length = sigma, ring + 1
             assert fast.strength[star, k] == pytest.approx(best, rel=1e-5)

@@ -8,6 +8,7 @@ that match are not found, for they do no harm.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.rays import ANGLES, Belief, Sighted, believed_rays, direction
@@ -25,6 +26,10 @@ PLACE_CLIP = 5.0
 #: Rings that a ray has at least, from the star on; the share of them in which it is seen, and how well; so
 #: many in a row in which it is not are its end.
 FEWEST_RINGS, LIT_SHARE, LIT_SIGMA, DARK_RINGS = 3, 0.75, 1.5, 2
+#: Peak of a point source that looks like a ray to `BELIEF` at least, sigma; rings that it may be taken to
+#: light, the share of it that is left two rings from there, steps of angle to its flank; and what of a ray is
+#: beyond these rings at least, sigma.
+POINT_SIGMA, POINT_RINGS, POINT_WING, FLANK_STEPS, LEFT_SIGMA = 6.0, 7, 0.15, 6, 1.5
 #: Scatter of the mean of rings over that of as many independent places.
 RINGS_SCATTER = 1.2
 #: Which rays are believed.
@@ -122,9 +127,29 @@ def _surest_runs(pulls: Float32Image, apart: Indices) -> Sighted:
     too_dark = np.cumsum(is_lit, axis=1, dtype=np.float32) < LIT_SHARE * count
     # a run ends on a ring in which it is seen, and no source beyond its end makes it longer
     sigma[too_dark | ~is_lit | (count < FEWEST_RINGS) | _is_beyond_gap(known & ~is_lit)] = -np.inf
+    sigma[:, :POINT_RINGS][_is_point(pulls[:, :POINT_RINGS], known[:, :POINT_RINGS])] = -np.inf
     best = np.argmax(sigma, axis=1)
     strength = np.take_along_axis(sigma, best[:, None], axis=1)[:, 0].astype(np.float64)
     return Sighted(strength, best + 1, np.asarray(known[:, :FEWEST_RINGS].all(axis=1)), apart)
+
+
+def _is_point(pulls: Float32Image, known: BoolImage) -> BoolImage:
+    """Of the runs that end on each ring: whether a point source explains them, a transient beside the star.
+
+    It lights its own ring and those beside it, and at angles beside its own its flank; of a ray there is
+    light beyond these rings, more than the wing of such a point and than noise.
+    """
+    values = np.where(known, pulls, np.float32(0))
+    about = ndimage.maximum_filter1d(values, 2 * FLANK_STEPS + 1, axis=2, mode="wrap")
+    is_point = np.zeros(known.shape, bool)
+    for last in range(known.shape[1]):
+        brightest = np.argmax(about[:, : last + 1], axis=1)[:, None]
+        height = np.take_along_axis(about, brightest, axis=1)[:, 0]
+        beyond = known[:, : last + 1] & (np.abs(np.arange(last + 1)[:, None] - brightest) > 1)
+        count = np.maximum(np.count_nonzero(beyond, axis=1), 1)
+        left = np.sum(values[:, : last + 1] * beyond, axis=1) / count - POINT_WING * height
+        is_point[:, last] = (height > POINT_SIGMA) & (left * np.sqrt(count) < LEFT_SIGMA)
+    return is_point
 
 
 def _is_beyond_gap(is_dark: BoolImage) -> BoolImage:
