@@ -97,13 +97,9 @@ def with_varying_wings(
     the stars, `stamps` `(n, size, size)` of unit flux with inverse variances `weights`, at `basis`
     `(n, n_terms)`.
     """
-    columns = np.concatenate([terms[:1], shape_images(terms[0])]).reshape(4, -1).T
-    root = np.sqrt(np.where(radius < WINGS_FWHM * fwhm_px, weights.sum(axis=0), 0.0)).ravel()[:, None]
-    coefficients, *_ = np.linalg.lstsq(
-        columns * root, terms[1:].reshape(len(terms) - 1, -1).T * root, rcond=None
-    )
     free = np.clip((WINGS_FWHM * fwhm_px - radius) / ((WINGS_FWHM - FREE_FWHM) * fwhm_px), 0.0, 1.0)
-    wings = (1 - free) * _ring_means((columns @ coefficients).T.reshape(terms[1:].shape), radius)
+    core = np.where(radius < WINGS_FWHM * fwhm_px, weights.sum(axis=0), 0.0)
+    wings = (1 - free) * _ring_means(_going_with(terms, core), radius)
     same = np.concatenate([terms[:1], free * terms[1:]])
     ring = (radius > SEEN_FWHM[0] * fwhm_px) & (radius < SEEN_FWHM[1] * fwhm_px)
     wing, known = terms[0][ring], weights[:, ring]
@@ -112,6 +108,17 @@ def with_varying_wings(
     expected = (known * (basis[:, 1:] @ wings[:, ring])) @ wing / precision
     same[1:] += _share_of((known * left) @ wing / precision, expected, 1 / np.sqrt(precision)) * wings
     return same
+
+
+def _going_with(terms: Stamps, core: Stamps) -> Stamps:
+    """What all but the first of `terms` would be if the first changed in width, ellipticity and light alone.
+
+    `core` `(size, size)` weighs the pixels that these changes are read off.
+    """
+    columns = np.concatenate([terms[:1], shape_images(terms[0])]).reshape(4, -1).T
+    changes, root = terms[1:].reshape(len(terms) - 1, -1).T, np.sqrt(core).ravel()[:, None]
+    coefficients, *_ = np.linalg.lstsq(columns * root, changes * root, rcond=None)
+    return np.asarray((columns @ coefficients).T.reshape(terms[1:].shape))
 
 
 def _ring_means(images: Stamps, radius: Stamps) -> Stamps:
