@@ -1,27 +1,40 @@
 """B12: does a queue of a million messages, or one whose Redis answers late, slow down everybody else?
 
 A hundred ordinary queues on one Redis; one of them gets 1,000 messages, and the time until 100 members are
-asked for is taken (as B1). Blocks of trials without and with the neighbours follow one another in one run: a
-queue of 10^6 messages on the same Redis, and two queues on Redis of their own that answer everything 2 s
-late (longer than the operator waits) and 0.35 s late (so that each read succeeds, slowly). Bar: the median
-with them within ± 20 % of the median without.
+asked for is taken (as B1). Neighbours are a queue of 10^6 messages on the same Redis, and two queues on Redis
+of their own that answer everything 2 s late (longer than the operator waits) and 0.35 s late (so that each
+read succeeds, slowly). Bar: the median with them within ± 20 % of the median without.
 
-    python benchmarks/scaling/noisy_neighbours.py --blocks 4 --trials 6 --seed 1
+Most of that time is the wait for the next tick, anything from nothing to a second, and the difference of two
+medians of some dozen such times says little. So the ticks are watched in Redis, bursts come at moments of the
+tick that are spread evenly over it, and each moment is tried once without and once with the neighbours, on
+the same queue. Blocks without and with them follow one another as ABBA. Beside the whole time stands what is
+left of it after the tick began that found the burst.
+
+    python benchmarks/scaling/noisy_neighbours.py --trials 16 --seed 1            # four and a half minutes
+    python benchmarks/scaling/noisy_neighbours.py --trials 16 --seed 2 --add      # further pairs for the file
 """
 
 import argparse
+import json
 import os
 import random
+import re
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import redis
 from control_latency import PATIENT
-from rig import PATIENT_LEASE, Rig, message_body, rig_or_exit, save, say, spread
+from rig import PATIENT_LEASE, RESULTS, Rig, machine, message_body, rig_or_exit, save, say, spread
 
 from support.redis_server import RedisServer, valkey_binary
 from support.tcp_proxy import TcpProxy
+from support.waiting import wait_until
 
 ORDINARY = 100
 HUGE = "huge"
@@ -32,6 +45,13 @@ PART = 10_000
 MOST = 100
 BAR = 0.20
 
+#: Seconds between two ticks of the operator, and between two looks for one.
+TICK, LOOK = 1.0, 0.01
+#: Earliest moment of a burst after a tick began, in seconds: the reads of that tick are over.
+FIRST_MOMENT = 0.05
+#: Which blocks have neighbours.
+ORDER = (False, True, True, False)
+
 #: Puts ARGV[2] messages with the body ARGV[1] on a queue, in the server itself.
 FILL = """
 local there = redis.call('LLEN', KEYS[1])
@@ -41,6 +61,66 @@ for number = there + 1, there + tonumber(ARGV[2]) do
 end
 """
 
+_TICKS = re.compile(r"^astrid_tick_duration_seconds_(sum|count) (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """One trial; all in seconds."""
+
+    queue: str
+    #: After the tick before it began.
+    moment_s: float
+    #: Until 100 members were asked for.
+    took_s: float
+    #: The same from the tick that found it; None: it came while a tick read.
+    after_tick_s: float | None
+
+
+class Ticks:
+    """When the operator began to read a Redis, to `LOOK` seconds: its commands are counted there."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self.seen: list[float] = []
+        self._ended = threading.Event()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note ticks while inside."""
+        self.seen.clear()
+        self._ended.clear()
+        thread = threading.Thread(target=self._watch, name="ticks", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def next(self) -> float:
+        """Wait for a tick; when it began (monotonic)."""
+        before = len(self.seen)
+        wait_until(lambda: len(self.seen) > before, 30, "a tick", every_s=LOOK / 2)
+        return self.seen[-1]
+
+    def last_between(self, since: float, until: float) -> float | None:
+        """The last tick of that time; None: there was none."""
+        return next((at for at in reversed(self.seen) if since <= at <= until), None)
+
+    def _watch(self) -> None:
+        before = self._commands()
+        while not self._ended.wait(LOOK):
+            now, at = self._commands(), time.monotonic()
+            # one tick is one pipeline, which can be counted in two looks
+            if now != before and (not self.seen or at - self.seen[-1] > FIRST_MOMENT):
+                self.seen.append(at)
+            before = now
+
+    def _commands(self) -> list[int]:
+        clients = self._client.client_list()
+        return [int(each["tot-cmds"]) for each in clients if each["name"] == "astrid-operator"]
+
 
 def fill(server: RedisServer, name: str, count: int) -> None:
     """Enqueue `count` messages, a part at a time, as the server answers nobody meanwhile."""
@@ -49,24 +129,43 @@ def fill(server: RedisServer, name: str, count: int) -> None:
         server.client.eval(FILL, 2, *keys, message_body(name), PART)
 
 
-def trial(rig: Rig, name: str, rng: random.Random) -> float:
-    """Seconds until 100 members are asked for; the queue is at zero again afterwards."""
-    time.sleep(3 + rng.random())  # a random phase of the tick, once what was before is told
-    pushed = rig.push([name], 1000)
-    reached = rig.sizes.wait([name], MOST, pushed, 60)
+def trial(rig: Rig, ticks: Ticks, name: str, moment: float) -> Burst:
+    """A burst `moment` seconds after a tick began; the queue is at zero again afterwards."""
+    time.sleep(2)  # what was before is told
+    with ticks.watched():
+        tick = ticks.next()
+        time.sleep(max(0.0, tick + moment - time.monotonic()))
+        pushed = rig.push([name], 1000)
+        took = rig.sizes.wait([name], MOST, pushed, 60).get(name, float("inf"))
+    found = ticks.last_between(pushed, pushed + took)
     rig.edit_queues([name], enabled=False)
     rig.wait_for_sizes([name], 0)
     rig.redis.client.delete(f"dramatiq:{name}", f"dramatiq:{name}.msgs")
     rig.edit_queues([name], enabled=True)
-    return reached.get(name, float("inf"))
+    after_tick = None if found is None else round(pushed + took - found, 3)
+    return Burst(name, round(pushed - tick, 3), round(took, 3), after_tick)
 
 
-def block(rig: Rig, names: list[str], trials: int, rng: random.Random) -> dict[str, Any]:
-    """So many trials, each on another queue."""
-    took = [trial(rig, name, rng) for name in rng.sample(names, trials)]
-    usage = rig.usage()
-    load = round(os.getloadavg()[0], 1)
-    return {"raw_s": [round(each, 3) for each in took], "load_average": load, "rss_mb": usage.rss_bytes / 1e6}
+def block(rig: Rig, ticks: Ticks, bursts: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """A trial for each queue and moment."""
+    rig.wait_until_calm(timeout_s=60)
+    before, cpu = ticks_of(rig), rig.usage()
+    trials = [asdict(trial(rig, ticks, name, moment)) for name, moment in bursts]
+    (seconds, count), later = ticks_of(rig), rig.usage()
+    return {
+        "bursts": trials,
+        "mean_tick_s": round((seconds - before[0]) / (count - before[1]), 4),
+        "operator_cores": round((later.cpu_seconds - cpu.cpu_seconds) / (later.at - cpu.at), 3),
+        "rss_mb": round(later.rss_bytes / 1e6, 1),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def ticks_of(rig: Rig) -> tuple[float, float]:
+    """Seconds that the operator's ticks took so far, and how many there were."""
+    assert rig.operator is not None
+    found = dict(_TICKS.findall(rig.operator.metrics()))
+    return float(found["sum"]), float(found["count"])
 
 
 def let_in(rig: Rig, ways: Mapping[str, TcpProxy]) -> None:
@@ -81,50 +180,80 @@ def let_in(rig: Rig, ways: Mapping[str, TcpProxy]) -> None:
     rig.wait_for_sizes([HUGE], MOST)
 
 
-def measure(
-    rig: Rig, ways: Mapping[str, TcpProxy], blocks: int, trials: int, rng: random.Random
-) -> dict[str, Any]:
-    """Blocks without and with neighbours in turn."""
+def measure(rig: Rig, ways: Mapping[str, TcpProxy], trials: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Blocks without and with neighbours, in the order of `ORDER`; `trials` pairs in all."""
     names = [f"q{number:04d}" for number in range(ORDINARY)]
     rig.make_queues(names, scaling={**PATIENT, "maxReplicas": MOST})
     rig.wait_for_sizes(names, 0)
     fill(rig.redis, HUGE, MESSAGES)
-    found: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}
-    for number in range(blocks):
-        which = "with" if number % 2 else "without"
-        if which == "with":
+    moments = [FIRST_MOMENT + TICK * (part + rng.random()) / trials for part in range(trials)]
+    rng.shuffle(moments)
+    bursts = list(zip(rng.sample(names, trials), moments, strict=True))
+    halves = {which: iter((bursts[::2], bursts[1::2])) for which in (False, True)}
+    ticks = Ticks(redis.Redis(host="127.0.0.1", port=rig.redis.port, socket_timeout=10))
+    found: list[dict[str, Any]] = []
+    are_there = False
+    for number, wanted in enumerate(ORDER):
+        if wanted and not are_there:
             let_in(rig, ways)
-        rig.wait_until_quiet()
-        found[which].append(block(rig, names, trials, rng))
-        say(f"{number + 1}/{blocks} {which}: {found[which][-1]}")
-        if which == "with":
+        elif are_there and not wanted:
             for name in (HUGE, *ways):
                 rig.api.delete("astridqueues", name, rig.namespace)
-    return {**found, **compared(found)}
+        are_there = wanted
+        found.append({"neighbours": wanted, **block(rig, ticks, next(halves[wanted]))})
+        took = [each["took_s"] for each in found[-1]["bursts"]]
+        rest = {name: value for name, value in found[-1].items() if name != "bursts"}
+        say(f"{number + 1}/{len(ORDER)} {rest}: {took}")
+    return found
 
 
-def compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """All trials of a kind together, and how they differ."""
-    spreads = {
-        which: spread([each for one in blocks for each in one["raw_s"]]) for which, blocks in found.items()
-    }
-    changes = {
-        what: round(spreads["with"][what] / spreads["without"][what] - 1, 3)
-        for what in ("p50", "p95")
-        if spreads["with"][what] is not None and spreads["without"][what]
-    }
-    return {"spread_s": spreads, "change": changes, "bar": BAR}
+# ---------------------------------------------------------------------------------- comparison
+
+
+def compared(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Without and with, over the pairs of all runs, and how they differ."""
+    pairs = [pair for run in runs for pair in pairs_of(run["blocks"])]
+    result: dict[str, Any] = {"pairs": len(pairs), "bar": BAR}
+    for what in ("took_s", "after_tick_s"):
+        known = [pair for pair in pairs if all(each[what] is not None for each in pair)]
+        both = np.array([[each[what] for each in pair] for pair in known])
+        without, with_ = both.T
+        result[what] = {
+            "without": spread(without.tolist()),
+            "with": spread(with_.tolist()),
+            "change_p50": interval(both, lambda them: np.median(them[:, 1]) / np.median(them[:, 0]) - 1),
+            "mean_difference_s": interval(both, lambda them: float(np.mean(them[:, 1] - them[:, 0]))),
+        }
+    return result
+
+
+def pairs_of(blocks: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Bursts on the same queue, at the same moment of the tick: without neighbours, and with them."""
+    found: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for each in blocks:
+        found[each["neighbours"]].update({burst["queue"]: burst for burst in each["bursts"]})
+    return [(burst, found[True][name]) for name, burst in found[False].items()]
+
+
+def interval(both: np.ndarray, measure_of: Any) -> dict[str, float]:
+    """A measure of pairs with the middle 95 % of it over pairs drawn again (bootstrap, 4,000 times)."""
+    rng = np.random.default_rng(0)
+    drawn = [measure_of(both[rng.integers(0, len(both), len(both))]) for _ in range(4000)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": round(float(measure_of(both)), 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--blocks", type=int, default=4, help="half of them with neighbours")
-    parser.add_argument("--trials", type=int, default=6, help="of each block")
+    parser.add_argument("--trials", type=int, default=16, help="pairs of bursts")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--add", action="store_true", help="to the runs that the file holds already")
     parser.add_argument("--name", default="noisy-neighbours", help="of the file under benchmarks/results")
     options = parser.parse_args()
+    file = RESULTS / f"{options.name}.json"
+    runs = json.loads(file.read_text())["runs"] if options.add and file.exists() else []
     server = RedisServer(valkey_binary())
     with ExitStack() as parts:
         parts.callback(server.close)
@@ -134,10 +263,12 @@ def main() -> None:
             server.client.hset(f"dramatiq:{name}.msgs", mapping={f"m{each}": "{}" for each in range(2)})
         rig = parts.enter_context(rig_or_exit())
         rig.start_operator(ASTRID_OPERATOR_BROKERS_DIR=str(rig.plane.folder / "brokers"), **PATIENT_LEASE)
-        result = measure(rig, ways, options.blocks, options.trials, random.Random(options.seed))
-    say(str({name: result[name] for name in ("spread_s", "change")}))
-    facts = {"seed": options.seed, "messages": MESSAGES, "late_s": LATE, "ordinary_queues": ORDINARY}
-    say(f"written: {save(options.name, {**facts, **result})}")
+        blocks = measure(rig, ways, options.trials, random.Random(options.seed))
+    runs.append({"seed": options.seed, "machine": machine(), "blocks": blocks})
+    result = compared(runs)
+    say(json.dumps(result))
+    facts = {"messages": MESSAGES, "late_s": LATE, "ordinary_queues": ORDINARY}
+    say(f"written: {save(options.name, {**facts, **result, 'runs': runs})}")
 
 
 if __name__ == "__main__":
