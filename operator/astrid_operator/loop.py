@@ -136,17 +136,28 @@ class Loop:
             await asyncio.wait(writes, timeout=further)
 
     async def tick(self) -> None:
-        """Gather and decide for all, and start the writes that are needed; does not wait for these."""
+        """Gather and decide for all, and start the writes that are needed; does not wait for these.
+
+        Whatever is only told is looked for once every size that is wanted is on its way.
+        """
         started = self._clock()
         self._take_over(self._manifests())
         gathered = await self._gather()
         decisions = await self._decide(gathered)
         due = set(self._work.take_due())
-        waiting = [
-            self._act(each, decisions.get(key), is_due=key in due) async for key, each in _breathing(gathered)
-        ]
+        acting = {
+            key
+            async for key, each in _breathing(gathered)
+            if self._acts(each, decisions.get(key), is_due=key in due)
+        }
         for key in due - gathered.keys():
             self._work.done(key)
+        await asyncio.sleep(0)
+        waiting: list[Waiting[QueueKey] | None] = []
+        async for key, each in _breathing(gathered):
+            self._observer.saw(each, decisions.get(key))
+            if key not in acting:
+                waiting.append(self._tells(each, decisions.get(key)))
         self._tell_invalid()
         self._tell_reclaimed()
         for key in self._allowance.grant([each for each in waiting if each], self._clock()):
@@ -237,10 +248,7 @@ class Loop:
         async for key, each in _breathing(gathered):
             if not each.is_hands_off and (decision := self._decided(each, now)) is not None:
                 asked[key] = (each.queue, each.fleet, decision)
-        granted = self._budget(asked)
-        async for key, each in _breathing(gathered):
-            self._observer.saw(each, granted.get(key))
-        return granted
+        return self._budget(asked)
 
     def _decided(self, gathered: Gathered, now: float) -> ScalingDecision | None:
         """The decision for one queue; None where making it failed: that fleet stays, the others go on."""
@@ -257,24 +265,25 @@ class Loop:
 
     # ----------------------------------------------------------------------------------------- act
 
-    def _act(
-        self, gathered: Gathered, decision: ScalingDecision | None, *, is_due: bool
-    ) -> Waiting[QueueKey] | None:
-        """Start what is to be written now; what can wait, with its claim on the allowance."""
+    def _acts(self, gathered: Gathered, decision: ScalingDecision | None, *, is_due: bool) -> bool:
+        """Start what the fleet needs; whether there is a reason to leave the status alone at this tick."""
         key, record = gathered.queue.key, self._records[gathered.queue.key]
         if record.is_busy or key in self._written:
             self._put_off(key, is_due=is_due)
-            return None
+            return True
         todo = plan(gathered, decision, shape=is_due)
         if is_due or (not todo.is_empty and not self._work.backs_off(key)):
             self._start(key, partial(self._carry_out, gathered, todo))
+            return True
+        return False
+
+    def _tells(self, gathered: Gathered, decision: ScalingDecision | None) -> Waiting[QueueKey] | None:
+        """Start a status that cannot wait; one that can, with its claim on the allowance."""
+        key, record = gathered.queue.key, self._records[gathered.queue.key]
+        if record.invalid is not None or self._clock() < record.status_retry_at:
             return None
         new = status_of(gathered, decision, record.outcome, self._now_iso())
-        if record.invalid is not None:
-            return None
         pressing = urgency(gathered.previous, new)
-        if self._clock() < record.status_retry_at:
-            return None
         if self._is_pressing(record, pressing):
             self._start(key, partial(self._tell, gathered, decision))
         elif pressing is not Urgency.NEVER:

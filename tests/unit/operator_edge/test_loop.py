@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from astrid_operator import loop
+from astrid_operator import loop, reconcile
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
@@ -17,6 +17,7 @@ from astrid_operator.errors import ApiBusy, FleetRefused, NotLeading, QuotaExcee
 from astrid_operator.fleet import Subject
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
+from astrid_operator.reconcile import Gathered, Status
 from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide
 from support.memory_fleet import MemoryFleet, MemoryReporter
 
@@ -197,6 +198,36 @@ def test_a_backlog_is_answered_by_one_write(play: Play) -> None:
         status = world.reporter.statuses[KEY]
         assert (status["lastScale"]["from"], status["lastScale"]["to"]) == (0, 20)
         assert status["lastScale"]["reason"] in [reason for _, _, reason, _ in world.reporter.events]
+
+    play(scenario)
+
+
+def test_sizes_are_on_their_way_before_anything_is_told(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick of many queues makes a status of each: whoever comes last by name does not wait for these."""
+    order: list[str] = []
+
+    async def scenario(world: World) -> None:
+        keys = [QueueKey("sky", f"q{index:02d}") for index in range(2 * loop.AT_ONE_GO)]
+        for key in keys:
+            world.put(key)
+        await world.step(times=2)
+
+        def status_of(gathered: Gathered, *others: Any) -> Status:
+            order.append("status")
+            return reconcile.status_of(gathered, *others)
+
+        async def scale_to(key: QueueKey, replicas: int) -> None:
+            order.append("size")
+            await MemoryFleet.scale_to(world.fleet, key, replicas)
+
+        monkeypatch.setattr(loop, "status_of", status_of)
+        monkeypatch.setattr(world.fleet, "scale_to", scale_to)
+        world.demand[keys[-1]] = Demand(ready=50, service_seconds=60.0)
+        await world.step()
+
+        assert order.count("size") == 1
+        assert order.count("status") >= len(keys) - 1
+        assert order[0] == "size"
 
     play(scenario)
 
