@@ -180,27 +180,34 @@ def let_in(rig: Rig, ways: Mapping[str, TcpProxy]) -> None:
     rig.wait_for_sizes([HUGE], MOST)
 
 
+def blocks_of(
+    names: Sequence[str], trials: int, rng: random.Random
+) -> list[tuple[bool, list[tuple[str, float]]]]:
+    """Whether each block has neighbours, and queue and moment of its bursts: each comes once of a kind."""
+    moments = [FIRST_MOMENT + TICK * (part + rng.random()) / trials for part in range(trials)]
+    rng.shuffle(moments)
+    bursts = list(zip(rng.sample(names, trials), moments, strict=True))
+    halves = {which: iter((bursts[::2], bursts[1::2])) for which in (False, True)}
+    return [(wanted, next(halves[wanted])) for wanted in ORDER]
+
+
 def measure(rig: Rig, ways: Mapping[str, TcpProxy], trials: int, rng: random.Random) -> list[dict[str, Any]]:
     """Blocks without and with neighbours, in the order of `ORDER`; `trials` pairs in all."""
     names = [f"q{number:04d}" for number in range(ORDINARY)]
     rig.make_queues(names, scaling={**PATIENT, "maxReplicas": MOST})
     rig.wait_for_sizes(names, 0)
     fill(rig.redis, HUGE, MESSAGES)
-    moments = [FIRST_MOMENT + TICK * (part + rng.random()) / trials for part in range(trials)]
-    rng.shuffle(moments)
-    bursts = list(zip(rng.sample(names, trials), moments, strict=True))
-    halves = {which: iter((bursts[::2], bursts[1::2])) for which in (False, True)}
     ticks = Ticks(redis.Redis(host="127.0.0.1", port=rig.redis.port, socket_timeout=10))
     found: list[dict[str, Any]] = []
     are_there = False
-    for number, wanted in enumerate(ORDER):
+    for number, (wanted, bursts) in enumerate(blocks_of(names, trials, rng)):
         if wanted and not are_there:
             let_in(rig, ways)
         elif are_there and not wanted:
             for name in (HUGE, *ways):
                 rig.api.delete("astridqueues", name, rig.namespace)
         are_there = wanted
-        found.append({"neighbours": wanted, **block(rig, ticks, next(halves[wanted]))})
+        found.append({"neighbours": wanted, **block(rig, ticks, bursts)})
         took = [each["took_s"] for each in found[-1]["bursts"]]
         rest = {name: value for name, value in found[-1].items() if name != "bursts"}
         say(f"{number + 1}/{len(ORDER)} {rest}: {took}")
@@ -210,11 +217,11 @@ def measure(rig: Rig, ways: Mapping[str, TcpProxy], trials: int, rng: random.Ran
 # ---------------------------------------------------------------------------------- comparison
 
 
-def compared(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Without and with, over the pairs of all runs, and how they differ."""
+def compared(runs: Sequence[Mapping[str, Any]], whats: Sequence[str]) -> dict[str, Any]:
+    """Without and with, over the pairs of all runs, and how they differ; `whats` are numbers of a burst."""
     pairs = [pair for run in runs for pair in pairs_of(run["blocks"])]
     result: dict[str, Any] = {"pairs": len(pairs), "bar": BAR}
-    for what in ("took_s", "after_tick_s"):
+    for what in whats:
         known = [pair for pair in pairs if all(each[what] is not None for each in pair)]
         both = np.array([[each[what] for each in pair] for pair in known])
         without, with_ = both.T
@@ -222,7 +229,7 @@ def compared(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "without": spread(without.tolist()),
             "with": spread(with_.tolist()),
             "change_p50": interval(both, lambda them: np.median(them[:, 1]) / np.median(them[:, 0]) - 1),
-            "mean_difference_s": interval(both, lambda them: float(np.mean(them[:, 1] - them[:, 0]))),
+            "mean_difference": interval(both, lambda them: float(np.mean(them[:, 1] - them[:, 0]))),
         }
     return result
 
@@ -240,7 +247,11 @@ def interval(both: np.ndarray, measure_of: Any) -> dict[str, float]:
     rng = np.random.default_rng(0)
     drawn = [measure_of(both[rng.integers(0, len(both), len(both))]) for _ in range(4000)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"value": round(float(measure_of(both)), 3), "low": round(low, 3), "high": round(high, 3)}
+    return {
+        "value": round(float(measure_of(both)), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+    }
 
 
 def main() -> None:
@@ -265,7 +276,7 @@ def main() -> None:
         rig.start_operator(ASTRID_OPERATOR_BROKERS_DIR=str(rig.plane.folder / "brokers"), **PATIENT_LEASE)
         blocks = measure(rig, ways, options.trials, random.Random(options.seed))
     runs.append({"seed": options.seed, "machine": machine(), "blocks": blocks})
-    result = compared(runs)
+    result = compared(runs, ("took_s", "after_tick_s"))
     say(json.dumps(result))
     facts = {"messages": MESSAGES, "late_s": LATE, "ordinary_queues": ORDINARY}
     say(f"written: {save(options.name, {**facts, **result, 'runs': runs})}")
