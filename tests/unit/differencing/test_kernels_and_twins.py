@@ -253,6 +253,12 @@ class SlopingGain:
         one = np.ones((size[0], size[1] // 2 + 1), np.complex64)
         return one, one * np.float32(1 + 0.002 * x - 0.001 * y)
 
+    def moves_on_grid(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """A plane, which slopes follow."""
+        moves = np.zeros((3, len(y), len(x)))
+        moves[0] = 1 + 0.002 * x - 0.001 * y[:, None]
+        return moves
+
 
 def test_kernels_slope_within_a_tile() -> None:
     """A kernel that varies linearly over the frame is exact at every pixel, with no step between tiles."""

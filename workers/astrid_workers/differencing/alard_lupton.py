@@ -81,6 +81,10 @@ class AlardLupton:
         moved = shift_hats(self.match.moves(np.array([x]), np.array([y])), size)[0]
         return (np.ones_like(kernel), kernel * moved) if self.convolved == "reference" else (kernel, moved)
 
+    def moves_on_grid(self, x: Floats, y: Floats) -> Floats:
+        """Relative gain, shift x and shift y in `a_r` where columns `x` and rows `y` cross: `(3, ny, nx)`."""
+        return self.match.moves_on_grid(x, y)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unmatched:
@@ -102,6 +106,12 @@ class Unmatched:
         """`(1, flux_scale)`."""
         one = np.ones((size[0], size[1] // 2 + 1), np.complex64)
         return one, one * np.float32(self.flux_scale)
+
+    def moves_on_grid(self, x: Floats, y: Floats) -> Floats:
+        """Nothing moves."""
+        moves = np.zeros((3, len(y), len(x)))
+        moves[0] = 1
+        return moves
 
 
 def fit_kernel(

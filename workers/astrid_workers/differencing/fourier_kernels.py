@@ -34,6 +34,12 @@ class Matching(Protocol):
     def transfer(self, x: float, y: float, size: tuple[int, int]) -> tuple[ComplexHat, ComplexHat]:
         """`(a_n, a_r)` at a position, rfft2 coefficients on a `(ny, nx)` grid, complex64."""
 
+    def moves_on_grid(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of what `a_r` does what bends within a tile, where columns `x` and rows `y` cross.
+
+        Relative gain, shift x and shift y (px): `(3, len(y), len(x))`.
+        """
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoisePower:

@@ -2,7 +2,8 @@
 
 Owns one scheme that all algorithms share: the kernels of `fourier_kernels.py` at a tile's centre with their
 slopes across it, so that PSFs and kernels vary smoothly and not in steps, and the variance of the statistic
-from the photons of both frames. Never measures a PSF and never detects anything.
+from the photons of both frames. A registration bends within a tile as no slope does: what slopes leave behind
+is moved pixel by pixel. Never measures a PSF and never detects anything.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.noise_model import NoiseModel
 from astrid_workers.imaging.out_of_core import empty_plane, let_go
 from astrid_workers.imaging.psf import Psf
+
+#: Distance of the nodes at which shifts are asked for; between them they are bilinear.
+NODE_PX = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +114,7 @@ def subtract(
         for column in range(columns):
             tile = _Tile(pair, grid, row, column)
             kernels = _Local.at(pair, matching, tile, shapes, side)
-            for plane, values in zip(planes, tile.run(kernels), strict=True):
+            for plane, values in zip(planes, tile.run(kernels, matching), strict=True):
                 plane[tile.core] = values
             psfs[row, column] = _stamp(kernels.middle.psf, side, size)
             profiles[row, column] = _stamp(kernels.middle.profile, side, size)
@@ -167,6 +171,12 @@ def _sky_variance(variance: Float32Image, sky: NDArray[np.bool_], core: tuple[sl
     every = (slice(core[0].start, core[0].stop, 3), slice(core[1].start, core[1].stop, 3))
     values = variance[every][sky[every]]
     return float(np.median(values if values.size >= 100 else variance[every]))
+
+
+def _between_nodes(size: int, n_nodes: int) -> NDArray[np.float32]:
+    """Weights `(size, n_nodes)` of linear interpolation from nodes `NODE_PX` apart, the first at pixel 0."""
+    place = np.arange(size) / NODE_PX
+    return np.asarray(np.maximum(1 - np.abs(place[:, None] - np.arange(n_nodes)), 0), np.float32)
 
 
 class _Tile:
@@ -247,15 +257,40 @@ class _Tile:
         variance = science * np.float32(v.d_n2) + reference * np.float32(v.d_r2)
         return variance, np.maximum(uniform + beyond, np.float32(0.5) * uniform)
 
-    def run(self, k: _Local) -> tuple[Float32Image, ...]:
+    def _left_behind(self, matching: Matching) -> Float32Image:
+        """Relative gain and shifts `(3, height, width)` by which the reference is not where its sources are,
+        since kernels follow them along slopes only.
+        """
+        (x, y), (dx, dy) = self.centre, self.half_core
+        axes = [np.arange(part.start, part.stop + NODE_PX, NODE_PX, dtype=np.float64) for part in self.core]
+        at_nodes = matching.moves_on_grid(axes[1], axes[0])
+        middle, right, below = (
+            matching.moves_on_grid(np.array([x + step_x]), np.array([y + step_y]))
+            for step_x, step_y in ((0.0, 0.0), (dx, 0.0), (0.0, dy))
+        )
+        at_nodes -= middle + (right - middle) * ((axes[1] - x) / dx)[None, None, :]
+        at_nodes -= (below - middle) * ((axes[0] - y) / dy)[None, :, None]
+        along_y, along_x = (
+            _between_nodes(part.stop - part.start, len(axis))
+            for part, axis in zip(self.core, axes, strict=True)
+        )
+        return np.asarray(along_y @ at_nodes.astype(np.float32) @ along_x.T)
+
+    def run(self, k: _Local, matching: Matching) -> tuple[Float32Image, ...]:
         """The planes of `Subtracted`, in its order."""
         n_hat, r_hat = self._hat(self._pair.science), self._hat(self._pair.reference)
         difference = self._along(lambda at: at.d_n * n_hat - at.d_r * r_hat, k)
         statistic = self._along(lambda at: at.k_n * n_hat - at.k_r * r_hat, k)
         subtracted = self._back(k.middle.k_r * r_hat)
+        along_y, along_x = np.gradient(subtracted)
+        if matching.varies:
+            left = self._left_behind(matching)
+            statistic += left[1] * along_x + left[2] * along_y - left[0] * subtracted
+            model = self._back(k.middle.d_r * r_hat)
+            model_y, model_x = np.gradient(model)
+            difference += left[1] * model_x + left[2] * model_y - left[0] * model
         across, down = (np.float32(noise_px**2) for noise_px in self._pair.astrometric_noise_px)
-        registration = across * np.gradient(subtracted, axis=1) ** 2
-        registration += down * np.gradient(subtracted, axis=0) ** 2
+        registration = across * along_x**2 + down * along_y**2
         variance, score_variance = self._variances(k.variance)
         response = self._response(k)
         return (

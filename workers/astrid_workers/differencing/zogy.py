@@ -34,3 +34,7 @@ class Zogy:
         a_n = psf_hat(self.psf_reference, x, y, size)
         a_r = self.match.transfer(x, y, size) * psf_hat(self.psf_science, x, y, size)
         return a_n, a_r
+
+    def moves_on_grid(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Relative gain, shift x and shift y in `a_r` where columns `x` and rows `y` cross: `(3, ny, nx)`."""
+        return self.match.moves_on_grid(x, y)

@@ -17,7 +17,12 @@ from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.matched_stamps import WING_SIGMAS_FWHM, MatchedStamps, cut_stamps
 from astrid_workers.imaging.psf import Psf, polynomial
-from astrid_workers.imaging.residual_map import ResidualMap, excess_scatter, measure_residual_map
+from astrid_workers.imaging.residual_map import (
+    ResidualMap,
+    excess_scatter,
+    likeliest_scatter,
+    measure_residual_map,
+)
 from astrid_workers.imaging.transfer import (
     N_VARYING,
     frequencies,
@@ -68,8 +73,8 @@ class PhotometricMatch:
     #: science = flux_scale × reference, at the frame's centre.
     flux_scale: float
     flux_scale_error: float
-    #: 1-sigma residual of registration per axis that is left after the smooth map, px; photon noise taken
-    #: off.
+    #: 1-sigma residual of registration per axis that is left after the smooth map, px: the map's own error,
+    #: and what stars scatter beyond it and their photon noise.
     astrometric_noise_px: tuple[float, float]
     #: Relative scatter of the sources' gains about the map; photon noise taken off.
     gain_scatter: float
@@ -99,6 +104,15 @@ class PhotometricMatch:
         beyond = self.residual.at(x, y)
         shifts = polynomial(x, y, self.frame_shape, self.order) @ self.coefficients[:, 1:3]
         return np.column_stack([1 + beyond[:, 0], shifts + beyond[:, 1:]])
+
+    def moves_on_grid(self, x: Floats, y: Floats) -> Floats:
+        """`moves` where columns `x` and rows `y` cross: float64 `(3, len(y), len(x))`."""
+        moves = self.residual.on_grid(x, y)
+        columns, rows = np.meshgrid(x, y)
+        terms = polynomial(columns.ravel(), rows.ravel(), self.frame_shape, self.order)
+        moves[0] += 1
+        moves[1:] += (terms @ self.coefficients[:, 1:3]).T.reshape(2, len(y), len(x))
+        return moves
 
     def transfer(self, x: float, y: float, size: tuple[int, int]) -> NDArray[np.complexfloating]:
         """κ at a position as rfft2 coefficients of a `(ny, nx)` grid, complex64."""
@@ -315,7 +329,8 @@ def _measured(
     left = steps - residual.left_out()
     stars = is_star[used]
     asked = constant_sources(stars)
-    gain_scatter, *shifts = (excess_scatter(left[asked, k], errors[asked, k]) for k in range(3))
+    gain_scatter = excess_scatter(left[asked, 0], errors[asked, 0])
+    shifts = _registration_noise(left[asked, 1:], errors[asked, 1:], residual.errors()[asked, 1:])
     weights = 1 / (errors[:, 0] ** 2 + gain_scatter**2)
     moves = local[used, 1:3] + residual.at(x, y)[:, 1:]
     return PhotometricMatch(
@@ -325,7 +340,7 @@ def _measured(
         frame_shape,
         float(coefficients[0, 0]),
         float(abs(coefficients[0, 0]) / np.sqrt(weights.sum())),
-        (shifts[0], shifts[1]),
+        shifts,
         gain_scatter,
         float(np.max(np.hypot(moves[:, 0], moves[:, 1]))),
         len(used),
@@ -335,3 +350,14 @@ def _measured(
         stars,
         residual,
     )
+
+
+def _registration_noise(left: Floats, errors: Floats, of_map: Floats) -> tuple[float, float]:
+    """1-sigma residual of the registration along x and y, from what sources, `(n, 2)`, stand off the map.
+
+    `errors` are their own, `of_map` the map's at their places: few sources say little, and the map is off by
+    no less than that.
+    """
+    least = np.sqrt(np.mean(of_map**2, axis=0))
+    noise = np.maximum(least, [likeliest_scatter(left[:, k], errors[:, k]) for k in range(2)])
+    return float(noise[0]), float(noise[1])

@@ -1,80 +1,68 @@
 """What neighbouring sources agree on beyond a polynomial of position: small-scale bends of gain and shift.
 
-Owns the map, its smoothness chosen by how well sources foretell one another, and scatter beyond errors; never
-sees a pixel.
+Owns the map and whether it is worth having, and scatter beyond errors; never sees a pixel.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.imaging.kriging import Field, measure_field, no_field
+
 Floats = NDArray[np.float64]
 
-#: Sources needed for a map of what the polynomial leaves, its bandwidths in mean distances of sources, and
-#: the share of the scatter that it must fall below to be used.
+#: Sources needed for a map of what the polynomial leaves, and the share of the scatter that it must fall
+#: below to be used.
 MIN_SOURCES_FOR_MAP = 30
-BANDWIDTHS = (0.8, 1.2, 2.0, 3.5)
 WORTHWHILE = 0.9
+#: |residual| / error from which one more sigma says nothing more of a scatter.
+CLIP_SIGMA = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidualMap:
-    """Local means of what sources want beyond the polynomial: relative gain, shift x, shift y.
+    """Fields of relative gain, shift x and shift y, as sources want them beyond the polynomial."""
 
-    Gaussian-weighted, shrunk towards zero by the sources' own errors; a bandwidth of 0 switches a column off.
-    """
-
-    x: Floats
-    y: Floats
-    #: float64 `(n, 3)`.
-    steps: Floats
-    errors: Floats
-    #: Scatter of the field itself, per column, and the sigma of the weights, pixels.
-    scatter: Floats
-    bandwidth_px: Floats
+    fields: tuple[Field, Field, Field]
 
     def at(self, x: Floats, y: Floats) -> Floats:
-        """The field at positions: float64 `(m, 3)`."""
-        distance2 = (x[:, None] - self.x[None, :]) ** 2 + (y[:, None] - self.y[None, :]) ** 2
-        return self._field(distance2, leave_out=False)
+        """The fields at positions: float64 `(m, 3)`."""
+        return np.column_stack([field.at(x, y) for field in self.fields])
+
+    def on_grid(self, x: Floats, y: Floats) -> Floats:
+        """The fields where columns `x` and rows `y` cross: float64 `(3, len(y), len(x))`."""
+        return np.stack([field.on_grid(x, y) for field in self.fields])
 
     def left_out(self) -> Floats:
-        """The field at each source as all others see it: float64 `(n, 3)`."""
-        distance2 = (self.x[:, None] - self.x[None, :]) ** 2 + (self.y[:, None] - self.y[None, :]) ** 2
-        return self._field(distance2, leave_out=True)
+        """The fields at each source as all others see them: float64 `(n, 3)`."""
+        return np.column_stack([field.left_out for field in self.fields])
 
-    def _field(self, distance2: Floats, *, leave_out: bool) -> Floats:
-        field = np.zeros((len(distance2), self.steps.shape[1]))
-        for column, (bandwidth, scatter) in enumerate(zip(self.bandwidth_px, self.scatter, strict=True)):
-            if bandwidth <= 0 or scatter <= 0:
-                continue
-            near = np.exp(-0.5 * distance2 / bandwidth**2)
-            if leave_out:
-                np.fill_diagonal(near, 0.0)
-            weight = near / (self.errors[:, column] ** 2 + 0.25 * scatter**2)
-            field[:, column] = (weight @ self.steps[:, column]) / (weight.sum(axis=1) + 1 / scatter**2)
-        return field
+    def errors(self) -> Floats:
+        """1-sigma errors of `left_out`: float64 `(n, 3)`."""
+        return np.column_stack([field.error for field in self.fields])
 
 
 def measure_residual_map(
     x: Floats, y: Floats, steps: Floats, errors: Floats, frame_shape: tuple[int, int]
 ) -> ResidualMap:
-    """The bandwidth per column at which each source is best foretold by the others; 0 where none helps."""
-    scatter = np.array([excess_scatter(steps[:, k], errors[:, k]) for k in range(3)])
-    off = ResidualMap(x, y, steps, errors, scatter, np.zeros(3))
+    """The map of what sources at pixel positions want, `steps` with `errors`, `(n, 3)` each.
+
+    A column in which sources do not foretell one another is zero.
+    """
+    off = no_field(x, y, frame_shape)
     if len(x) < MIN_SOURCES_FOR_MAP:
-        return off
-    spacing = float(np.sqrt(frame_shape[0] * frame_shape[1] / len(x)))
-    best, least = np.zeros(3), scatter * WORTHWHILE
-    for factor in BANDWIDTHS:
-        trial = replace(off, bandwidth_px=np.full(3, factor * spacing))
-        left = steps - trial.left_out()
-        for k in range(3):
-            remaining = excess_scatter(left[:, k], errors[:, k])
-            if remaining < least[k]:
-                best[k], least[k] = factor * spacing, remaining
-    return replace(off, bandwidth_px=best)
+        return ResidualMap((off, off, off))
+    gain, across, along = (_worthwhile(x, y, steps[:, k], errors[:, k], frame_shape, off) for k in range(3))
+    return ResidualMap((gain, across, along))
+
+
+def _worthwhile(
+    x: Floats, y: Floats, steps: Floats, errors: Floats, frame_shape: tuple[int, int], off: Field
+) -> Field:
+    scatter = excess_scatter(steps, errors)
+    field = measure_field(x, y, steps, errors, scatter, frame_shape)
+    return field if excess_scatter(steps - field.left_out, errors) < WORTHWHILE * scatter else off
 
 
 def excess_scatter(values: Floats, errors: Floats) -> float:
@@ -93,3 +81,17 @@ def excess_scatter(values: Floats, errors: Floats) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+def likeliest_scatter(values: Floats, errors: Floats) -> float:
+    """Scatter about 0 of few `values` beyond their `errors` by largest likelihood, outliers clipped.
+
+    Half as uncertain as a median's, which of a dozen values says next to nothing.
+    """
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if largest == 0:
+        return 0.0
+    tried = np.append(0.0, np.geomspace(largest / 100, largest, 60))
+    variance = np.maximum(errors, 1e-30) ** 2 + tried[:, None] ** 2
+    loss = np.minimum(values**2 / variance, CLIP_SIGMA**2) + np.log(variance)
+    return float(tried[np.argmin(loss.sum(axis=1))])
