@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from astrid_workers.differencing.model_error import measure_model_error, sharp_light
+from astrid_workers.differencing.model_error import light_around, measure_model_error, sharp_light
 from astrid_workers.imaging.photometric_match import constant_sources
 
 FWHM = 4.0
@@ -63,14 +63,50 @@ def test_error_read_off_stars_is_what_a_wrong_width_leaves_at_galaxies() -> None
     light = sharp_light(true.astype(np.float32), profile(), FWHM)
     bad = np.zeros(true.shape, bool)
     x, y = stars.T.astype(float)
-    error = measure_model_error(statistic, photons, light, (x, y), bad, FWHM)
+    broad = light_around(true.astype(np.float32), FWHM)
+    others = (galaxies[:, 0].astype(float), galaxies[:, 1].astype(float))
+    error = measure_model_error(
+        statistic, photons, light, (x, y), bad, FWHM, subtracted=true.astype(np.float32), others=others
+    )
     at = galaxies[:, 1], galaxies[:, 0]
-    sigma = np.hypot(1.0, error.at(light) * light)[at]
+    sigma = np.hypot(1.0, error.at(light, light, broad) * light)[at]
     left = np.abs(wrong[at])
     share = np.abs(wrong[stars[:, 1], stars[:, 0]]).mean() / 900
     assert 0.5 * share < error.typical < share  # one sigma, of which the largest of nine places is 1.4
     assert np.all(left < 2 * sigma)
     assert np.median(sigma) < 2.5 * np.median(np.hypot(1.0, left))
+
+
+@pytest.mark.parametrize("hosts", [0, 8], ids=["quiet", "a sixth hold a transient"])
+def test_what_is_wrong_at_points_alone_is_no_noise_at_galaxies(hosts: int) -> None:
+    """Pixels alias a point and no galaxy: stars keep their error, galaxies have half of it at most, transients or not."""
+    rng = np.random.default_rng(5)
+    places = rng.permutation(grid())
+    stars, galaxies = places[: len(places) // 2], places[len(places) // 2 :]
+    true = (blobs(stars, SIGMA, 900.0) + blobs(galaxies, 2 * SIGMA, 900.0)).astype(np.float32)
+    wrong = sum(
+        blobs(star[None], SIGMA, 900.0 * share)
+        for star, share in zip(stars, rng.normal(0, 0.01, len(stars)), strict=True)
+    )
+    wrong += blobs(galaxies[:hosts], SIGMA, 12.0)
+    noise = ndimage.gaussian_filter(rng.normal(size=true.shape), SIGMA / np.sqrt(2))
+    statistic = (wrong + noise / noise.std()).astype(np.float32)
+    light, broad = sharp_light(true, profile(), FWHM), light_around(true, FWHM)
+    places_of = [tuple(each.T.astype(float)) for each in (stars, galaxies)]
+    bad = np.zeros(true.shape, bool)
+    error = measure_model_error(
+        statistic,
+        np.ones_like(statistic),
+        light,
+        places_of[0],
+        bad,
+        FWHM,
+        subtracted=true,
+        others=places_of[1],
+    )
+    found = error.at(light, light, broad)
+    assert np.all(found[galaxies[:, 1], galaxies[:, 0]] < 0.6 * error.typical)
+    np.testing.assert_allclose(found[stars[:, 1], stars[:, 0]], error.typical, rtol=0.05)
 
 
 @pytest.mark.parametrize(

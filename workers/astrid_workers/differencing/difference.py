@@ -89,6 +89,7 @@ def difference(
         parts,
         sky & _inside(science.shape, _broader(seen)),
         stars=_constant_sources(matched.match),
+        others=_other_sources(matched.match),
         bright=match_places(seen),
         bad=matched.bad | hidden,
         fwhm_px=_broader(seen),
@@ -138,6 +139,12 @@ def _broader(seen: Pair) -> float:
 def _constant_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """x and y of the matched sources that tell how wrong the models are."""
     chosen = constant_sources(match.is_star)
+    return match.x[chosen], match.y[chosen]
+
+
+def _other_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y of the matched sources that may hold what changed: galaxies, blends."""
+    chosen = ~constant_sources(match.is_star)
     return match.x[chosen], match.y[chosen]
 
 

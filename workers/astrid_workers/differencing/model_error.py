@@ -4,7 +4,7 @@ Owns one measured relation, the relative error as a function of a source's signi
 to its noise where light was subtracted; never looks at empty sky.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ RING = 8
 NOISE_MEDIAN, NOISE_HIGH = 1.43, 2.31
 #: How far a group of n stars may exceed that by chance, times 1 / sqrt(n).
 CHANCE = 0.7
+#: Sharp light over light up to which a source is broad, and from which it is a point; broad sources needed to
+#: tell how much less models err at them.
+BROAD, POINT = 0.6, 0.9
+MIN_BROAD = 25
 #: Rows whose curvature is computed together: bounds what is held on the way.
 _ROWS = 64
 
@@ -41,13 +45,26 @@ class ModelError:
     typical: float
     #: Scatter of the score at stars without it; None when too few stars were there.
     scatter_before: float | None
+    #: The error at broad sources over that at points, 0 to 1: what an undersampled frame cannot tell of
+    #: points (its pixels alias them) is no matter to a galaxy.
+    of_broad: float = 1.0
 
-    def at(self, significance: Float32Image) -> Float32Image:
-        """The relative error where light of this significance (sigma) was subtracted."""
+    def at(self, significance: Float32Image, sharp: Float32Image, light: Float32Image) -> Float32Image:
+        """The relative error where sharp light of this significance (sigma) was subtracted.
+
+        `sharp` light beside all `light` around tells points from broad sources.
+        """
+        error = self._of_points(significance)
+        if self.of_broad < 1:
+            pointed = np.clip((sharp - BROAD * light) / (np.maximum(light, 1e-30) * (POINT - BROAD)), 0, 1)
+            error *= np.asarray(self.of_broad + (1 - self.of_broad) * pointed, np.float32)
+        return error
+
+    def _of_points(self, significance: NDArray[np.floating]) -> Float32Image:
         if len(self.error) < 2:
-            return np.full_like(significance, self.error[0])
+            return np.full(significance.shape, self.error[0], np.float32)
         table = np.log(np.maximum(significance, 1.0))
-        return np.interp(table, self.log_significance, self.error).astype(np.float32)
+        return np.asarray(np.interp(table, self.log_significance, self.error), np.float32)
 
 
 def sharp_light(subtracted: Float32Image, profile: NDArray[np.floating], fwhm_px: float) -> Float32Image:
@@ -66,9 +83,37 @@ def sharp_light(subtracted: Float32Image, profile: NDArray[np.floating], fwhm_px
         bottom = min(top + _ROWS, subtracted.shape[0] - 1)
         sharp[top:bottom, 1:-1] = _curvature(subtracted[top - 1 : bottom + 1])
     sharp /= np.float32(max(unit, 1e-6))
-    reach = max(1, round(fwhm_px / 2))
-    spread: Float32Image = ndimage.maximum_filter(sharp, 2 * reach + 1, mode="nearest")
+    return _spread(sharp, fwhm_px)
+
+
+def light_around(subtracted: Float32Image, fwhm_px: float) -> Float32Image:
+    """The brightest of `subtracted` within FWHM / 2: what `sharp_light` is compared with."""
+    return _spread(subtracted, fwhm_px)
+
+
+def _spread(image: Float32Image, fwhm_px: float) -> Float32Image:
+    spread: Float32Image = ndimage.maximum_filter(image, 2 * _reach_px(fwhm_px) + 1, mode="nearest")
     return spread
+
+
+def _reach_px(fwhm_px: float) -> int:
+    return max(1, round(fwhm_px / 2))
+
+
+def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
+    """Values at the nearest pixels."""
+    rows, columns = (np.rint(axis).astype(int) for axis in places[::-1])
+    return np.asarray(image[rows, columns], float)
+
+
+def _brightest_near(image: Float32Image, places: tuple[Floats, Floats], fwhm_px: float) -> Floats:
+    """`light_around` at a few places."""
+    steps = np.arange(-_reach_px(fwhm_px), _reach_px(fwhm_px) + 1)
+    rows, columns = (
+        np.clip(np.rint(axis).astype(int)[:, None] + steps, 0, size - 1)
+        for axis, size in zip(places[::-1], image.shape, strict=True)
+    )
+    return np.asarray(image[rows[:, :, None], columns[:, None, :]].max(axis=(1, 2)), float)
 
 
 def _curvature(image: Float32Image) -> Float32Image:
@@ -88,10 +133,15 @@ def measure_model_error(
     bad: BoolImage,
     fwhm_px: float,
     overfit: float = 1.0,
+    *,
+    subtracted: Float32Image,
+    others: tuple[Floats, Floats],
 ) -> ModelError:
     """The error at which stars' residuals are what noise alone would make, by groups of brightness.
 
-    `overfit` is by how much residuals exceed these at sources that the kernels were not fitted to.
+    `overfit` is by how much residuals exceed these at sources that the kernels were not fitted to. Those of
+    `others` whose `light` (sharp) is much less than all that was `subtracted` tell how much less models err
+    at them, by their median, which a few that changed do not move.
     """
     largest, significance = _residuals(statistic, variance, light, stars, bad, fwhm_px)
     enough = significance > MIN_SIGNIFICANCE
@@ -103,7 +153,23 @@ def measure_model_error(
     centres = np.array([float(np.median(np.log(significance[g]))) for g in groups])
     errors = np.array([_explaining(largest[g], significance[g]) for g in groups])
     before = float(np.median(largest) / NOISE_MEDIAN)
-    return ModelError(centres, errors, float(np.median(errors)), before)
+    points = ModelError(centres, errors, float(np.median(errors)), before)
+    sharp, around = _at(light, others), _brightest_near(subtracted, others, fwhm_px)
+    broad = (sharp < BROAD * around) & (around > MIN_SIGNIFICANCE * np.sqrt(_at(variance, others)))
+    told = (others[0][broad], others[1][broad])
+    largest, significance = _residuals(statistic, variance, light, told, bad, fwhm_px)
+    return replace(points, of_broad=_share_at_broad(points, overfit * largest, significance))
+
+
+def _share_at_broad(points: ModelError, largest: Floats, significance: Floats) -> float:
+    """The least share of the points' error with which the median of broad sources' residuals is noise's."""
+    if len(largest) < MIN_BROAD or not points.error.any():
+        return 1.0
+    expected = points._of_points(significance) * significance
+    limit = NOISE_MEDIAN * (1 + CHANCE / np.sqrt(len(largest)))
+    shares = np.linspace(0, 1, 41)
+    medians = np.median(largest / np.hypot(1.0, shares[:, None] * expected), axis=1)
+    return float(shares[np.argmax(medians <= limit)]) if medians[-1] <= limit else 1.0
 
 
 def _residuals(

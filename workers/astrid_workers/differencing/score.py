@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.differencing.model_error import ModelError, measure_model_error, sharp_light
+from astrid_workers.differencing.model_error import ModelError, light_around, measure_model_error, sharp_light
 from astrid_workers.differencing.ring_error import measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
@@ -53,6 +53,7 @@ def make_score(
     sky: BoolImage,
     *,
     stars: tuple[Floats, Floats],
+    others: tuple[Floats, Floats],
     bright: tuple[Floats, Floats],
     bad: BoolImage,
     fwhm_px: float,
@@ -61,10 +62,10 @@ def make_score(
     """Divide the statistic by its noise.
 
     `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' errors
-    are read off; `bright` are all sources that may be bright enough for those errors to matter; `bad` pixels
-    are no evidence. The photons of both frames, the registration's residual and the models' error add in
-    quadrature. The planes of `parts` but the difference and its variance are used up: what comes back stands
-    in their memory.
+    are read off; `others` are sources of which some may have changed, mostly galaxies; `bright` are all that
+    may be bright enough for those errors to matter; `bad` pixels are no evidence. The photons of both frames,
+    the registration's residual and the models' error add in quadrature. The planes of `parts` but the
+    difference and its variance are used up: what comes back stands in their memory.
     """
     level = _local_median(parts, sky)
     statistic, photons = parts.statistic, parts.score_variance
@@ -72,15 +73,19 @@ def make_score(
     photons += parts.registration_variance
     noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
-    rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
-    photons += rings.around(sky.shape, bright, _at(parts.subtracted, bright))
     light = sharp_light(parts.subtracted, parts.kernels.score_profile.mean(axis=(0, 1)), fwhm_px)
-    error = measure_model_error(statistic, photons, light, stars, bad, fwhm_px, overfit)
+    rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
+    # a galaxy washes out what is wrong around each point of it as far as it is broad
+    photons += rings.around(sky.shape, bright, np.minimum(_at(parts.subtracted, bright), _at(light, bright)))
+    error = measure_model_error(
+        statistic, photons, light, stars, bad, fwhm_px, overfit, subtracted=parts.subtracted, others=others
+    )
+    around = light_around(parts.subtracted, fwhm_px) if error.of_broad < 1 else light
     flux_error, background = parts.registration_variance, level
     per_level = _flux_per_level(parts)
     for start in range(0, sky.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        sigma = _sigma(photons[rows], light[rows], error)
+        sigma = _sigma(photons[rows], light[rows], around[rows], error)
         background[rows] *= per_level / parts.response[rows]
         np.divide(sigma, parts.response[rows], out=flux_error[rows])
         statistic[rows] /= sigma
@@ -98,10 +103,12 @@ def make_score(
     )
 
 
-def _sigma(photons: Float32Image, light: Float32Image, error: ModelError) -> Float32Image:
+def _sigma(
+    photons: Float32Image, light: Float32Image, around: Float32Image, error: ModelError
+) -> Float32Image:
     """Noise of the statistic: of photons, and of models that err by a share of the sharp light."""
     significance = np.asarray(light / np.sqrt(photons), np.float32)
-    of_models = error.at(significance) * light
+    of_models = error.at(significance, light, around) * light
     return np.asarray(np.sqrt(photons + of_models**2), np.float32)
 
 
