@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -20,7 +21,7 @@ OWN_SCATTERS = (0.03, 0.15, 0.3, 0.6)
 #: Rounds in which each of the three is chosen with the others held, from these.
 ROUNDS, FIRST_GUESS = 3, (2.0, 1.0, 0.15)
 #: Neighbouring measurements that are asked for scale and amplitude: more only cost time.
-MOST_ASKED = 200
+MOST_ASKED = 150
 #: Up to so many measurements are solved for together; more are dealt to cells of about so many, each with
 #: what surrounds it by half its side.
 MOST_TOGETHER, PER_CELL = 480, 120
@@ -146,7 +147,7 @@ def _log_likelihood(covariance: Floats, values: Floats, variance: Floats) -> flo
     """Of values with a prior of this covariance and errors of this variance, but for a constant."""
     covariance[np.diag_indices(len(values))] += variance
     factor = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(factor, values)
+    white = solve_triangular(factor, values, lower=True, check_finite=False)
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
 
 
