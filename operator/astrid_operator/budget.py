@@ -24,6 +24,9 @@ from astrid_operator.astrid_queue import QueueKey
 PATIENCE_SET_UPS_IDLE = 1.0
 PATIENCE_SET_UPS_BUSY = 3.0
 
+#: Members below its share from which an equal is no mere fluctuation.
+LACKS_MUCH = 2
+
 Targets = dict[QueueKey, int]
 Limit = Callable[["Claim"], int]
 
@@ -55,14 +58,19 @@ class Claim:
     idle: int | None = None
     #: Of `current`, those that work, and have been there for long enough to leave when they are done.
     busy: int = 0
+    #: Of `busy`, those that run the last that there is for them: nothing waits, and nothing is likely to come
+    #: before they would be back.
+    last: int = 0
     #: Seconds for which it has had fewer than it could use, without a break.
     short_seconds: float = math.inf
-    #: Of these, those since it last got a member; None: it got none.
+    #: Of these, those since it last got a member or had its share; None: it never did.
     unserved_seconds: float | None = None
     #: Seconds that moving a slot to it costs.
     set_up_seconds: float = 0.0
     #: Seconds that one task of it takes; None: not known.
     task_seconds: float | None = None
+    #: Slot-seconds that it has had lately: of equals with as many members, who had less is served first.
+    had_slot_seconds: float = 0.0
     #: Seconds after which its waiting counts for more.
     patience_seconds: float = math.inf
 
@@ -102,6 +110,8 @@ class Grant:
     why: str = ""
     #: Then: the other queues that hold slots, those that hold most first.
     held_by: tuple[str, ...] = ()
+    #: What it should end up with, whoever holds the slots now.
+    share: int = 0
 
 
 def grants(claims: Sequence[Claim], capacity: int, slot: str = "slot") -> dict[QueueKey, Grant]:
@@ -139,15 +149,16 @@ def _classes(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
 def _fill(claims: Sequence[Claim], given: Targets, limit: Limit, left: int) -> int:
     """Raise the claims of one class, always the one with the least for its weight; returns the slots left."""
 
-    def entry(number: int) -> tuple[float, int, int]:
+    def entry(number: int) -> tuple[float, int, float, int]:
         claim = claims[number]
+        level = (given[claim.key] + 1) * claim.slots_each / claim.share
         # of equals, the one that has members already: nobody starts what another would have to end
-        return (given[claim.key] + 1) * claim.slots_each / claim.share, -claim.current, number
+        return level, -claim.current, claim.had_slot_seconds / claim.weight, number
 
     heap = [entry(number) for number, claim in enumerate(claims) if given[claim.key] < limit(claim)]
     heapq.heapify(heap)
     while heap:
-        number = heapq.heappop(heap)[2]
+        number = heapq.heappop(heap)[3]
         claim = claims[number]
         if claim.slots_each > left:
             continue
@@ -186,13 +197,19 @@ def _taken(claims: Sequence[Claim], targets: Targets, growth: Targets, capacity:
     """Members that are to leave for others: no more than these wait for, the last class first."""
     taken = {claim.key: 0 for claim in claims}
     givers = [claim for members in _classes(claims) for claim in members][::-1]
-    for of_busy in (False, True):
+    ends = [replace(claim, wanted=max(0, claim.wanted - claim.last)) for claim in claims]
+    later = _targets(ends, capacity) if any(claim.last for claim in claims) else targets
+    passes: tuple[tuple[Targets, Limit, bool], ...] = (
+        (targets, lambda claim: claim.current if claim.idle is None else claim.idle, False),
+        (targets, lambda claim: claim.busy, True),
+        (later, lambda claim: claim.last, False),
+    )
+    for aims, limit, of_busy in passes:
         for claim in givers:
-            need = _pressing(claims, targets, growth, capacity, claim.rank, of_busy=of_busy)
+            need = _pressing(claims, aims, growth, capacity, claim.rank, of_busy=of_busy)
             need -= sum(taken[each.key] * each.slots_each for each in claims)
-            over = min(claim.current, claim.decided) - targets[claim.key] - taken[claim.key]
-            may = claim.busy if of_busy else over if claim.idle is None else claim.idle
-            taken[claim.key] += max(0, min(over, may, math.ceil(need / claim.slots_each)))
+            over = min(claim.current, claim.decided) - aims[claim.key] - taken[claim.key]
+            taken[claim.key] += max(0, min(over, limit(claim), math.ceil(need / claim.slots_each)))
     return taken
 
 
@@ -204,10 +221,11 @@ def _pressing(
     Without what comes back anyway. `of_busy`: by members that work.
     """
     set_ups = PATIENCE_SET_UPS_BUSY if of_busy else PATIENCE_SET_UPS_IDLE
+    lacks = {claim.key: max(0, targets[claim.key] - claim.current - growth[claim.key]) for claim in claims}
     missing = sum(
-        max(0, targets[claim.key] - claim.current - growth[claim.key]) * claim.slots_each
+        lacks[claim.key] * claim.slots_each
         for claim in claims
-        if (claim.rank < rank and claim.is_worth_a_move)
+        if _presses_at_once(claim, lacks[claim.key], rank)
         or claim.short_seconds >= set_ups * claim.set_up_seconds
     )
     grown = sum(growth[claim.key] * claim.slots_each for claim in claims)
@@ -218,19 +236,27 @@ def _pressing(
     return missing - free - coming
 
 
+def _presses_at_once(claim: Claim, lacks: int, rank: int) -> bool:
+    """It need not wait before members of class `rank` are asked for it."""
+    lacks_much = claim.rank == rank and lacks >= LACKS_MUCH
+    return claim.is_worth_a_move and (claim.rank < rank or lacks_much)
+
+
 def _grant(
     claim: Claim, targets: Targets, allowed: Targets, claims: Sequence[Claim], capacity: int, slot: str
 ) -> Grant:
     members = allowed[claim.key]
     if members >= claim.decided:
-        return Grant(members)
+        return Grant(members, share=targets[claim.key])
     holders = sorted(
         (each for each in claims if each.held and each is not claim), key=lambda each: -each.held
     )
     by_whom = f", held by {', '.join(f'{each.key.name} {each.held}' for each in holders)}" if holders else ""
     if targets[claim.key] > members:
         why = f"waiting for {slot}s to be given back{by_whom}"
+        if claim.last and members < claim.current:
+            why = "what it runs is its last for now, and others wait"
     else:
         needs = f" and one member takes {claim.slots_each}" if claim.slots_each > 1 else ""
         why = f"{capacity} {slot}s in all{needs}{by_whom}"
-    return Grant(members, why, tuple(str(each.key) for each in holders))
+    return Grant(members, why, tuple(str(each.key) for each in holders), targets[claim.key])

@@ -95,12 +95,13 @@ class Fleet(Protocol):
     async def scale_to(self, key: QueueKey, replicas: int) -> None:
         """Set the size of the fleet to `replicas` in one write, whoever has to leave for it."""
 
-    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool, spare: int = 0) -> int | None:
         """Take one step towards a fleet of at most `replicas` that no busy member has to leave for.
 
         The size that was set by it, or None. Called again and again while the fleet is larger, or while it
         needs care; whoever was asked to leave and is needed after all is told so. `whoever`: so many must
-        leave also if they are busy, and then they finish first.
+        leave also if they are busy, and then they finish first. `spare`: so many more may be asked, of whom
+        those that are done first go.
         """
 
     async def remove(self, key: QueueKey) -> None:

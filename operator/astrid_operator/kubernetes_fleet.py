@@ -95,10 +95,10 @@ class KubernetesFleet:
             key, int(scale["spec"].get("replicas") or 0), scale["metadata"]["resourceVersion"]
         )
 
-    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool, spare: int = 0) -> int | None:
         self._api.check_leads()
         state = await self.observe(queue.key)
-        step = await self._retirement.look(queue, state, replicas, whoever=whoever)
+        step = await self._retirement.look(queue, state, replicas, whoever=whoever, spare=spare)
         if step.replicas < state.desired:
             await self.scale_to(queue.key, step.replicas)
             self._retirement.lowered(queue.key, step, state.members)

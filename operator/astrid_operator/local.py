@@ -245,7 +245,7 @@ class _Idle:
     async def scale_to(self, key: QueueKey, replicas: int) -> None:
         pass
 
-    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool, spare: int = 0) -> int | None:
         pass
 
     async def remove(self, key: QueueKey) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from astrid_operator import hand_over
 from astrid_operator.allowance import Allowance, Waiting
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
@@ -106,6 +107,8 @@ class Loop:
         self._written: set[QueueKey] = set()
         #: What is under way beside the writes of records: removals, and events of their own.
         self._beside: set[asyncio.Task[None]] = set()
+        #: Slots change hands: whoever waits for them looks more often.
+        self._is_handing_over = False
         #: When the last tick ended; before the first, when the loop was made.
         self.ticked_at = clock()
 
@@ -123,8 +126,10 @@ class Loop:
             while True:
                 started = self._clock()
                 await self.tick()
-                await self._pause(self._clock() - started)
-                await self._work.wait(started + self._tick_seconds - self._clock())
+                took = self._clock() - started
+                await self._pause(took)
+                length = hand_over.tick_seconds(self._tick_seconds, took, is_under_way=self._is_handing_over)
+                await self._work.wait(started + length - self._clock())
         finally:
             await self._end_tasks()
 
@@ -248,7 +253,9 @@ class Loop:
         async for key, each in _breathing(gathered):
             if not each.is_hands_off and (decision := self._decided(each, now)) is not None:
                 asked[key] = (each.queue, each.fleet, decision)
-        return self._budget(asked)
+        granted = self._budget(asked)
+        self._is_handing_over = hand_over.is_under_way(asked, granted)
+        return granted
 
     def _decided(self, gathered: Gathered, now: float) -> ScalingDecision | None:
         """The decision for one queue; None where making it failed: that fleet stays, the others go on."""

@@ -90,7 +90,8 @@ class PodMembers:
         now = self._clock()
         silent = [each for each in ready if each.name not in said and now - each.since > FIRST_WORD_SECONDS]
         idle = tuple(each.idle_seconds for each in said.values() if each.idle_seconds is not None)
-        return MembersSeen(busy=len(said) - len(idle) + (len(silent) if running else 0), idle_seconds=idle)
+        busy = len(said) - len(idle) + (len(silent) if running else 0)
+        return MembersSeen(busy, idle, sum(name in said for name in self.stopped(key)))
 
     def candidates(self, key: QueueKey, members: Iterable[Member], quiet: Collection[str]) -> list[Candidate]:
         """Everyone who might leave; `quiet`: those who hold nothing more."""

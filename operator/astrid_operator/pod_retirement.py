@@ -76,13 +76,15 @@ class PodRetirement:
             return True
         return bool(self._members.hints(key, state, _pending(state, self._members.marked(key))))
 
-    async def look(self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool) -> Step:
+    async def look(
+        self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool, spare: int = 0
+    ) -> Step:
         """One step towards `replicas`: all of it but the smaller size, which may be written now.
 
         Where nobody can be asked for long, so many leave as must, by the grace of their pods alone.
         """
         try:
-            step = await self._look(queue, state, replicas, whoever=whoever)
+            step = await self._look(queue, state, replicas, whoever=whoever, spare=spare)
         except NotAsked as error:
             since = self._mute_since.setdefault(queue.key, self._clock())
             if not whoever or self._clock() - since < MUTE_SECONDS:
@@ -92,7 +94,9 @@ class PodRetirement:
         self._mute_since.pop(queue.key, None)
         return step
 
-    async def _look(self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool) -> Step:
+    async def _look(
+        self, queue: AstridQueue, state: FleetState, replicas: int, *, whoever: bool, spare: int
+    ) -> Step:
         key = queue.key
         strays = self._members.strays(key)
         if strays:
@@ -103,6 +107,7 @@ class PodRetirement:
             state.desired,
             replicas if may_choose else state.desired,
             whoever=whoever or not self._members.speaks(key),
+            spare=spare,
         )
         await self._tell(key, step)
         await self._write_hints(key, state, step.go if replicas else ())

@@ -137,7 +137,14 @@ class ProcessFleet:
         self._fleets[key].desired = replicas
         self._wake.set()
 
-    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+    async def tend(
+        self,
+        queue: AstridQueue,
+        replicas: int,
+        *,
+        whoever: bool,
+        spare: int = 0,  # noqa: ARG002 - who was asked cannot be told to stay
+    ) -> int | None:
         """Let the fleet have `replicas` members, or as many as do not leave since they are busy.
 
         Asking and going are one here: SIGTERM lets a member finish what it runs, and nobody hurries it.

@@ -12,6 +12,7 @@ from astrid_operator.astrid_queue import AstridQueue
 from astrid_operator.conditions import Trouble
 from astrid_operator.errors import ObjectGone, PersonMustAct, TryAgain
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
+from astrid_operator.retirement import spare
 from astrid_operator.scaling import DemandReading, Reason, ScalingDecision
 from astrid_operator.status import desired_status
 from astrid_operator.transitions import events_between
@@ -128,7 +129,12 @@ async def _resize(fleet: Fleet, queue: AstridQueue, todo: Plan) -> int | None:
         await fleet.scale_to(queue.key, todo.scale_to)
         return todo.scale_to
     if todo.tend_to is not None and todo.decision is not None:
-        return await fleet.tend(queue, todo.tend_to, whoever=todo.decision.reason not in _ONLY_THE_IDLE)
+        return await fleet.tend(
+            queue,
+            todo.tend_to,
+            whoever=todo.decision.reason not in _ONLY_THE_IDLE,
+            spare=spare(todo.decision.task_seconds, queue.spec.slots),
+        )
     return None
 
 

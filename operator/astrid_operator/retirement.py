@@ -54,6 +54,10 @@ class Step:
     unmark: tuple[str, ...] = ()
 
 
+#: Seconds of a task for each member that is asked beyond those that must leave. From when enough have stopped
+#: until the others know that they stay, two to three seconds pass; hardly one of these should stop in them.
+SECONDS_OF_TASK_PER_SPARE = 4.0
+
 #: The less a member is worth, the sooner it goes.
 _WORTH = {
     MemberPhase.FAILED: 0,
@@ -75,19 +79,25 @@ def leaving_order(members: Iterable[Candidate]) -> list[Candidate]:
     return sorted(by_name, key=_reluctance)
 
 
-def next_step(members: Sequence[Candidate], desired: int, target: int, *, whoever: bool = False) -> Step:
+def next_step(
+    members: Sequence[Candidate], desired: int, target: int, *, whoever: bool = False, spare: int = 0
+) -> Step:
     """The next step from `desired` members towards `target`; where that is no fewer, only what takes back.
 
     Members that are gone on purpose already are passed over. A busy member, or one that does not say, is
     chosen only if `whoever` says that so many must leave whatever they do: then the busy ones finish first,
-    and who does not say is taken as it is.
+    and who does not say is taken as it is. Nobody knows which of the busy ones will be done first: up to
+    `spare` more are asked than must leave, and those that are done first go; the others then stay.
     """
     there = [each for each in members if each.phase not in (MemberPhase.DRAINING, MemberPhase.FAILED)]
     goal = min(target, desired)
     willing = [each for each in there if whoever or _does_no_work(each)]
-    chosen = leaving_order(willing)[: max(0, len(there) - goal)]
+    order, surplus = leaving_order(willing), max(0, len(there) - goal)
+    chosen = order[:surplus]
+    if any(each.is_busy for each in chosen):
+        chosen += [each for each in order[surplus:] if each.is_busy][:spare]
     staying = {each.name for each in there} - {each.name for each in chosen}
-    go = [each for each in chosen if can_go(each)]
+    go = [each for each in chosen[:surplus] if can_go(each)]
     return Step(
         replicas=min(desired, max(goal, len(there) - len(go))),
         ask=_names(each for each in chosen if not each.is_asked and _can_be_asked(each)),
@@ -95,6 +105,14 @@ def next_step(members: Sequence[Candidate], desired: int, target: int, *, whoeve
         go=_names(go),
         unmark=_names(each for each in there if each.is_marked and each.name in staying),
     )
+
+
+def spare(task_seconds: float | None, slots: int) -> int:
+    """How many more may be asked than must leave, where a task takes so long; None: not known.
+
+    None of members of several threads: those that are done early wait for the last one, all of them in vain.
+    """
+    return 0 if task_seconds is None or slots > 1 else int(task_seconds / SECONDS_OF_TASK_PER_SPARE)
 
 
 def to_leave(

@@ -15,7 +15,14 @@ from dataclasses import replace
 
 from astrid_operator.astrid_queue import AstridQueueSpec, Paused, ScalingMode
 from astrid_operator.fleet import FleetState
-from astrid_operator.scaling_growth import Situation, Wanted, older_at, seconds, wanted_by_demand
+from astrid_operator.scaling_growth import (
+    Situation,
+    Wanted,
+    lull_seconds,
+    older_at,
+    seconds,
+    wanted_by_demand,
+)
 from astrid_operator.scaling_holds import shrunk, surplus_seconds
 from astrid_operator.scaling_memory import remember, unwatched, watched, with_peak
 from astrid_operator.scaling_values import (
@@ -141,6 +148,7 @@ def _auto(it: Situation) -> ScalingDecision:
         look_again_at,
         wanted.replicas,
         task_seconds=it.task_seconds,
+        lull_seconds=lull_seconds(it),
     )
 
 

@@ -108,6 +108,16 @@ def older_at(it: Situation, wanted: Wanted) -> float | None:
     return max(it.now - age + limit * max(1.0, wanted.replicas / ready), math.nextafter(it.now, math.inf))
 
 
+def lull_seconds(it: Situation) -> float:
+    """Until one more message comes, by the faster of the rates that are known, or is due; 0: one waits."""
+    demand = it.demand
+    fast, slow = demand.arrivals_per_s_fast, demand.arrivals_per_s_slow
+    if demand.ready or demand.due or slow is None:
+        return 0.0
+    rate = max(fast or 0.0, slow)
+    return min(1 / rate if rate else math.inf, math.inf if (due := demand.next_due_seconds) is None else due)
+
+
 def drain_members(work: int, task_seconds: float, slots: int, target_seconds: float) -> int:
     """Members of `slots` threads that finish so many messages within that time."""
     return math.ceil(work * task_seconds / (slots * target_seconds))

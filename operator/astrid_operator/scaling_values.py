@@ -43,6 +43,8 @@ class MembersSeen:
     busy: int
     #: Seconds since each idle member last had one; members that are leaving are not in it.
     idle_seconds: tuple[float, ...]
+    #: Of the idle ones, those that were asked to leave and fetch nothing more.
+    stopped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ class ScalingDecision:
     held_by: tuple[str, ...] = ()
     #: Time of one task, measured or expected: what a budget weighs a start against; None: not known.
     task_seconds: float | None = None
+    #: Seconds until one more message comes, on average; 0: one waits, or nothing is known of that.
+    lull_seconds: float = 0.0
 
     @property
     def message(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from astrid_operator.fleet import FleetState, Member, MemberPhase
-from astrid_operator.retirement import Candidate, leaving_order
+from astrid_operator.retirement import Candidate, leaving_order, next_step
 from astrid_operator.scaling_values import MembersSeen
 
 LeavingOrder = Callable[[Iterable[Candidate]], list[Candidate]]
@@ -35,6 +35,8 @@ class SimulatedMember:
     took_at: float = 0.0
     #: Place in the list of those with a free thread; -1: it is not in it.
     place: int = -1
+    #: It was asked to leave: it takes nothing more.
+    is_asked: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class SimulatedFleet:
         self._starts: deque[float] = deque(maxlen=STARTS_KEPT)
         self._usual_start: float | None = None
         self._asked = 0
+        self._has_asked = False
         self._ready = 0
         #: States as they were told, by their numbers: most come again and again.
         self._states: dict[tuple[int, int, int, int], FleetState] = {}
@@ -96,8 +99,9 @@ class SimulatedFleet:
 
     def seen(self, now: float) -> MembersSeen:
         """What the members say of themselves."""
-        idle = tuple([now - each.idle_since for each in self._free if not each.running])
-        return MembersSeen(self._ready - len(idle), idle)
+        stopped = [each for each in self._asked_to_leave() if not each.running]
+        idle = tuple([now - each.idle_since for each in [*self._free, *stopped] if not each.running])
+        return MembersSeen(self._ready - len(idle), idle, len(stopped))
 
     def usual_start_seconds(self) -> float | None:
         """Three of four recent members started within this; None: none has started yet."""
@@ -123,6 +127,34 @@ class SimulatedFleet:
         self.most = max(self.most, len(self.members) + len(self.draining))
         return Change(started=started)
 
+    def step_towards(self, replicas: int, now: float, spare: int) -> Change:
+        """One step to fewer members as pods take it: ask, and let those go that hold nothing any more.
+
+        With the size that there is already, who was asked stays. Who leaves holds its place until `kill`.
+        """
+        by_name = {each.name: each for each in self.members.values()}
+        candidates = [_candidate(each, now) for each in by_name.values()]
+        step = next_step(candidates, self.desired, replicas, whoever=True, spare=spare)
+        for name in step.release:
+            by_name[name].is_asked = False
+            self._is_free_again(by_name[name])
+        self._has_asked |= bool(step.ask)
+        for name in step.ask:
+            by_name[name].is_asked = True
+            self._not_free(by_name[name])
+        leaving = [by_name[name] for name in step.go]
+        self.desired = step.replicas
+        for member in leaving:
+            self._leave(member, now, at_once=False)
+        return Change(draining=leaving)
+
+    def asks(self) -> bool:
+        """Somebody is asked to leave."""
+        return bool(self._asked_to_leave())
+
+    def _asked_to_leave(self) -> list[SimulatedMember]:
+        return [each for each in self.members.values() if each.is_asked] if self._has_asked else []
+
     def _start(self, now: float) -> SimulatedMember:
         self._asked += 1
         member = SimulatedMember(self._asked, now, now + self._start_seconds())
@@ -138,13 +170,13 @@ class SimulatedFleet:
         still_busy = [each for each in leaving if each.running]
         return Change(gone=[each for each in leaving if not each.running], draining=still_busy)
 
-    def _leave(self, member: SimulatedMember, now: float) -> None:
+    def _leave(self, member: SimulatedMember, now: float, *, at_once: bool = True) -> None:
         del self.members[member.number]
         self._not_free(member)
         if member.phase is MemberPhase.READY:
             self._ready -= 1
         was_starting, member.phase = member.phase is MemberPhase.STARTING, MemberPhase.DRAINING
-        if member.running:
+        if member.running or not at_once:
             self.draining[member.number] = member
         else:
             self._gone(member, now, was_ready=not was_starting)
@@ -192,8 +224,7 @@ class SimulatedFleet:
         if not running:
             member.idle_since = now
         if member.phase is MemberPhase.READY:
-            if member.place < 0:
-                self._is_free(member)
+            self._is_free_again(member)
             return False
         if running:
             return False
@@ -208,6 +239,11 @@ class SimulatedFleet:
         member.running.clear()
         self._gone(member, now, was_ready=True)
         return interrupted
+
+    def _is_free_again(self, member: SimulatedMember) -> None:
+        """It may take more, unless it may not."""
+        if member.place < 0 and not member.is_asked and len(member.running) < self.slots:
+            self._is_free(member)
 
     def _is_free(self, member: SimulatedMember) -> None:
         member.place = len(self._free)
@@ -245,4 +281,12 @@ def _candidate(member: SimulatedMember, now: float) -> Candidate:
     idle = now - member.idle_since if is_up and not member.running else None
     task = now - member.took_at if member.running else None
     is_busy = bool(member.running)
-    return Candidate(member.name, member.phase, is_busy=is_busy, idle_seconds=idle, task_seconds=task)
+    return Candidate(
+        member.name,
+        member.phase,
+        is_busy=is_busy,
+        idle_seconds=idle,
+        is_asked=member.is_asked,
+        is_quiet=member.is_asked and not is_busy,
+        task_seconds=task,
+    )

@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
+from astrid_operator.retirement import spare
 from astrid_operator.scaling import GRACE_SECONDS, DemandReading, MembersSeen, Reason, ScalingDecision
 from astrid_operator.scaling_growth import TICK_SECONDS
 from astrid_operator.simulated_fleet import Change, SimulatedFleet, SimulatedMember
@@ -183,8 +184,8 @@ class _Simulation:
 
     def _due(self, run: _Run, _: None, __: int, now: float) -> None:
         """What is due goes to the queue; where nobody can move it, once the broker is read again."""
-        if self._is_outage(now) and not run.fleet.has_ready_member():
-            self._push(self._read_again_at(now), _Kind.DUE.value, run)
+        if self._conditions.is_outage(now) and not run.fleet.has_ready_member():
+            self._push(self._conditions.read_again_at(now), _Kind.DUE.value, run)
             return
         due = run.demand.delays.take_due(now)
         if due:
@@ -311,32 +312,33 @@ class _Simulation:
         return budget(asked, seen, now)
 
     def _reading(self, run: _Run, now: float) -> DemandReading:
-        if self._conditions.outages and self._is_outage(now):
+        if self._conditions.outages and self._conditions.is_outage(now):
             run.demand.missed()
             return DemandReading(now, None, "Unreachable: an outage of the simulation", run.last_read_at)
         run.last_read_at = now
         return DemandReading(now, run.demand.read(now), "", now, "simulation")
 
-    def _is_outage(self, now: float) -> bool:
-        return any(begin <= now < end for begin, end in self._conditions.outages)
-
-    def _read_again_at(self, now: float) -> float:
-        """The first tick after the outage that it is in."""
-        return max(math.ceil(end) for begin, end in self._conditions.outages if begin <= now < end)
-
-    def _outage_changes_at(self, now: float) -> float:
-        """The next last tick before an outage, first one of it, or first one after it."""
-        times = (
-            time
-            for begin, end in self._conditions.outages
-            for time in (math.ceil(begin) - TICK_SECONDS, begin, end)
-            if time > now
-        )
-        return min(times, default=math.inf)
-
     def _carry(self, run: _Run, decision: ScalingDecision | None, now: float) -> None:
-        if decision is not None and decision.replicas != run.fleet.desired:
+        if decision is None:
+            return
+        is_pressed = decision.reason is Reason.SCALE_LIMITED and decision.replicas < run.fleet.desired
+        if is_pressed or run.fleet.asks():
+            self._step(run, decision, now)
+        if decision.replicas != run.fleet.desired and not is_pressed:
             self._resize(run, decision, now)
+
+    def _step(self, run: _Run, decision: ScalingDecision, now: float) -> None:
+        """Ask members to leave for others, and let those go that are done."""
+        was, task_seconds = run.fleet.desired, decision.task_seconds
+        change = run.fleet.step_towards(decision.replicas, now, spare(task_seconds, run.queue.spec.slots))
+        if run.fleet.desired != was:
+            run.outcome.resizes.append(Resize(now, was, run.fleet.desired, decision.reason.value))
+        for member in change.draining:
+            self._push(
+                now + run.rng.uniform(*self._conditions.leave_seconds), _Kind.KILLED.value, run, member
+            )
+        self._hand_out(run, now)
+        self._look(run, now + TICK_SECONDS)
 
     def _resize(self, run: _Run, decision: ScalingDecision, now: float) -> None:
         was = run.fleet.desired
@@ -362,7 +364,7 @@ class _Simulation:
         if run.decision is not None and run.decision.look_again_at is not None:
             at = min(at, run.decision.look_again_at)
         if self._conditions.outages:
-            at = min(at, self._outage_changes_at(now))
+            at = min(at, self._conditions.outage_changes_at(now))
         if at < run.next_look:
             self._look(run, max(at - ROUNDING_SECONDS, now + TICK_SECONDS))
 

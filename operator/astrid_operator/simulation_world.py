@@ -4,6 +4,7 @@ Owns who decides, how members start and leave, what happens to the broker, and t
 one queue. Runs nothing (`simulation.py` does).
 """
 
+import math
 import random
 from array import array
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
 from astrid_operator.fleet import FleetState
 from astrid_operator.retirement import leaving_order
 from astrid_operator.scaling import DemandReading, ScalingDecision, ScalingMemory, decide
+from astrid_operator.scaling_growth import TICK_SECONDS
 from astrid_operator.sharing import Asked, SeenMembers
 from astrid_operator.simulated_fleet import LeavingOrder
 from astrid_operator.simulation_demand import RUNNING_SINCE_SECONDS
@@ -60,6 +62,8 @@ class Conditions:
 
     #: Bounds of the drawn time from asking for a member until it works.
     start_seconds: tuple[float, float] = (10.0, 10.0)
+    #: Bounds of the drawn time for which a member that was let go for others still holds its place.
+    leave_seconds: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
     #: When the operator cannot read the broker: from, until.
     outages: tuple[tuple[float, float], ...] = ()
@@ -73,6 +77,24 @@ class Conditions:
     length_seconds: float = 0.0
     #: Whatever is not finished by then stays so.
     longest_seconds: float = 30 * 86400.0
+
+    def is_outage(self, now: float) -> bool:
+        """The broker cannot be read."""
+        return any(begin <= now < end for begin, end in self.outages)
+
+    def read_again_at(self, now: float) -> float:
+        """The first tick after the outage that it is in."""
+        return max(math.ceil(end) for begin, end in self.outages if begin <= now < end)
+
+    def outage_changes_at(self, now: float) -> float:
+        """The next last tick before an outage, first one of it, or first one after it."""
+        times = (
+            time
+            for begin, end in self.outages
+            for time in (math.ceil(begin) - TICK_SECONDS, begin, end)
+            if time > now
+        )
+        return min(times, default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)

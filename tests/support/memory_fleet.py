@@ -27,6 +27,7 @@ class MemoryFleet:
         self.inherited: set[QueueKey] = set()
         self.leave_at_a_time: int | None = None
         self.tended: list[tuple[QueueKey, int, bool]] = []
+        self.spares: list[int] = []
 
     async def observe(self, key: QueueKey) -> FleetState:
         if key not in self.sizes:
@@ -56,9 +57,10 @@ class MemoryFleet:
         self.sizes[key] = replicas
         self.writes.append(("scale", key, replicas))
 
-    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool) -> int | None:
+    async def tend(self, queue: AstridQueue, replicas: int, *, whoever: bool, spare: int = 0) -> int | None:
         self._fail("tend")
         self.tended.append((queue.key, replicas, whoever))
+        self.spares.append(spare)
         self.need_care.discard(queue.key)
         least = 0 if self.leave_at_a_time is None else self.sizes[queue.key] - self.leave_at_a_time
         size = max(replicas, least)

@@ -36,6 +36,15 @@ TABLE = [
      [claim("a", wanted=9, weight=1), claim("b", wanted=9, weight=2)], {"a": 3, "b": 6}),
     ("of equals, the one that already runs keeps its slot", 1,
      [claim("a", wanted=1), claim("b", wanted=1, current=1)], {"a": 0, "b": 1}),
+    ("of equals with as many members, who had less so far is given the odd slot", 3,
+     [claim("a", wanted=2, current=1, had_slot_seconds=9), claim("b", wanted=2, current=1, had_slot_seconds=5)],
+     {"a": 1, "b": 2}),
+    ("who had less for its weight", 3,
+     [claim("a", wanted=9, had_slot_seconds=9, weight=2), claim("b", wanted=9, had_slot_seconds=5, weight=2)],
+     {"a": 1, "b": 2}),
+    ("but no member is moved for that", 3,
+     [claim("a", wanted=2, current=2, had_slot_seconds=9), claim("b", wanted=2, current=1, had_slot_seconds=5)],
+     {"a": 2, "b": 1}),
     ("a member of several slots takes several", 5,
      [claim("big", 1, wanted=3, slots_each=2), claim("small", 2, wanted=3)], {"big": 2, "small": 1}),
     ("a member larger than the machine runs alone", 2,
@@ -81,6 +90,13 @@ def test_a_slot_that_is_not_free_yet_is_waited_for() -> None:
     assert (
         grants(claims, 2)[QueueKey("ns", "early")].why == "waiting for slots to be given back, held by late 2"
     )
+
+
+def test_who_gives_back_after_its_last_task_is_told_so() -> None:
+    """It lacks nothing now, so that nothing is waited for."""
+    claims = [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2), claim("late", 9, wanted=2)]
+    granted = grants(claims, 2)[QueueKey("ns", "early")]
+    assert granted.why == "what it runs is its last for now, and others wait"
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -183,6 +199,43 @@ MOVES = [
     ("who was served lately is no late one",
      [claim("a", 4, wanted=2, current=2, idle=0, busy=2),
       claim("b", 5, wanted=2, short_seconds=200, unserved_seconds=10, patience_seconds=100)], {"a": 2, "b": 0}),
+    ("an equal that lacks two members need not wait where its tasks are worth a start",
+     [claim("a", wanted=4, current=4, idle=0, busy=4),
+      claim("b", wanted=4, short_seconds=0, set_up_seconds=5, task_seconds=30)], {"a": 2, "b": 0}),
+    ("one that lacks a single member waits as ever: that may be a fluctuation",
+     [claim("a", wanted=4, current=3, idle=0, busy=3),
+      claim("b", wanted=4, current=1, short_seconds=0, set_up_seconds=5, task_seconds=30)], {"a": 3, "b": 1}),
+    ("and so does one whose tasks are short",
+     [claim("a", wanted=4, current=4, idle=0, busy=4),
+      claim("b", wanted=4, short_seconds=0, set_up_seconds=5, task_seconds=4)], {"a": 4, "b": 0}),
+    ("a lower class that lacks much waits too",
+     [claim("early", 1, decided=4, wanted=2, current=4, idle=0, busy=4),
+      claim("late", 9, wanted=4, short_seconds=0, set_up_seconds=5, task_seconds=30)], {"early": 4, "late": 0}),
+    ("equals whose parts differ by less than two are left alone, however long they wait",
+     [claim("a", wanted=4, current=4, idle=0, busy=4), claim("b", wanted=4, current=3, short_seconds=900)],
+     {"a": 4, "b": 3}),
+    ("who runs the last that there is for it is asked already, of a higher class too",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2), claim("late", 9, wanted=3)],
+     {"early": 0, "late": 0}),
+    ("no more of them than are waited for",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2), claim("late", 9, wanted=1)],
+     {"early": 1, "late": 0}),
+    ("nor sooner than an idle one",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2),
+      claim("late", 9, wanted=1, short_seconds=4, set_up_seconds=5)], {"early": 2, "late": 0}),
+    ("they stay where nobody waits",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2), claim("late", 9, wanted=1, current=1)],
+     {"early": 2, "late": 1}),
+    ("an equal with too much is asked before who runs its last: what is to come is shared when it comes",
+     [claim("early", 1, wanted=4, current=4, idle=0, busy=4, last=4), claim("a", wanted=8, current=4, idle=0, busy=4),
+      claim("b", wanted=8)], {"early": 2, "a": 2, "b": 0}),
+    ("a floor is kept although its last is run",
+     [claim("early", 1, wanted=2, current=2, idle=0, busy=2, last=2, floor=1), claim("late", 9, wanted=3)],
+     {"early": 1, "late": 0}),
+    ("of equals with as many members, who had more so far gives to a higher class",
+     [claim("a", wanted=2, current=2, idle=0, busy=2, had_slot_seconds=5),
+      claim("b", wanted=2, current=2, idle=0, busy=2, had_slot_seconds=9), claim("early", 1, wanted=1)],
+     {"a": 2, "b": 1, "early": 0}),
     ("members that have only just come leave for nobody",
      [claim("late", 9, wanted=2, current=2, idle=0, busy=0), claim("early", 1, wanted=2)], {"late": 2, "early": 0}),
     ("members of a higher class do not leave for a lower one",

@@ -106,13 +106,14 @@ class Cluster:
     def __init__(self, *, nodes_grow: bool = False) -> None:
         self.seen, self.now = Seen(), 1000.0
         self.busy: dict[QueueKey, int] = {}
+        self.idle_seconds, self.stopped = 500.0, 0
         self.asked: dict[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]] = {}
         self.budget = GpuBudget(self.seen, self._members, lambda: self.now, nodes_grow=nodes_grow)
 
     def _members(self, key: QueueKey) -> MembersSeen:
         fleet = self.asked[key][1]
         busy = self.busy.get(key, 0)
-        return MembersSeen(busy, tuple(500.0 for _ in range(fleet.ready - busy)))
+        return MembersSeen(busy, tuple(self.idle_seconds for _ in range(fleet.ready - busy)), self.stopped)
 
     def queue(
         self, name: str, wants: int, *, has: int = 0, busy: int = 0, namespace: str = "sky", **spec: Any
@@ -245,6 +246,121 @@ def test_an_idle_pod_gives_way_sooner() -> None:
     cluster.queue("high", 1, priority=1)
     assert cluster.granted(after_seconds=4) == {"low": 2, "high": 0}
     assert cluster.granted(after_seconds=2) == {"low": 1, "high": 0}
+
+
+def lull(cluster: Cluster, key: QueueKey, seconds: float) -> None:
+    """Nothing waits in the queue, and messages come so far apart."""
+    one, fleet, decision = cluster.asked[key]
+    cluster.asked[key] = (one, fleet, replace(decision, lull_seconds=seconds))
+
+
+def test_who_runs_its_last_is_asked_before_it_is_done() -> None:
+    """Nothing waits there, and it would be back before anything comes; who needs it waits as for an idle one."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    high = cluster.queue("high", 2, has=2, busy=2, priority=1)
+    cluster.queue("low", 2, priority=9)
+    lull(cluster, high, 60.0)
+    assert cluster.granted(after_seconds=4) == {"high": 2, "low": 0}
+    assert cluster.granted(after_seconds=2) == {"high": 0, "low": 0}
+    lull(cluster, high, 0.0)
+    assert cluster.granted() == {"high": 2, "low": 0}
+
+
+def test_what_members_that_leave_still_run_needs_no_others() -> None:
+    """Three tasks run and nothing waits: of two members that stay none is added, to be asked to leave at once."""
+    cluster = Cluster()
+    cluster.node("n1", 4)
+    high = cluster.queue("high", 3, has=2, busy=2, priority=1)
+    one, fleet, decision = cluster.asked[high]
+    cluster.asked[high] = (one, replace(fleet, draining=1), decision)
+    cluster.queue("low", 9, priority=9)
+    lull(cluster, high, 60.0)
+    assert cluster.granted() == {"high": 2, "low": 1}
+
+
+def test_who_would_be_missed_soon_is_not_lent() -> None:
+    """There and back takes two starts: for less than that nobody goes, and idle ones are kept for one start."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    high = cluster.queue("high", 2, has=2, busy=2, priority=1)
+    cluster.queue("low", 2, priority=9)
+    lull(cluster, high, 9.0)
+    assert cluster.granted(after_seconds=30) == {"high": 2, "low": 0}
+
+
+def test_in_a_lull_an_idle_pod_goes_at_once() -> None:
+    """It has been idle for a second, and would have stayed for five."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    high = cluster.queue("high", 2, has=2, priority=1)
+    one, fleet, decision = cluster.asked[high]
+    cluster.asked[high] = (one, fleet, replace(decision, wanted=0))
+    cluster.idle_seconds = 1.0
+    cluster.queue("low", 2, priority=9)
+    assert cluster.granted(after_seconds=30) == {"high": 2, "low": 0}
+    lull(cluster, high, 60.0)
+    assert cluster.granted() == {"high": 0, "low": 0}
+
+
+def test_who_stopped_when_it_was_asked_is_not_told_to_stay() -> None:
+    """Idle for a moment only, it is still one of those that may leave."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("low", 2, has=2, priority=9)
+    cluster.queue("high", 2, priority=1)
+    cluster.idle_seconds, cluster.stopped = 0.2, 2
+    assert cluster.granted(after_seconds=30) == {"low": 0, "high": 0}
+
+
+def test_a_device_that_was_granted_is_given_to_nobody_else_before_its_pod_is_seen() -> None:
+    """Whoever was late is not any more, and another may be now: the pod is on its way all the same."""
+    cluster = Cluster()
+    cluster.node("n1", 3)
+    cluster.queue("b", 9, has=1, busy=1)
+    cluster.queue("a", 9, has=1, busy=1)
+    assert cluster.granted() == {"b": 2, "a": 1}
+    key = cluster.queue("b", 9, has=1, busy=1, priority=6)
+    assert cluster.granted() == {"b": 2, "a": 1}
+    cluster.now += 10
+    assert cluster.granted() == {"b": 1, "a": 2}, f"the pod of {key} never came"
+
+
+def test_who_has_its_share_is_not_late_however_much_more_it_wants() -> None:
+    """Ten minutes with half of all: a higher class that comes then is still a higher class."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("a", 9, has=1, busy=1)
+    cluster.queue("b", 9, has=1, busy=1)
+    for _ in range(10):
+        assert cluster.granted(after_seconds=60) == {"a": 1, "b": 1}
+    high = cluster.queue("high", 2, priority=1)
+    one, fleet, decision = cluster.asked[high]
+    cluster.asked[high] = (one, fleet, replace(decision, task_seconds=60.0))
+    assert cluster.granted() == {"a": 0, "b": 0, "high": 0}
+
+
+def test_who_has_nothing_at_all_is_late_in_the_end() -> None:
+    """A higher class wants everything; each time that the wait was too long once more counts for a class."""
+    cluster = Cluster()
+    cluster.node("n1", 2)
+    cluster.queue("high", 9, has=2, busy=2, priority=4)
+    cluster.queue("low", 9, priority=5)
+    for _ in range(3):
+        assert cluster.granted(after_seconds=60) == {"high": 2, "low": 0}
+    assert cluster.granted(after_seconds=60) == {"high": 1, "low": 0}
+
+
+def test_who_had_the_odd_device_leaves_the_next_one_to_its_equal() -> None:
+    """Three devices among two equals: over time neither has more."""
+    cluster = Cluster()
+    cluster.node("n1", 3)
+    cluster.queue("a", 9, has=2, busy=2)
+    cluster.queue("b", 9, has=1, busy=1)
+    assert cluster.granted(after_seconds=60) == {"a": 2, "b": 1}
+    cluster.queue("a", 9, has=1, busy=1)
+    cluster.seen.drop(Kind.POD, pod("a", 1))
+    assert cluster.granted() == {"a": 1, "b": 2}
 
 
 def test_the_status_says_what_is_wanted_granted_and_held_by_whom() -> None:

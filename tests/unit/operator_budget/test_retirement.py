@@ -5,7 +5,7 @@ import random
 import pytest
 
 from astrid_operator.fleet import MemberPhase
-from astrid_operator.retirement import Candidate, Step, leaving_order, next_step, to_leave
+from astrid_operator.retirement import Candidate, Step, leaving_order, next_step, spare, to_leave
 
 READY, STARTING = MemberPhase.READY, MemberPhase.STARTING
 
@@ -126,6 +126,48 @@ STEPS = [
      [asked("a"), idle("b", 900), busy("c")], 3, 2, False, Step(3)),
     ("a larger target changes nothing", [idle("a", 90)], 1, 5, False, Step(1)),
 ]  # fmt: skip
+
+
+SPARES = [
+    ("more are asked than must leave, those that began first",
+     [busy("a", task_seconds=9), busy("b", task_seconds=5), busy("c", task_seconds=1)], 3, 2, 1, Step(3, ask=("a", "b"))),
+    ("who is done first goes, whoever was to go first, and the others stay",
+     [asked("a", is_busy=True), asked("b", is_quiet=True), busy("c")], 3, 2, 1, Step(2, release=("a",), go=("b",))),
+    ("while fewer are done than must leave the others stay asked",
+     [asked("a", is_busy=True), asked("b", is_quiet=True), asked("c", is_busy=True)], 3, 1, 1, Step(2, go=("b",))),
+    ("of more that are done than must leave, those that were so for longest go",
+     [asked("a", is_quiet=True), asked("b", is_quiet=True), busy("c", task_seconds=7)], 3, 2, 1,
+     Step(2, release=("a",), go=("b",))),
+    ("where an idle one can leave nobody more is asked",
+     [idle("a", 5), busy("b", task_seconds=5)], 2, 1, 1, Step(2, ask=("a",))),
+    ("who does not say is not asked beyond what must leave",
+     [busy("a", task_seconds=5), silent("b")], 2, 1, 1, Step(1, go=("b",))),
+    ("where nobody must leave nobody is asked", [busy("a"), busy("b")], 2, 2, 5, Step(2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("members", "desired", "target", "more", "expected"),
+    [row[1:] for row in SPARES],
+    ids=[row[0] for row in SPARES],
+)
+def test_those_that_are_done_first_go(
+    members: list[Candidate], desired: int, target: int, more: int, expected: Step
+) -> None:
+    """Each row is a sentence about members that must leave whatever they do, and others that may be asked."""
+    assert next_step(members, desired, target, whoever=True, spare=more) == expected
+
+
+@pytest.mark.parametrize(
+    ("task_seconds", "slots", "expected"),
+    [(30.0, 1, 7), (3.9, 1, 0), (None, 1, 0), (30.0, 4, 0)],
+    ids=["long tasks", "short tasks", "unknown tasks", "members of several threads"],
+)
+def test_no_more_are_asked_than_tasks_are_long_for(
+    task_seconds: float | None, slots: int, expected: int
+) -> None:
+    """Who stops in vain loses a second or two: hardly anybody should."""
+    assert spare(task_seconds, slots) == expected
 
 
 @pytest.mark.parametrize(

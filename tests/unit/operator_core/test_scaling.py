@@ -1,5 +1,6 @@
 """The rules of scaling, one row of a sentence each."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -545,6 +546,25 @@ def test_a_fleet_that_has_no_room_asks_again_after_a_while() -> None:
 
     assert story.at(49, Demand(ready=480)).replicas == 4
     assert story.at(50, Demand(ready=480)).replicas == 12
+
+
+LULLS = [
+    ("what waits is no lull", Demand(ready=1, running=2, arrivals_per_s_slow=0.1), 0.0),
+    ("nothing known, no lull", Demand(running=2), 0.0),
+    ("messages come every ten seconds", Demand(running=2, arrivals_per_s_slow=0.1), 10.0),
+    ("of two rates the faster one counts",
+     Demand(running=2, arrivals_per_s_fast=0.5, arrivals_per_s_slow=0.1), 2.0),
+    ("nothing came lately", Demand(running=2, arrivals_per_s_fast=0.0, arrivals_per_s_slow=0.0), math.inf),
+    ("a delayed one ends it", Demand(running=2, arrivals_per_s_slow=0.0, delayed=1, due=0, next_due_seconds=7.0), 7.0),
+    ("one that is due waits", Demand(running=2, arrivals_per_s_slow=0.0, delayed=1, due=1), 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("demand", "expected"), [row[1:] for row in LULLS], ids=[row[0] for row in LULLS])
+def test_a_lull_is_told(demand: Demand, expected: float) -> None:
+    """Each row is a sentence about how long a queue can do with what runs."""
+    decision, _ = decide(policy(**SPEC), read(demand), fleet(2), OLD, NOW)
+    assert decision.lull_seconds == expected
 
 
 def test_a_budget_is_told_apart_from_a_decision() -> None:

@@ -15,6 +15,7 @@ from astrid_operator.pod_members import PodMembers
 from astrid_operator.pod_retirement import PodRetirement
 from astrid_operator.presence import MemberSaid, ProcessSaid
 from astrid_operator.retirement import Step
+from astrid_operator.scaling import MembersSeen
 from astrid_operator.seen import Seen
 
 KEY = QueueKey("sky", "detection")
@@ -125,10 +126,13 @@ class World:
         current = sum(phase is not MemberPhase.DRAINING for phase in self.phases.values())
         return FleetState(exists=True, desired=desired, current=current, members=members, settled=settled)
 
-    def look(self, desired: int, replicas: int, *, whoever: bool = False, settled: bool = True) -> Step:
+    def look(
+        self, desired: int, replicas: int, *, whoever: bool = False, settled: bool = True, spare: int = 0
+    ) -> Step:
         """One look."""
         state = self.state(desired, settled=settled)
-        return asyncio.run(self.retirement.look(self.queue, state, replicas, whoever=whoever))
+        look = self.retirement.look(self.queue, state, replicas, whoever=whoever, spare=spare)
+        return asyncio.run(look)
 
 
 @pytest.fixture
@@ -255,6 +259,17 @@ def test_a_busy_pod_that_must_leave_is_asked_and_goes_when_it_is_done(three: Wor
     assert three.look(3, 0, whoever=True).replicas == 1
     three.say(idle={"a": 91, "b": 71, "c": 0})
     assert three.look(3, 0, whoever=True).replicas == 0
+
+
+def test_of_more_that_were_asked_who_is_done_first_goes_and_the_others_stay(three: World) -> None:
+    """Nobody knows beforehand who that is."""
+    three.say(busy=["a", "b", "c"])
+    three.look(3, 2, whoever=True, spare=2)
+    assert three.redis.asked == {"a:0", "b:0", "c:0"}
+    three.say(busy=["a", "c"], idle={"b": 0})
+    assert three.members.seen(KEY, three.state(3).members, running=2) == MembersSeen(2, (0,), stopped=1)
+    assert three.look(3, 2, whoever=True, spare=2).replicas == 2
+    assert three.redis.asked == {"b:0"}
 
 
 def test_a_pod_that_never_comes_to_an_end_goes_after_its_grace() -> None:
