@@ -4,13 +4,16 @@ Owns the run: the node with its devices, the sending of a load at its times, and
 rebuilt from what each task and each pod noted. Judges nothing (`gpu_sharing.py` does).
 """
 
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from gpu_shares import Look
+from gpu_timeline import Tenure, hand_overs, idle_by_phase, on_devices, served_by_time, spans
 from process_rig import Diary, ProcessRig, process_rig_or_exit
 from rig import say, spread
 
@@ -41,7 +44,7 @@ def run_live(
 ) -> Run:
     """Send `arrivals`, and look until the last of them was sent and one task time has passed."""
     with process_rig_or_exit(seed=seed, start_seconds=START_S, capacity={CHIP: str(devices)}) as rig:
-        rig.start_operator(sees_nodes=True)
+        rig.start_operator(sees_nodes=True, ASTRID_OPERATOR_LOG_LEVEL="info")
         scaling = {
             "maxReplicas": devices,
             "expectedTaskSeconds": task_s,
@@ -57,7 +60,7 @@ def run_live(
         until = time.time()
         for diary in diaries.values():
             diary.server.client.delete(f"dramatiq:{diary.queue}", f"dramatiq:{diary.queue}.msgs")
-        return _told(rig, diaries, began, until)
+        return _told(rig, diaries, began, until, devices)
 
 
 def _send(diaries: Mapping[str, Diary], arrivals: Arrivals, began: float) -> None:
@@ -73,7 +76,7 @@ def _send(diaries: Mapping[str, Diary], arrivals: Arrivals, began: float) -> Non
     say(f"{len(merged)} messages sent")
 
 
-def _told(rig: ProcessRig, diaries: Mapping[str, Diary], began: float, until: float) -> Run:
+def _told(rig: ProcessRig, diaries: Mapping[str, Diary], began: float, until: float, devices: int) -> Run:
     begins = {name: diary.times("begin") for name, diary in diaries.items()}
     ends = {name: diary.times("end") for name, diary in diaries.items()}
     pods = {name: rig.runs_of(name) for name in diaries}
@@ -103,11 +106,85 @@ def _told(rig: ProcessRig, diaries: Mapping[str, Diary], began: float, until: fl
         name: [begins[name].get(mark, [until])[0] - at for mark, at in diary.sent.items()]
         for name, diary in diaries.items()
     }
-    return Run(looks, waits, _facts(diaries, begins, pods))
+    tenures = [each for diary in diaries.values() for each in _tenures(rig, diary, began, until)]
+    told = [
+        {
+            "at_s": round(at, 1),
+            **{word: [name[-5:] for name in said[word]] for word in ("asked", "stay", "go")},
+        }
+        for at, said in _requests(rig, began)
+    ]
+    return Run(
+        looks,
+        waits,
+        {"requests": told}
+        | _facts(diaries, begins, pods)
+        | _timeline(looks, tenures, devices, until - began),
+    )
 
 
 def _at(spans: Sequence[tuple[float, float]], at: float) -> int:
     return sum(begin <= at < end for begin, end in spans)
+
+
+def _timeline(looks: Sequence[Look], tenures: Sequence[Tenure], devices: int, until: float) -> dict[str, Any]:
+    """Where idle seconds come from, every change of hands, and who was served when."""
+    by_device = on_devices(tenures, devices)
+    names = sorted(looks[0].running)
+    return {
+        "idle_s_by_phase": idle_by_phase(looks, [spans(each, until) for each in by_device]),
+        "hand_overs": hand_overs(by_device, until),
+        "served": {"queues": names, "by_time": served_by_time(looks, names, 15.0)},
+    }
+
+
+def _tenures(rig: ProcessRig, diary: Diary, began: float, until: float) -> Iterator[Tenure]:
+    """The pods of one queue as holders of devices; times from the begin of the run."""
+    shift = time.time() - time.monotonic() - began
+    raised, lowered = _resizes(rig, diary.queue, shift)
+    asked, tasks = _asked_at(rig, began), diary.by_pod()
+    runs = sorted(rig.runs_of(diary.queue), key=lambda run: run.bound_at)
+    leavers = sorted((run for run in runs if run.asked_to_leave_at), key=lambda run: run.asked_to_leave_at)
+    lowered_at = {run.name: at for run, at in zip(leavers, lowered, strict=False)}
+    for run, raised_at in zip(runs, raised, strict=False):
+        yield Tenure(
+            diary.queue,
+            raised_at,
+            run.bound_at + shift,
+            _shifted(run.ready_at, shift),
+            [(begin - began, min(end - began, until - began)) for begin, end in tasks.get(run.name, ())],
+            asked.get(run.name),
+            lowered_at.get(run.name),
+            _shifted(run.asked_to_leave_at, shift),
+            _shifted(run.gone_at, shift),
+        )
+
+
+def _shifted(at: float | None, shift: float) -> float | None:
+    return None if at is None else at + shift
+
+
+def _resizes(rig: ProcessRig, name: str, shift: float) -> tuple[list[float], list[float]]:
+    """When each single member was added, and when each was taken away, in order of time."""
+    raised, lowered, before = [], [], 0
+    for at, size in list(rig.sizes.seen[name]):
+        (raised if size > before else lowered).extend([at + shift] * abs(size - before))
+        before = size
+    return raised, lowered
+
+
+def _asked_at(rig: ProcessRig, began: float) -> dict[str, float]:
+    """When each pod was last asked to leave, as the operator's log says."""
+    return {name: at for at, said in _requests(rig, began) for name in said["asked"]}
+
+
+def _requests(rig: ProcessRig, began: float) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Each time that pods were asked to leave, told to stay, or let go."""
+    assert rig.operator is not None
+    for line in rig.operator.process.log.read_text().splitlines():
+        if '"asked": [' in line:
+            said = json.loads(line)
+            yield datetime.fromisoformat(said["timestamp"]).timestamp() - began, said
 
 
 def _facts(

@@ -185,6 +185,15 @@ class Diary:
                 found[mark].append(float(at))
         return found
 
+    def by_pod(self) -> dict[str, list[tuple[float, float]]]:
+        """Pod → when each of its tasks began and ended, in order; infinity: not yet."""
+        found: defaultdict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+        for line in self._notes.lrange(f"diary:{self.queue}", 0, -1):
+            said, mark, pod, at = line.decode().split()
+            begin = float(at) if said == "begin" else found[pod][mark][0]
+            found[pod][mark] = (begin, float("inf") if said == "begin" else float(at))
+        return {pod: sorted(tasks.values()) for pod, tasks in found.items()}
+
     def wait_until_done(self, timeout_s: float) -> bool:
         """Whether everything that was sent has ended within that time."""
         deadline = time.monotonic() + timeout_s
