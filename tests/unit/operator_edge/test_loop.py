@@ -734,12 +734,15 @@ def test_ticks_wait_for_a_crowd_of_writes(
             under_way.append(len(world.loop._records.tasks()))
             raise asyncio.CancelledError
 
+        def ticked(_seconds: float, _waiting: int) -> None:
+            asyncio.get_running_loop().call_later(2 * loop.LEAST_PAUSE_SECONDS, answered.set)
+
         monkeypatch.setattr(world.fleet, "ensure", ensure)
         monkeypatch.setattr(world, "read", slowly)
+        monkeypatch.setattr(world.metrics, "ticked", ticked)
         monkeypatch.setattr(world.loop._work, "wait", wait)
         for number in range(writes):
             world.put(QueueKey("sky", f"queue-{number}"))
-        asyncio.get_running_loop().call_later(2 * loop.LEAST_PAUSE_SECONDS, answered.set)
         with pytest.raises(asyncio.CancelledError):
             await world.loop.run()
 
