@@ -133,7 +133,9 @@ def judged(run: Run, task_s: float) -> dict[str, Any]:
     return {
         "high_class_wait_s": spread(high),
         "high_class_waits_s": [round(each, 2) for each in high],
-        "high_class_within_a_task": round(sum(each <= task_s for each in high) / len(high), 4),
+        "high_class_within_a_task": round(sum(each <= task_s for each in high) / len(high), 4)
+        if high
+        else None,
         "waits_s": {name: spread(run.waits[name]) for name in EQUALS},
         "stretches": stretches,
         "jain_least": min((each["jain"] for each in stretches), default=None),
@@ -144,12 +146,15 @@ def judged(run: Run, task_s: float) -> dict[str, Any]:
 def together(runs: Sequence[dict[str, Any]], task_s: float) -> dict[str, Any]:
     """Over all seeds."""
     indices = [stretch["jain"] for run in runs for stretch in run["stretches"]]
+    served = [run for run in runs if run["high_class_waits_s"]]
     waits = [each / task_s for run in runs for each in run["high_class_waits_s"]]
     return {
-        "high_class_wait_task_times_p95": spread([run["high_class_wait_s"]["p95"] / task_s for run in runs]),
-        "high_class_within_a_task": spread([run["high_class_within_a_task"] for run in runs]),
+        "high_class_wait_task_times_p95": spread(
+            [run["high_class_wait_s"]["p95"] / task_s for run in served]
+        ),
+        "high_class_within_a_task": spread([run["high_class_within_a_task"] for run in served]),
         "high_class_task_times_of_all": spread(waits),
-        "high_class_within_of_all": round(sum(each <= 1 for each in waits) / len(waits), 4),
+        "high_class_within_of_all": round(sum(each <= 1 for each in waits) / max(1, len(waits)), 4),
         "jain": spread(indices),
         "jain_below_the_bar": sum(each < BARS["jain"] for each in indices),
         "idle": spread([run["idle"] for run in runs]),
