@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ RESULTS = HERE.parent / "results"
 KNOWN_BAD = np.uint32(MaskBit.BAD_PIXEL | MaskBit.SATURATED | MaskBit.NO_DATA)
 #: A contender that takes longer has failed, seconds.
 LONGEST_S = 1500
+#: Programs that rivals call by their authors' names, and what Debian names them.
+PROGRAMS = {"swarp": "SWarp", "sex": "source-extractor"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,16 @@ def write_pair(sky: Sky, folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def search_path(folder: Path) -> str:
+    """A PATH on which rivals find their programs by the authors' names, by links in `folder` where needed."""
+    folder.mkdir(exist_ok=True)
+    for name, packaged in PROGRAMS.items():
+        program, link = shutil.which(packaged), folder / name
+        if shutil.which(name) is None and program is not None and not link.exists():
+            link.symlink_to(program)
+    return os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
+
+
 def run_contender(contender: Contender, setting: str, pair: Path, answer: Path) -> dict[str, Any]:
     """Its answer, or `failed` with the last line that it said."""
     python = contender.python()
@@ -103,7 +116,7 @@ def run_contender(contender: Contender, setting: str, pair: Path, answer: Path) 
         ran = subprocess.run(
             [python, str(script), str(pair), str(answer), setting],
             capture_output=True, text=True, check=False, timeout=LONGEST_S,
-            env=os.environ | threads, cwd=pair,
+            env=os.environ | threads | {"PATH": search_path(answer.parent / "programs")}, cwd=pair,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"failed": f"took longer than {LONGEST_S} s"}

@@ -34,6 +34,9 @@ def reference_on_science_grid(pair: Pair) -> tuple[Any, Any]:
         [(reference.mask.astype(np.int16), reference.header)],
         wcs=science.wcs, shape=shape, header=header, is_flags=True,
     )  # fmt: skip
+    if moved is None or flags is None:
+        msg = "SWarp gave no image: STDPipe looks for a program named swarp on PATH (Debian's is named SWarp)"
+        raise RuntimeError(msg)
     mask = (np.asarray(flags) != 0) | ~np.isfinite(moved)
     return np.where(np.isfinite(moved), moved, 0.0).astype(np.float64), mask
 

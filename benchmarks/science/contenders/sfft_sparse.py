@@ -17,9 +17,12 @@ from preparation import (
     reference_on_science_grid,
     variance,
 )
-from sfft.EasySparsePacket import Easy_SparsePacket
 
 from contract import Pair, Side, compete, versions
+
+if not hasattr(np, "in1d"):  # gone since NumPy 2.4; SFFT 1.7.3 still calls it
+    np.in1d = np.isin  # noqa: NPY201
+from sfft.EasySparsePacket import Easy_SparsePacket
 
 
 def subtract(pair: Pair, setting: str) -> dict[str, Any]:
