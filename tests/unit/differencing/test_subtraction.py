@@ -171,6 +171,17 @@ def test_failed_match_is_refused_not_delivered() -> None:
         difference(sky.science, sky.reference, options=options)
 
 
+@pytest.mark.parametrize("algorithm", BOTH)
+def test_a_frame_against_itself_is_refused(algorithm: str) -> None:
+    """Two files of one exposure have no noise of their own: nothing could be found, whatever is there."""
+    sky = make_sky(seed=3, shape=(256, 256), n_stars=80, n_transients=0)
+    copy = replace(
+        sky.science, science=sky.science.science * np.float32(1.5), variance=sky.science.variance * 2.25
+    )
+    with pytest.raises(SubtractionRefused, match="the frames share it"):
+        difference(sky.science, copy, options=DifferenceOptions(algorithm=algorithm))
+
+
 def test_frames_of_unequal_shape_are_a_programming_error() -> None:
     """The reference must have been aligned; the sentence names both shapes."""
     one, other = (

@@ -280,6 +280,67 @@ def test_saturation_without_a_level_is_the_files_ceiling() -> None:
     assert any("SATURATE is missing: 1 pixels at 65535" in sentence for sentence in frame.assumed)
 
 
+def _sky_with_stars(clip: float) -> np.ndarray:
+    """Float sky of 1,000 counts with 30 wide stars, cut at `clip`."""
+    rng = np.random.default_rng(9)
+    rows, columns = np.indices((160, 160))
+    image = rng.normal(1000.0, 30.0, rows.shape)
+    for x, y, peak in rng.uniform((8, 8, 1e3), (152, 152, 9e4), (30, 3)):
+        image += peak * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 8)
+    return np.minimum(image, clip).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("card", "clip", "level", "says"),
+    [
+        (None, 50_000.0, 50_000.0, "SATURATE is missing: "),
+        (65_535.0, 50_000.0, 50_000.0, "SATURATE says 65535: "),
+        (50_000.0, 50_000.0, 50_000.0, None),
+        (45_000.0, 50_000.0, 45_000.0, None),
+        (1_300.0, 50_000.0, 50_000.0, "SATURATE says 1300: "),
+        (1_300.0, np.inf, None, "times as far above it: not believed, taken as missing"),
+        (None, np.inf, None, None),
+        (65_535.0, np.inf, 65_535.0, None),
+    ],
+)
+def test_a_saturation_level_is_held_against_the_pixels(
+    card: float | None, clip: float, level: float | None, says: str | None
+) -> None:
+    """The brightest value that several pixels share is the level; one that light passes by far is none."""
+    header = fits.Header([("GAIN", 1.0), *([] if card is None else [("SATURATE", card)])])
+    frame = read_frame(written(fits.PrimaryHDU(_sky_with_stars(clip), header)), name="x")
+    assert frame.facts.saturation == level
+    assert [says in sentence for sentence in frame.assumed if "SATURATE" in sentence] == (
+        [True] if says else []
+    )
+    clipped = frame.science >= clip
+    assert ((frame.mask[clipped] & np.uint32(MaskBit.SATURATED)) != 0).all()
+
+
+def test_areas_of_one_value_are_not_exposed() -> None:
+    """A border of zeros, as stacks have it, is no data; the sky's noise does not know of it."""
+    pixels = _sky_with_stars(np.inf)
+    whole = read_frame(written(fits.PrimaryHDU(pixels, fits.Header([("GAIN", 1.0)]))), name="x")
+    pixels[:40], pixels[:, 140:] = 0, 0
+    frame = read_frame(written(fits.PrimaryHDU(pixels, fits.Header([("GAIN", 1.0)]))), name="x")
+    blank = pixels == 0
+    np.testing.assert_array_equal((frame.mask & np.uint32(MaskBit.NO_DATA)) != 0, blank)
+    assert any("8800 pixels lie in areas of one value (0): taken as not exposed" in s for s in frame.assumed)
+    noise = [np.median(of.variance[60:130, 20:120]) for of in (frame, whole)]
+    assert noise[0] == pytest.approx(noise[1], rel=0.1)
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e-17, "1e-16 adu"), (1e12, "1e13 adu")])
+def test_values_beyond_float32s_squares_change_their_unit(factor: float, unit: str) -> None:
+    """Tiny and huge units come in by a power of ten, said, and with a noise of that order."""
+    header = fits.Header([("BUNIT", "adu")])
+    pixels = ((_sky_with_stars(np.inf) - 1000) * factor).astype(np.float64)
+    frame = read_frame(written(fits.PrimaryHDU(pixels, header)), name="x")
+    assert frame.unit == unit
+    assert any("values multiplied by 1e" in sentence for sentence in frame.assumed)
+    assert 1 < np.sqrt(np.median(frame.variance)) < 100
+
+
 def test_the_eso_pair_is_read() -> None:
     """uint16, no GAIN, no WCS: electrons by an estimated gain, and everything assumed is said."""
     frame = read_frame(real_frame("eso085_pair/eso085_004.fit"))

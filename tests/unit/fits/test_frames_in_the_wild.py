@@ -188,6 +188,21 @@ def _overscan(frame: Frame) -> bytes:
     return _primary(np.rint(raw).astype(np.uint16), header)
 
 
+def _dead_lines(frame: Frame) -> bytes:
+    """A dead column and a row stuck at the level of the sky, and no map that names them."""
+    pixels, header = _plain(frame)
+    pixels[:, 31], pixels[240] = 0, np.median(pixels)
+    return _primary(pixels, header)
+
+
+def _border_of_zeros(frame: Frame) -> bytes:
+    """As a stack has it: its outermost 14 rows and a tapering corner hold 0."""
+    pixels, header = _plain(frame)
+    rows, columns = np.indices(SHAPE)
+    pixels[(rows < 14) | (3 * columns + rows < 60)] = 0
+    return _primary(pixels.astype(np.float32), header)
+
+
 def _two_amplifiers(frame: Frame) -> bytes:
     """Raw: two halves with gains of 1.2 and 1.8, pedestals of 900 and 1300, overscans outside."""
     pixels, header = _plain(frame)
@@ -276,6 +291,10 @@ WAYS = (
     Way("overscan", _overscan, 0.05, 0.1),
     Way("two amplifiers", _two_amplifiers, 0.05, 0.1),
     Way("stale BIASSEC", _stale_sections),
+    Way("dead column and row", _dead_lines, 0.05, 0.1),
+    Way(
+        "border of zeros", _border_of_zeros, 0.05, 0.1, says="pixels lie in areas of one value (0): taken as"
+    ),
 )
 
 

@@ -34,6 +34,8 @@ __all__ = ["Difference", "DifferenceOptions", "difference"]
 
 #: Least share of the frame that both frames must have measured.
 MIN_VALID_FRACTION = 0.05
+#: Noise left on empty sky over that of both frames, below which they are not two exposures.
+LEAST_NOISE_SCALE = 0.3
 #: Empty sky is sampled at least this far from the frame's edge, in FWHM: beyond, kernels reach over it.
 SKY_EDGE_FWHM = 2.0
 
@@ -228,10 +230,18 @@ def _assemble(
 
 
 def _refuse_failure(result: Difference, light: Floats, matched: Matched, limit: float) -> None:
-    """Raise when no pixel has a score, or too much of the matched sources' power, `light`, is left."""
+    """Raise when no pixel has a score, the frames are the same exposure, or too much of the matched sources'
+    power, `light`, is left.
+    """
     if not np.isfinite(result.score).any():
         msg = f"none of {result.score.size} pixels has a score that is a number: the subtraction failed"
         raise SubtractionRefused(msg, pixels=result.score.size)
+    if result.noise_scale < LEAST_NOISE_SCALE:
+        msg = (
+            f"what is left on empty sky is {result.noise_scale:.2g} of both frames' noise, at least "
+            f"{LEAST_NOISE_SCALE:g} is accepted: the frames share it, as if one were part of the other"
+        )
+        raise SubtractionRefused(msg, noise_scale=result.noise_scale, limit=LEAST_NOISE_SCALE)
     power = residual_power(result, light, matched.match.x, matched.match.y)
     result.numbers["residual_power"] = power
     if power is not None and power > limit:

@@ -35,8 +35,9 @@ SATURATION_GROWTH_PX = 2
 BRIGHT_SIGMA = 10.0
 #: Cells per axis on which a gain is read off the sky.
 GAIN_CELLS = 6
-#: Scatter below which squares leave float32's range: such images change their unit by a power of ten.
-SMALLEST_SCATTER = 1e-12
+#: Scatter beyond which fourth powers of it leave float32's range, or squares of bright stars: such images
+#: change their unit by a power of ten.
+SMALLEST_SCATTER, LARGEST_SCATTER = 1e-8, 1e6
 
 
 def frame_from_pixels(
@@ -175,10 +176,10 @@ def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     estimate = None if seen.sky is None or seen.has_noise_map else _gain_from_sky(seen, seen.sky)
     if seen.has_noise_map:
         said.append(f"{why}: kept in ADU")
-        return 1.0, "adu"
+        return _in_range(seen, "adu", said)
     if estimate is None:
         said.append(f"{why} and cannot be read off the sky's noise: kept in ADU, with measured variance")
-        return 1.0, "adu"
+        return _in_range(seen, "adu", said)
     said.append(f"{why}: {estimate:.3g} e-/ADU {_ESTIMATED}, as if without a pedestal")
     return estimate, "electron"
 
@@ -201,13 +202,13 @@ def _gain_from_sky(seen: _Seen, sky: Background) -> float | None:
 
 
 def _in_range(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:
-    """A power of ten that brings the scatter of tiny physical units into float32's range."""
+    """A power of ten that brings the scatter of tiny or huge units into float32's range."""
     _, scatter = robust_median_and_scatter(seen.science[seen.mask == 0])
-    if not 0 < scatter < SMALLEST_SCATTER:
+    if not scatter > 0 or SMALLEST_SCATTER <= scatter <= LARGEST_SCATTER:
         return 1.0, unit
     exponent = -math.floor(math.log10(scatter))
     said.append(f"values multiplied by 1e{exponent}, so that their squares can be represented")
-    return 10.0**exponent, f"1e-{exponent} {unit}"
+    return 10.0**exponent, f"1e{-exponent} {unit}"
 
 
 def _variance(

@@ -13,6 +13,7 @@ from scipy import ndimage
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, estimate_background
+from astrid_workers.imaging.bad_lines import find_bad_lines
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
 from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated, variance_was_given
 from astrid_workers.imaging.noise import robust_median_and_scatter
@@ -25,6 +26,8 @@ DEAD_RESPONSE = 0.1
 HOT_SIGMA = 12.0
 #: Side of the middle of a large frame whose stars tell the width by which rays are found.
 MIDDLE_PX = 1200
+#: Bad lines that are named in a sentence: those of which so much is bad, and how many of them.
+SHOWN_SHARE, MOST_SHOWN = 0.25, 5
 #: A dark whose level is below this share of the bias has had its bias removed already.
 BIAS_IN_DARK = 0.5
 
@@ -74,9 +77,9 @@ def calibrate(
     its bias in it, removed when `bias` is given, unless its level shows that it was; scaling by exposure
     needs `bias`. Flat: bias-subtracted. A gain that had been estimated is estimated again from the corrected
     sky. Variance is measured again on the corrected sky; a noise map is propagated instead. Masked:
-    `bad_pixels` (True is bad), dead pixels of the flat, hot ones of the dark, cosmic rays; the flagged values
-    stay as they are. Raises FrameRejected with one sentence when shapes or exposures do not fit or a flat is
-    not positive.
+    `bad_pixels` (True is bad), dead pixels of the flat, hot ones of the dark, columns and rows that do not
+    see the sky, cosmic rays; the flagged values stay as they are. Raises FrameRejected with one sentence when
+    shapes or exposures do not fit or a flat is not positive.
     """
     _refuse_nothing_seen(frame)
     for part in (bias, dark, flat):
@@ -88,7 +91,7 @@ def calibrate(
     work, steps = _corrected(frame, bias, dark, flat)
     if bad_pixels is not None:
         work = replace(work, mask=_with_bit(work.mask, bad_pixels, MaskBit.BAD_PIXEL))
-    masked, n_rays, fwhm = _rays_masked(work)
+    masked, n_rays, fwhm = _rays_masked(_bad_lines_masked(work))
     return Calibrated(masked, *steps, n_rays, fwhm)
 
 
@@ -289,6 +292,25 @@ def _with_bit(mask: Uint32Image, where: NDArray[np.bool_], bit: MaskBit) -> Uint
     flagged = mask.copy()
     flagged[where] |= np.uint32(bit)
     return flagged
+
+
+def _bad_lines_masked(frame: Frame) -> Frame:
+    """BAD_PIXEL set on columns and rows that no map named, and said."""
+    bad = find_bad_lines(frame.science, frame.variance, ~_usable(frame))
+    count = int(np.count_nonzero(bad))
+    if not count:
+        return frame
+    columns, rows = (_places(np.flatnonzero(np.mean(bad, axis=axis) > SHOWN_SHARE)) for axis in (0, 1))
+    named = [f"{what} {places}" for what, places in (("column", columns), ("row", rows)) if places]
+    where = ": " + "; ".join(named) if named else ""
+    said = f"{count} pixels of lines that do not see the sky are taken as bad{where}"
+    return replace(frame, mask=_with_bit(frame.mask, bad, MaskBit.BAD_PIXEL)).with_assumption(said)
+
+
+def _places(lines: NDArray[np.intp]) -> str:
+    """The first few of these numbers, and how many more there are."""
+    more = lines.size - MOST_SHOWN
+    return ", ".join(map(str, lines[:MOST_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _rays_masked(frame: Frame) -> tuple[Frame, int | None, float | None]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
+from astrid_workers.imaging.blank_areas import find_blank_areas
 from astrid_workers.imaging.measured_frame import frame_from_pixels
 from astrid_workers.imaging.overscan import Layout, without_overscan
 from astrid_workers.storage.fits_artifacts import frame_from_fits, frame_to_fits, image_to_fits
@@ -101,9 +102,9 @@ def read_frame(
     image's unit; without it, variance is measured: the sky's scatter, plus the photons of sources where a
     gain is known. An overscan (BIASSEC) is taken off, amplifiers are brought to one gain, and the image is
     trimmed (TRIMSEC, DATASEC) where these cards fit it. `mask` is a companion in which anything but 0 is a
-    bad pixel. Pixels that are NaN, infinite, BLANK or beyond 1e15 become `NO_DATA`. The frame is in electrons
-    when the unit is a count and a gain is known or can be estimated, else in its own unit. Raises
-    FrameRejected with one sentence for everything that cannot be used.
+    bad pixel. Pixels that are NaN, infinite, BLANK, beyond 1e15 or in areas of one value become `NO_DATA`.
+    The frame is in electrons when the unit is a count and a gain is known or can be estimated, else in its
+    own unit. Raises FrameRejected with one sentence for everything that cannot be used.
     """
     limits = limits or FitsLimits()
     opened = _opened(data, name, limits, extension)
@@ -117,19 +118,30 @@ def read_frame(
         pixels, level = without_overscan(pixels, layout)
         ceiling = None if ceiling is None else ceiling - level
         facts = replace(facts, saturation=None if facts.saturation is None else facts.saturation - level)
+    pixels, said = _without_blank_areas(pixels)
     facts, doubt = believed_saturation(facts, pixels)
     return frame_from_pixels(
         pixels,
         facts=facts,
         unit=header.unit,
         wcs=header.wcs,
-        assumed=header.assumed if doubt is None else (*header.assumed, doubt),
+        assumed=(*header.assumed, *(sentence for sentence in (said, doubt) if sentence is not None)),
         name=header.name,
         sigma=sigma,
         bad=None if bad is None else (bad != 0),
         ceiling=ceiling,
         is_integer=opened.hdu.bitpix > 0,
     )
+
+
+def _without_blank_areas(pixels: Float32Image) -> tuple[Float32Image, str | None]:
+    """NaN where areas hold one value and no sky, and the sentence that says so."""
+    blank = find_blank_areas(pixels)
+    count = int(np.count_nonzero(blank))
+    if not count:
+        return pixels, None
+    said = f"{count} pixels lie in areas of one value ({pixels[blank][0]:g}): taken as not exposed"
+    return np.where(blank, np.float32(np.nan), pixels), said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
