@@ -47,6 +47,31 @@ def test_what_is_masked_makes_no_noise_a_source(share: float) -> None:
     assert rest.sources[inside].mean() == pytest.approx(whole.sources[inside].mean(), abs=0.02)
 
 
+def test_a_sky_that_hardly_shows_is_measured() -> None:
+    """Where sources cover more than half of every cell, the rest tells; it is not taken for no sky at all."""
+    drawn = make_sky(
+        seed=7, shape=(1024, 1024), n_stars=860, n_galaxies=480, n_transients=0, fwhm_science_px=3.6
+    ).science.science
+    binned = drawn.reshape(512, 2, 512, 2).sum(axis=(1, 3))
+    found = estimate_background(binned)
+    sigma = 2 * np.sqrt(425.0)
+    assert found.sources.mean() > 0.55
+    assert found.level == pytest.approx(np.full(binned.shape, 1600.0), abs=0.6 * sigma)
+    assert found.rms_median == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("usable", [0.2, 0.4])
+def test_cells_of_which_most_is_masked_are_measured(usable: float) -> None:
+    """Masked rows in every cell: the level is that of what is left, to its own error."""
+    image = np.random.default_rng(5).normal(400.0, 20.0, (512, 512)).astype(np.float32)
+    mask = np.zeros(image.shape, bool)
+    mask[np.arange(512) % 10 >= 10 * usable] = True
+    image[mask] = 1e5
+    found = estimate_background(image, mask)
+    assert found.level == pytest.approx(np.full(image.shape, 400.0), abs=2.0)
+    assert found.rms_median == pytest.approx(20.0, rel=0.03)
+
+
 def test_the_unit_does_not_matter() -> None:
     """Scaling the image scales level and rms, however small or large the numbers."""
     sky = make_sky(seed=4, shape=(256, 256), n_stars=50).science.science
