@@ -1,12 +1,14 @@
 """What every algorithm must keep: flux, significance, sign, place."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from astrid_workers.differencing.difference import DifferenceOptions, difference
+from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.match_frames import choose_algorithm
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.imaging.psf import moffat_psf
@@ -169,6 +171,29 @@ def test_failed_match_is_refused_not_delivered() -> None:
     options = DifferenceOptions(algorithm="none", max_residual_power=0.05)
     with pytest.raises(SubtractionRefused, match="% of the power"):
         difference(sky.science, sky.reference, options=options)
+
+
+def _fringes(shape: tuple[int, int]) -> np.ndarray:
+    rows, columns = np.indices(shape)
+    return 12 * np.sin(columns / 12 + rows / 40 + 3 * np.sin(rows / 200))
+
+
+def _amplifiers(shape: tuple[int, int]) -> np.ndarray:
+    return np.where(np.indices(shape)[1] < shape[1] // 2, 0.0, 40.0)
+
+
+@pytest.mark.parametrize("pattern", [_fringes, _amplifiers])
+def test_an_uneven_sky_costs_little_depth(pattern: Callable[[tuple[int, int]], np.ndarray]) -> None:
+    """Fringes of half a sigma, or a step of two between amplifiers: noise that is told stays near the photons'."""
+    sky = make_sky(seed=5, shape=(512, 512), n_stars=260, n_transients=20, **UNEQUAL)
+    uneven = replace(sky.science, science=(sky.science.science + pattern((512, 512))).astype(np.float32))
+    result = difference(uneven, sky.reference)
+    assert result.noise_scale < 1.6
+    found = extract_sources(result, threshold_sigma=5.0).items
+    bright = sky.truth[sky.truth["snr_local"] > 12]
+    clean = [c for c in found if not c.is_doubted]
+    hit = [min(np.hypot(c.x - t["x"], c.y - t["y"]) for c in clean) < 2 for t in bright]
+    assert np.mean(hit) > 0.9
 
 
 @pytest.mark.parametrize("algorithm", BOTH)

@@ -19,8 +19,9 @@ Floats = NDArray[np.float64]
 
 #: Sky samples below which neither scatter nor background is measured.
 MIN_SAMPLES = 200
-#: Side of the cells in which the score's own median is taken off, pixels.
-MEDIAN_BOX_PX = 96
+#: Side of the cells in which the score's own median is taken off, pixels; and smaller ones, while the score
+#: scatters more on empty sky than its noise by so much: fringes, steps between amplifiers, moonlight.
+MEDIAN_BOX_PX, FINER_BOXES_PX, UNEVEN = 96, (48, 24), 1.1
 #: Rows that are divided by their noise together: bounds what is computed on the way.
 _ROWS = 64
 
@@ -67,11 +68,17 @@ def make_score(
     the registration's residual and the models' error add in quadrature. The planes of `parts` but the
     difference and its variance are used up: what comes back stands in their memory.
     """
-    level = _local_median(parts, sky)
+    level = _local_median(parts, sky, MEDIAN_BOX_PX)
     statistic, photons = parts.statistic, parts.score_variance
     statistic -= level
     photons += parts.registration_variance
     noise_scale, n_samples = _scatter(statistic, photons, sky)
+    for box_px in FINER_BOXES_PX:
+        if noise_scale > UNEVEN:
+            finer = _local_median(parts, sky, box_px)
+            statistic -= finer
+            level += finer
+            noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
     light = sharp_light(parts.subtracted, parts.kernels.score_profile.mean(axis=(0, 1)), fwhm_px)
     rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
@@ -119,13 +126,15 @@ def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
     return np.asarray(image[rows, columns], float)
 
 
-def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:
-    """Smooth median of the statistic on empty sky: the background that neither frame's own mesh could see."""
+def _local_median(parts: Subtracted, sky: BoolImage, box_px: int) -> Float32Image:
+    """Smooth median of the statistic on empty sky in cells of `box_px`: the background that neither frame's
+    own mesh could see.
+    """
     pulls = np.sqrt(parts.score_variance)
     np.divide(parts.statistic, pulls, out=pulls)
     if np.count_nonzero(sky) < MIN_SAMPLES:
         return np.zeros_like(pulls)
-    box = int(max(32, min(MEDIAN_BOX_PX, min(sky.shape) // 2)))
+    box = min(box_px, max(32, min(sky.shape) // 2))
     cells = _cell_medians(pulls, sky, box)
     level = _smooth_map(cells, sky.shape)
     level *= np.sqrt(parts.score_variance, out=pulls)
@@ -133,9 +142,7 @@ def _local_median(parts: Subtracted, sky: BoolImage) -> Float32Image:
 
 
 def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.float64]:
-    """Median per cell; cells with too little sky take the frame's; 3 × 3 median-filtered where there is
-    room.
-    """
+    """Median per cell; cells with too little sky take the frame's."""
     rows, columns = (max(1, round(side / box)) for side in sky.shape)
     edges_y = np.linspace(0, sky.shape[0], rows + 1).astype(int)
     edges_x = np.linspace(0, sky.shape[1], columns + 1).astype(int)

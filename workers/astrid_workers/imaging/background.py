@@ -24,6 +24,8 @@ DEFAULT_BOX_PX = 128
 SOURCE_SIGMA = 3.0
 #: Good pixels below which nothing can be said of the sky.
 FEWEST_PIXELS = 64
+#: Sigmas by which the sky may differ from one cell to the next before its slope is measured first.
+STEEP_SIGMA = 1.0
 #: Usable share of a cell below which sep is not asked to do without the rest; it needs a half.
 LEAST_USABLE = 0.55
 
@@ -80,12 +82,18 @@ def estimate_background(
     centre, scatter = robust_median_and_scatter(_sample(pixels, ~masked))
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
-    sources = _source_pixels(pixels - rough.level, masked, rough.rms)
+    residual = pixels - rough.level
+    is_steep = _steepest(rough.level, box) > STEEP_SIGMA * float(np.median(_sample(rough.rms, ~masked)))
+    sources = _source_pixels(residual.copy() if is_steep else residual, masked, rough.rms)
+    rough.forget()
     sky = ~(masked | sources)
     if np.count_nonzero(sky) < FEWEST_PIXELS:  # nothing but sources: take what the first pass said
         sky = ~masked
-    del rough
-    planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
+    if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
+        planes = _MeshPlanes(_mesh(residual, ~sky, box), centre, scatter, rough)
+    else:
+        planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
+    del residual
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
     medians = [float(np.median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
@@ -135,8 +143,12 @@ def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImag
 class _MeshPlanes:
     """A mesh seen at every pixel: made when it is asked for, kept until it is told to forget."""
 
-    def __init__(self, mesh: sep.Background, centre: float, scatter: float) -> None:
+    def __init__(
+        self, mesh: sep.Background, centre: float, scatter: float, above: "_MeshPlanes | None" = None
+    ) -> None:
+        """`above`: planes whose level was taken off before the mesh was measured."""
         self._mesh, self._centre, self._scatter = mesh, np.float32(centre), np.float32(scatter)
+        self._above = above
         self._level: Float32Image | None = None
         self._rms: Float32Image | None = None
         self._scale = np.float32(1)
@@ -147,7 +159,10 @@ class _MeshPlanes:
             level: Float32Image = self._mesh.back(dtype=np.float32)
             # a cell without good pixels may extrapolate wildly
             if not (np.isfinite(level.min()) and np.isfinite(level.max())):
-                level = np.where(np.isfinite(level), level, self._centre)
+                level = np.where(np.isfinite(level), level, np.float32(0) if self._above else self._centre)
+            if self._above:
+                level += self._above.level
+                self._above.forget()
             self._level = level
         return self._level
 
@@ -170,6 +185,13 @@ class _MeshPlanes:
 
     def forget(self) -> None:
         self._level = self._rms = None
+
+
+def _steepest(level: Float32Image, box: int) -> float:
+    """The largest step of the level from one cell to the next."""
+    cells = level[box // 2 :: box, box // 2 :: box]
+    steps = [np.abs(np.diff(cells, axis=axis)) for axis in (0, 1)]
+    return float(max((step.max() for step in steps if step.size), default=0.0))
 
 
 def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image) -> BoolImage:
