@@ -120,13 +120,13 @@ WAYS: dict[str, Callable[[File], File]] = {
     "border of zeros": _border,
     "half of it NaN": _half,
     "dead lines": _dead_lines,
-    "sky subtracted, no cards": _subtracted,
+    "sky subtracted and no cards": _subtracted,
     "SATURATE just above the sky": _low_saturate,
     "clouds": _clouds,
-    "moonlight, ten times the sky": _moon,
+    "moonlight of ten times the sky": _moon,
     "fringes of 4 % of the sky": _fringes,
     "step between amplifiers": _amplifiers,
-    "binned 2 x 2, no WCS": _binned,
+    "binned 2 x 2 without WCS": _binned,
 }
 
 
