@@ -152,19 +152,21 @@ def _counted(sky: Sky, spoilt: File, pair: Any) -> dict[str, Any]:
     x, y = ((sky.truth[axis] - (spoilt.binning - 1) / 2) / spoilt.binning for axis in ("x", "y"))
     ny, nx = pair.difference.shape
     usable = np.isfinite(pair.difference.score)
-    inside = (x > BORDER_PX) & (y > BORDER_PX) & (x < nx - BORDER_PX) & (y < ny - BORDER_PX)
+    usable[:BORDER_PX], usable[-BORDER_PX:], usable[:, :BORDER_PX], usable[:, -BORDER_PX:] = (False,) * 4
+    inside = (x > 0) & (y > 0) & (x < nx - 1) & (y < ny - 1)
     inside[inside] = usable[np.rint(y[inside]).astype(int), np.rint(x[inside]).astype(int)]
-    clean = [c for c in pair.candidates.items if not c.is_doubted]
+    delivered = [c for c in pair.candidates.items if usable[round(c.y), round(c.x)]]
+    clean = [c for c in delivered if not c.is_doubted]
     places = np.array([(c.x, c.y) for c in clean]).reshape(-1, 2)
     apart = np.hypot(places[:, 0, None] - x, places[:, 1, None] - y)
     strong = inside & (sky.truth["snr_local"] > LEAST_SNR)
+    false = [c for c, alone in zip(clean, (apart >= MATCH_PX).all(axis=1), strict=True) if alone]
     return {
-        "false_clean_per_mpix": float(
-            np.count_nonzero((apart >= MATCH_PX).all(axis=1)) / (usable.sum() / 1e6)
-        ),
+        "false_clean_per_mpix": len(false) / (np.count_nonzero(usable) / 1e6),
+        "worst": [[round(c.x, 1), round(c.y, 1), round(c.score, 1), *c.flags] for c in false[:12]],
         "found": int(np.count_nonzero((apart[:, strong] < MATCH_PX).any(axis=0))),
         "of": int(np.count_nonzero(strong)),
-        "flagged": len(pair.candidates.items) - len(clean),
+        "flagged": len(delivered) - len(clean),
         "noise_scale": pair.difference.noise_scale,
         "passed": pair.validation.passed,
         "ran": pair.difference.algorithm,
