@@ -25,9 +25,10 @@ SOURCE_SIGMA = 3.0
 #: Good pixels below which nothing can be said of the sky.
 FEWEST_PIXELS = 64
 #: Sigmas by which the sky may differ from one cell to the next before its slope is measured first.
-STEEP_SIGMA = 1.0
-#: Usable share of a cell below which sep is not asked to do without the rest; it needs a half.
-LEAST_USABLE = 0.55
+STEEP_SIGMA = 3.0
+#: Usable share of a cell below which sep leaves it out, and a little more; share of cells like that above
+#: which their own pixels are used, since too few others are left to interpolate from.
+LEAST_USABLE, MOST_LEFT_OUT = 0.55, 0.25
 
 
 class Planes(Protocol):
@@ -82,15 +83,17 @@ def estimate_background(
     centre, scatter = robust_median_and_scatter(_sample(pixels, ~masked))
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
-    residual = pixels - rough.level
     is_steep = _steepest(rough.level, box) > STEEP_SIGMA * float(np.median(_sample(rough.rms, ~masked)))
+    if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
+        rough = _MeshPlanes(_mesh(pixels - rough.level, masked, box, smooth=1), centre, scatter, rough)
+    residual = pixels - rough.level
     sources = _source_pixels(residual.copy() if is_steep else residual, masked, rough.rms)
     rough.forget()
     sky = ~(masked | sources)
     if np.count_nonzero(sky) < FEWEST_PIXELS:  # nothing but sources: take what the first pass said
         sky = ~masked
-    if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
-        planes = _MeshPlanes(_mesh(residual, ~sky, box), centre, scatter, rough)
+    if is_steep:
+        planes = _MeshPlanes(_mesh(residual, ~sky, box, smooth=1), centre, scatter, rough)
     else:
         planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
     del residual
@@ -112,11 +115,11 @@ def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:
     return int(max(8, min(box_px, min(shape) // 2)))
 
 
-def _mesh(pixels: Float32Image, masked: BoolImage, box: int) -> sep.Background:
-    """sep's clipped mode on a mesh, median-filtered 3 × 3."""
+def _mesh(pixels: Float32Image, masked: BoolImage, box: int, *, smooth: int = 3) -> sep.Background:
+    """sep's clipped mode on a mesh, its cells median-filtered `smooth` each way, which bends slopes' ends."""
     flattened = np.where(masked, np.float32(0), pixels)
     masked = _with_samples(flattened, masked, box)
-    return sep.Background(flattened, mask=masked, bw=box, bh=box, fw=3, fh=3)
+    return sep.Background(flattened, mask=masked, bw=box, bh=box, fw=smooth, fh=smooth)
 
 
 def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImage:
@@ -124,13 +127,17 @@ def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImag
 
     It leaves out a cell of which less than half is usable; where all are, as in a crowded field, it says 0.
     The usable pixels of such a cell stand for the others, in turn, which changes neither mode nor scatter.
+    Single cells are better left out: a galaxy fills them, and its halo is no sky.
     """
     rows, columns = (np.arange(0, side, box) for side in masked.shape)
     hidden = np.add.reduceat(np.add.reduceat(masked, rows, axis=0, dtype=np.int32), columns, axis=1)
     sizes = np.outer(np.diff(rows, append=masked.shape[0]), np.diff(columns, append=masked.shape[1]))
     usable = sizes - hidden
+    scarce = usable < LEAST_USABLE * sizes
+    if np.mean(scarce) <= MOST_LEFT_OUT:
+        return masked
     left = masked
-    for i, j in zip(*np.nonzero((usable < LEAST_USABLE * sizes) & (usable >= FEWEST_PIXELS)), strict=True):
+    for i, j in zip(*np.nonzero(scarce & (usable >= FEWEST_PIXELS)), strict=True):
         cell = (slice(rows[i], rows[i] + box), slice(columns[j], columns[j] + box))
         lost = masked[cell]
         pixels[cell][lost] = np.resize(pixels[cell][~lost], hidden[i, j])
