@@ -1,7 +1,7 @@
 """Parts of an image that hold one value and no sky: borders of zeros, corners of turned frames, gaps.
 
-Owns finding them in the pixels alone; what becomes of them is the reader's. Never takes clipped light for
-blank, nor the sky of a frame whose noise is far below its unit.
+Owns finding them in the pixels alone, and making NaN of them. Never takes clipped light for blank, nor the sky
+of a frame whose noise is far below its unit.
 """
 
 import numpy as np
@@ -48,6 +48,16 @@ def find_blank_areas(image: Float32Image) -> BoolImage:
         alike = image == value
         blank |= alike & grow(squares & alike, REACH_PX)
     return blank
+
+
+def without_blank_areas(image: Float32Image) -> tuple[Float32Image, str | None]:
+    """The image with NaN in its blank areas, and the sentence that says so; the same image without any."""
+    blank = find_blank_areas(image)
+    count = int(np.count_nonzero(blank))
+    if not count:
+        return image, None
+    said = f"{count} pixels lie in areas of one value ({image[blank][0]:g}): taken as not exposed"
+    return np.where(blank, np.float32(np.nan), image), said
 
 
 def _may_be_blank(image: Float32Image) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
-from astrid_workers.imaging.blank_areas import find_blank_areas
+from astrid_workers.imaging.blank_areas import without_blank_areas
 from astrid_workers.imaging.measured_frame import frame_from_pixels
 from astrid_workers.imaging.overscan import Layout, without_overscan
 from astrid_workers.storage.fits_artifacts import frame_from_fits, frame_to_fits, image_to_fits
@@ -118,7 +118,7 @@ def read_frame(
         pixels, level = without_overscan(pixels, layout)
         ceiling = None if ceiling is None else ceiling - level
         facts = replace(facts, saturation=None if facts.saturation is None else facts.saturation - level)
-    pixels, said = _without_blank_areas(pixels)
+    pixels, said = without_blank_areas(pixels)
     facts, doubt = believed_saturation(facts, pixels)
     return frame_from_pixels(
         pixels,
@@ -132,16 +132,6 @@ def read_frame(
         ceiling=ceiling,
         is_integer=opened.hdu.bitpix > 0,
     )
-
-
-def _without_blank_areas(pixels: Float32Image) -> tuple[Float32Image, str | None]:
-    """NaN where areas hold one value and no sky, and the sentence that says so."""
-    blank = find_blank_areas(pixels)
-    count = int(np.count_nonzero(blank))
-    if not count:
-        return pixels, None
-    said = f"{count} pixels lie in areas of one value ({pixels[blank][0]:g}): taken as not exposed"
-    return np.where(blank, np.float32(np.nan), pixels), said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
