@@ -1,7 +1,7 @@
 """Parts of an image that hold one value and no sky: borders of zeros, corners of turned frames, gaps.
 
-Owns finding them in the pixels alone, and making NaN of them. Never takes clipped light for blank, nor the sky
-of a frame whose noise is far below its unit.
+Owns finding them in the pixels alone, and making NaN of them. Never takes clipped light for blank, nor the
+sky of a frame whose noise is far below its unit.
 """
 
 import numpy as np
