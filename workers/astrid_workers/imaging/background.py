@@ -87,16 +87,16 @@ def estimate_background(
     if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
         rough = _MeshPlanes(_mesh(pixels - rough.level, masked, box, smooth=1), centre, scatter, rough)
     residual = pixels - rough.level
-    sources = _source_pixels(residual.copy() if is_steep else residual, masked, rough.rms)
+    image = residual.copy() if is_steep else pixels
+    sources = _source_pixels(residual, masked, rough.rms)
+    del residual
     rough.forget()
     sky = ~(masked | sources)
     if np.count_nonzero(sky) < FEWEST_PIXELS:  # nothing but sources: take what the first pass said
         sky = ~masked
-    if is_steep:
-        planes = _MeshPlanes(_mesh(residual, ~sky, box, smooth=1), centre, scatter, rough)
-    else:
-        planes = _MeshPlanes(_mesh(pixels, ~sky, box), centre, scatter)
-    del residual
+    mesh = _mesh(image, ~sky, box, smooth=1 if is_steep else 3)
+    planes = _MeshPlanes(mesh, centre, scatter, rough if is_steep else None)
+    del image
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
     medians = [float(np.median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
@@ -133,16 +133,15 @@ def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImag
     hidden = np.add.reduceat(np.add.reduceat(masked, rows, axis=0, dtype=np.int32), columns, axis=1)
     sizes = np.outer(np.diff(rows, append=masked.shape[0]), np.diff(columns, append=masked.shape[1]))
     usable = sizes - hidden
-    scarce = usable < LEAST_USABLE * sizes
-    if np.mean(scarce) <= MOST_LEFT_OUT:
+    shows = usable >= FEWEST_PIXELS
+    scarce = shows & (usable < LEAST_USABLE * sizes)
+    if np.count_nonzero(scarce) <= MOST_LEFT_OUT * np.count_nonzero(shows):
         return masked
-    left = masked
-    for i, j in zip(*np.nonzero(scarce & (usable >= FEWEST_PIXELS)), strict=True):
+    left = masked.copy()
+    for i, j in zip(*np.nonzero(scarce), strict=True):
         cell = (slice(rows[i], rows[i] + box), slice(columns[j], columns[j] + box))
         lost = masked[cell]
         pixels[cell][lost] = np.resize(pixels[cell][~lost], hidden[i, j])
-        if left is masked:
-            left = masked.copy()
         left[cell] = False
     return left
 
