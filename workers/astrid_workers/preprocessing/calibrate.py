@@ -15,6 +15,7 @@ from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, estimate_background
 from astrid_workers.imaging.bad_lines import find_bad_lines
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
+from astrid_workers.imaging.level_steps import without_level_steps
 from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated, variance_was_given
 from astrid_workers.imaging.noise import robust_median_and_scatter
 from astrid_workers.imaging.stars import measure_fwhm_px
@@ -78,8 +79,9 @@ def calibrate(
     needs `bias`. Flat: bias-subtracted. A gain that had been estimated is estimated again from the corrected
     sky. Variance is measured again on the corrected sky; a noise map is propagated instead. Masked:
     `bad_pixels` (True is bad), dead pixels of the flat, hot ones of the dark, columns and rows that do not
-    see the sky, cosmic rays; the flagged values stay as they are. Raises FrameRejected with one sentence when
-    shapes or exposures do not fit or a flat is not positive.
+    see the sky, cosmic rays; the flagged values stay as they are. Steps of the sky between amplifiers are
+    taken off. Raises FrameRejected with one sentence when shapes or exposures do not fit or a flat is not
+    positive.
     """
     _refuse_nothing_seen(frame)
     for part in (bias, dark, flat):
@@ -91,7 +93,7 @@ def calibrate(
     work, steps = _corrected(frame, bias, dark, flat)
     if bad_pixels is not None:
         work = replace(work, mask=_with_bit(work.mask, bad_pixels, MaskBit.BAD_PIXEL))
-    masked, n_rays, fwhm = _rays_masked(_bad_lines_masked(work))
+    masked, n_rays, fwhm = _rays_masked(_levelled(_bad_lines_masked(work)))
     return Calibrated(masked, *steps, n_rays, fwhm)
 
 
@@ -305,6 +307,18 @@ def _bad_lines_masked(frame: Frame) -> Frame:
     where = ": " + "; ".join(named) if named else ""
     said = f"{count} pixels of lines that do not see the sky are taken as bad{where}"
     return replace(frame, mask=_with_bit(frame.mask, bad, MaskBit.BAD_PIXEL)).with_assumption(said)
+
+
+def _levelled(frame: Frame) -> Frame:
+    """Steps between amplifiers taken off the sky, and said."""
+    image, steps = without_level_steps(frame.science, ~_usable(frame))
+    if not steps:
+        return frame
+    lost = (frame.mask & np.uint32(MaskBit.NO_DATA)) != 0
+    image[lost] = 0
+    where = ", ".join(f"{step.height:+.3g} at {step.axis} {step.at}" for step in steps)
+    said = f"the sky's level steps by {where} ({frame.unit}), as between amplifiers: taken off"
+    return replace(frame, science=image).with_assumption(said)
 
 
 def _places(lines: NDArray[np.intp]) -> str:
