@@ -37,9 +37,9 @@ def find_bad_lines(image: Float32Image, variance: Float32Image, unusable: BoolIm
 
     A piece of `PIECE_PX` pixels of a line is bad when all of its usable values are one and the same, or when
     its median stands off both neighbours by `LEAST_SIGNIFICANCE` of its own error, while these do not stand
-    off what is beyond them: light is as wide as the PSF, a bad line one or two pixels. `unusable`
-    pixels (True) say nothing. Lines of a frame that has too many of them are its pattern, and none of that
-    axis is named.
+    off what is beyond them: light is as wide as the PSF, a bad line one or two pixels. `unusable` pixels
+    (True) say nothing. Lines of a frame that has too many of them are its pattern, and none of that axis is
+    named.
     """
     found = np.zeros(image.shape, bool)
     if min(image.shape) < PIECE_PX:

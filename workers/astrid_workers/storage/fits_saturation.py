@@ -12,8 +12,6 @@ from astrid_workers.imaging.noise import robust_median_and_scatter
 
 #: A level within so many sigma of the sky would flag the noise of the sky: no detector is used like that.
 SKY_SIGMA = 5.0
-
-
 #: Times the header's level above the sky, and pixels beyond that, from which no detector clips there.
 BEYOND, FEWEST_BEYOND = 10.0, 20
 #: Pixels of the brightest value, some beside each other, from which that is a level, and the sigma of the sky
