@@ -13,6 +13,7 @@ from astrid_workers.differencing.model_error import ModelError, light_around, me
 from astrid_workers.differencing.ring_error import measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -146,14 +147,14 @@ def _cell_medians(pulls: Float32Image, sky: BoolImage, box: int) -> NDArray[np.f
     rows, columns = (max(1, round(side / box)) for side in sky.shape)
     edges_y = np.linspace(0, sky.shape[0], rows + 1).astype(int)
     edges_x = np.linspace(0, sky.shape[1], columns + 1).astype(int)
-    frame_median = float(np.median(pulls[sky]))
+    frame_median = float(fast_median(pulls[sky]))
     cells = np.full((rows, columns), frame_median)
     for i in range(rows):
         for j in range(columns):
             window = (slice(edges_y[i], edges_y[i + 1]), slice(edges_x[j], edges_x[j + 1]))
             values = pulls[window][sky[window]]
             if values.size > max(MIN_SAMPLES, 0.05 * box * box):
-                cells[i, j] = np.median(values)
+                cells[i, j] = fast_median(values)
     return cells
 
 
@@ -193,5 +194,5 @@ def _scatter(statistic: Float32Image, variance: Float32Image, sky: BoolImage) ->
         return 1.0, n
     every = max(1, sky.shape[0] // 700)
     values = (statistic[::every] / np.sqrt(variance[::every]))[sky[::every]]
-    scatter = 1.4826022 * float(np.median(np.abs(values - np.median(values))))
+    scatter = 1.4826022 * float(fast_median(np.abs(values - fast_median(values))))
     return (scatter if scatter > 0 else 1.0), n

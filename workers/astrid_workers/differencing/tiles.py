@@ -24,6 +24,7 @@ from astrid_workers.differencing.fourier_kernels import (
 )
 from astrid_workers.differencing.products import TileKernels
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.noise_model import NoiseModel
 from astrid_workers.imaging.out_of_core import empty_plane, let_go
 from astrid_workers.imaging.psf import Psf
@@ -170,7 +171,7 @@ def _sky_variance(variance: Float32Image, sky: NDArray[np.bool_], core: tuple[sl
     """Median variance of the empty sky of a core; of all its pixels where there is hardly any sky."""
     every = (slice(core[0].start, core[0].stop, 3), slice(core[1].start, core[1].stop, 3))
     values = variance[every][sky[every]]
-    return float(np.median(values if values.size >= 100 else variance[every]))
+    return float(fast_median(values if values.size >= 100 else variance[every]))
 
 
 def _between_nodes(size: int, n_nodes: int) -> NDArray[np.float32]:

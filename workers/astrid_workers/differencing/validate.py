@@ -10,6 +10,7 @@ from scipy import special
 
 from astrid_workers.differencing.products import Candidates, Difference, Validation
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.grow import grow
 from astrid_workers.mask import MaskBit
 
@@ -84,7 +85,7 @@ def sky_samples(difference: Difference) -> NDArray[np.bool_]:
 
 def robust_scatter(values: NDArray[np.floating]) -> float:
     """1.4826 × median absolute deviation about the median."""
-    return float(1.4826022 * np.median(np.abs(values - np.median(values))))
+    return float(1.4826022 * fast_median(np.abs(values - fast_median(values))))
 
 
 def tail_ratio(values: NDArray[np.floating], beyond: float = 3.0) -> float:

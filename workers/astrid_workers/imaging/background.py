@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.grow import grow_diamond
 from astrid_workers.imaging.noise import ENOUGH_VALUES, clipped_scatter, robust_median_and_scatter
 
@@ -83,7 +84,7 @@ def estimate_background(
     centre, scatter = robust_median_and_scatter(_sample(pixels, ~masked))
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
-    is_steep = _steepest(rough.level, box) > STEEP_SIGMA * float(np.median(_sample(rough.rms, ~masked)))
+    is_steep = _steepest(rough.level, box) > STEEP_SIGMA * float(fast_median(_sample(rough.rms, ~masked)))
     if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
         rough = _MeshPlanes(_mesh(pixels - rough.level, masked, box, smooth=1), centre, scatter, rough)
     residual = pixels - rough.level
@@ -99,7 +100,7 @@ def estimate_background(
     del image
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
-    medians = [float(np.median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
+    medians = [float(fast_median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
     return Background(planes, medians[0], medians[1], sources)
 
 
@@ -130,7 +131,8 @@ def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImag
     Single cells are better left out: a galaxy fills them, and its halo is no sky.
     """
     rows, columns = (np.arange(0, side, box) for side in masked.shape)
-    hidden = np.add.reduceat(np.add.reduceat(masked, rows, axis=0, dtype=np.int32), columns, axis=1)
+    counts = [masked[row : row + box].view(np.uint8).sum(0, dtype=np.min_scalar_type(box)) for row in rows]
+    hidden = np.add.reduceat(counts, columns, axis=1, dtype=np.int32)
     sizes = np.outer(np.diff(rows, append=masked.shape[0]), np.diff(columns, append=masked.shape[1]))
     usable = sizes - hidden
     shows = usable >= FEWEST_PIXELS

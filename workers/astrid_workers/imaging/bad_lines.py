@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.noise import SIGMA_PER_MAD
 
 BoolImage = NDArray[np.bool_]
@@ -147,6 +148,6 @@ def _stands_off(image: Float32Image, unusable: BoolImage, first: int, width: int
 
 def _median_and_error(values: Floats) -> tuple[float, float]:
     """Median and the standard error of it, from the values' own scatter."""
-    middle = float(np.median(values))
-    scatter = SIGMA_PER_MAD * float(np.median(np.abs(values - middle)))
+    middle = float(fast_median(values))
+    scatter = SIGMA_PER_MAD * float(fast_median(np.abs(values - middle)))
     return middle, float(np.sqrt(np.pi / 2)) * scatter / float(np.sqrt(values.size))

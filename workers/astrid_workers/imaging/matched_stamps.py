@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.psf import Psf, polynomial
 from astrid_workers.imaging.transfer import stamp_hat
 
@@ -77,7 +78,7 @@ def cut_stamps(
     inner = np.hypot(axis[:, None], axis[None, :]) <= reach
     factors = _error_factors(psfs, variance, bad, padded)
     wing_sigmas = np.array(WING_SIGMAS_FWHM) * fwhm
-    pedestal = PEDESTAL_SIGMA * float(np.sqrt(np.median(vn) + np.median(vr))) if len(x) else 1.0
+    pedestal = PEDESTAL_SIGMA * float(np.sqrt(fast_median(vn) + fast_median(vr))) if len(x) else 1.0
     return MatchedStamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, factors, wing_sigmas, pedestal)
 
 
@@ -89,7 +90,7 @@ def _error_factors(
     """
     pn, pr = (np.abs(stamp_hat(psf.stamp, (padded, padded))) ** 2 for psf in psfs)
     vn, vr = (
-        float(np.median(plane[::7, ::7][~bad[::7, ::7]])) if not bad.all() else 1.0 for plane in variance
+        float(fast_median(plane[::7, ::7][~bad[::7, ::7]])) if not bad.all() else 1.0 for plane in variance
     )
     noise = vn * pr + vr * pn
     counts = np.full_like(noise, 2.0)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.imaging.fast_median import fast_median
+
 FloatArray = NDArray[np.floating]
 
 #: Scatter of a normal distribution per median absolute deviation.
@@ -29,8 +31,8 @@ def robust_median_and_scatter(values: FloatArray) -> tuple[float, float]:
     flat = flat[np.isfinite(flat)]
     if flat.size == 0:
         return float("nan"), float("nan")
-    median = float(np.median(flat))
-    return median, SIGMA_PER_MAD * float(np.median(np.abs(flat - median)))
+    median = float(fast_median(flat))
+    return median, SIGMA_PER_MAD * float(fast_median(np.abs(flat - median)))
 
 
 def clipped_scatter(values: FloatArray) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_median
 
 #: Noise is taken as uncorrelated beyond this many pixels.
 MAX_LAG_PX = 4
@@ -168,10 +169,11 @@ def _pulls(
     """Sky values in sigma about their median, 0 where they are not usable, and which are."""
     pulls = np.zeros(image.shape, np.float32)
     np.divide(image, np.sqrt(variance, where=sky, out=np.ones_like(variance)), out=pulls, where=sky)
-    scatter = 1.4826 * float(np.median(np.abs(pulls[sky] - np.median(pulls[sky]))))
+    blank = pulls[sky]
+    scatter = 1.4826 * float(fast_median(np.abs(blank - fast_median(blank))))
     usable = sky & (np.abs(pulls) < CLIP_SIGMA * scatter)
     if usable.any():
-        pulls -= np.median(pulls[usable])
+        pulls -= fast_median(pulls[usable])
     return np.where(usable, pulls, np.float32(0)), usable
 
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from astrid_workers.frame import Float32Image, Frame, Uint32Image
 from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.lanczos import TAPS, interpolated, shifted, sum_of_squares
 from astrid_workers.mask import MaskBit
@@ -290,5 +291,5 @@ def _area_noise_factor(white: Float32Image, variance: Float32Image, pixels: floa
     """
     if white.size == 0 or variance.size == 0:
         return 1.0
-    before, after = float(np.median(white[::7])), float(np.median(variance[::7]))
+    before, after = float(fast_median(white[::7])), float(fast_median(variance[::7]))
     return float(np.sqrt(before * area**2 / (pixels * after))) if after > 0 else 1.0

@@ -11,6 +11,7 @@ from scipy import fft
 from scipy.spatial import cKDTree
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.fast_median import fast_medians
 from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Stamps, moffat_stamp, polynomial
 from astrid_workers.imaging.psf_variation import varying_terms, with_varying_wings
 from astrid_workers.imaging.psf_wings import (
@@ -202,10 +203,10 @@ class StarStack:
         """Stamps of unit flux and their weights, with pixels that neighbours spoil left out."""
         stamps = (self.centred - self.pedestal[:, None, None]) / self.flux[:, None, None]
         relative = self.noise / self.flux[:, None, None]
-        middle = np.median(np.where(self.good, stamps, 0.0), axis=0)
-        spread = 1.4826 * np.median(np.abs(stamps - middle), axis=0)
+        middle = fast_medians(np.where(self.good, stamps, 0.0))
+        spread = 1.4826 * fast_medians(np.abs(stamps - middle))
         tolerance = 4 * np.sqrt(
-            relative**2 + np.minimum(spread, 4 * np.median(relative, axis=0)) ** 2
+            relative**2 + np.minimum(spread, 4 * fast_medians(relative)) ** 2
         ) + 0.1 * np.abs(middle)
         weight = 1 / (1 / self.snr**2 + 1 / WEIGHT_SNR**2)
         usable = self.good & (np.abs(stamps - middle) < tolerance)
@@ -219,7 +220,7 @@ class StarStack:
         be.
         """
         relative = self.noise / self.flux[:, None, None]
-        own = np.median(relative, axis=0) / np.sqrt(len(self))
+        own = fast_medians(relative) / np.sqrt(len(self))
         tolerance = 4 * np.hypot(relative, own) + 0.1 * np.abs(model)
         return np.where(np.abs(stamps - model) < tolerance, weights, 0.0)
 

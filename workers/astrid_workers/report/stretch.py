@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.imaging.fast_median import fast_median
+
 Image = NDArray[np.floating]
 Levels = NDArray[np.uint8]
 Stretch = Literal["sky", "signed", "decades", "range"]
@@ -96,13 +98,13 @@ def sky_limits(image: Image) -> tuple[float, float]:
     values = image[np.isfinite(image)]
     if values.size == 0:
         return 0.0, 1.0
-    median = float(np.median(values))
-    scatter = float(1.4826 * np.median(np.abs(values - median)))
+    median = float(fast_median(values))
+    scatter = float(1.4826 * fast_median(np.abs(values - median)))
     top = max(median + 12 * scatter, float(np.percentile(values, 99.0)))
     return median - 2 * scatter, top if top > median - 2 * scatter else median + 1.0
 
 
 def _signed_limit(image: Image) -> float:
     values = image[np.isfinite(image)]
-    scatter = float(1.4826 * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
+    scatter = float(1.4826 * fast_median(np.abs(values - fast_median(values)))) if values.size else 0.0
     return 5 * scatter if scatter > 0 else 1.0
