@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from astrid_workers.differencing.alard_lupton import fit_kernel, kernel_basis
-from astrid_workers.differencing.match_frames import match_places
+from astrid_workers.differencing.match_frames import match_places, star_places
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import SubtractionRefused
@@ -250,3 +250,35 @@ def test_a_kernel_leaves_bends_of_the_registration_to_the_map_of_shifts() -> Non
         for shifts in (match, unmoved)
     ]
     assert chi2[0] < 0.8 * chi2[1], chi2
+
+
+def test_where_most_hosts_rose_the_stars_say_what_the_gain_is() -> None:
+    """17 stars among 144 galaxies, of which two thirds hold what rose: the gain is right within 0.5 %.
+
+    All sources alike, it is 1 % too high.
+    """
+    _, science, reference = measured(
+        seed=8, n_stars=40, n_galaxies=150, n_saturated=0, fwhm_science_px=3.0, fwhm_reference_px=3.0
+    )
+    places, stars = match_places((science, reference)), star_places((science, reference))
+    near = np.hypot(places[0][:, None] - stars[0], places[1][:, None] - stars[1]).min(axis=1) < 1.5
+    rng, hosts, image = np.random.default_rng(3), np.flatnonzero(~near), science.image.copy()
+    rose = hosts[rng.random(len(hosts)) < 0.67]
+    for x, y in zip(places[0][rose], places[1][rose], strict=True):
+        light = np.exp(-0.5 * ((np.arange(512) - x) ** 2 + (np.arange(512)[:, None] - y) ** 2) / 1.27**2)
+        image += np.float32(rng.uniform(60, 300)) * light.astype(np.float32)
+    by_stars, by_all = (
+        measure_match(
+            image,
+            reference.image,
+            (science.variance, reference.variance),
+            science.unusable | reference.unusable,
+            (science.psf, reference.psf),
+            places,
+            stars=told,
+        )
+        for told in (stars, None)
+    )
+    assert by_stars.flux_scale == pytest.approx(0.7, rel=0.005)
+    assert by_all.flux_scale > 0.7 * 1.008
+    assert by_stars.n_rejected > 0.5 * len(rose)

@@ -15,6 +15,7 @@ from astrid_workers.imaging.psf import given_psf, measure_fwhm, moffat_psf, moff
 from astrid_workers.imaging.psf_variation import shape_images, varying_terms, with_varying_wings
 from astrid_workers.imaging.psf_wings import light_under_stars
 from astrid_workers.imaging.star_stack import STARS_FOR_FREE_PIXELS, near_neighbours, solve_each
+from astrid_workers.imaging.stars import Stars
 from astrid_workers.sky import Sky, make_sky
 from astrid_workers.sky.light import PsfModel
 
@@ -294,3 +295,34 @@ def test_all_stars_are_fitted_as_their_slow_twin_fits_one() -> None:
         rows = np.vstack([design.reshape(4, -1).T * root[:, None], np.diag(np.sqrt(prior))])
         wanted = np.append(values.ravel() * root, np.zeros(4))
         np.testing.assert_allclose(solution, np.linalg.lstsq(rows, wanted, rcond=None)[0], rtol=1e-6)
+
+
+def test_one_bright_star_in_a_corner_is_not_the_psf_of_the_whole_frame() -> None:
+    """Of 30 stars one is fifty times as bright, where the PSF is a tenth wider: the middle stays as it is."""
+    rng = np.random.default_rng(5)
+    places = rng.uniform(60, 452, (30, 2))
+    places[0] = (450, 256)
+    image, table = _field_that_widens(places, np.append(3e5, np.full(29, 6e3)), rng)
+    psf = measure_psf(image, np.full(image.shape, 25.0, np.float32), np.zeros(image.shape, bool), table)
+    assert psf.order == 1
+    assert measure_fwhm(psf.at(256, 256)) == pytest.approx(3.4, rel=0.015)
+    assert measure_fwhm(psf.at(450, 256)) == pytest.approx(3.4 * 1.075, rel=0.03)
+
+
+def _field_that_widens(
+    places: np.ndarray, flux: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, Stars]:
+    """Stars at `(n, 2)` places whose width grows by a tenth from the middle to the right edge."""
+    image = rng.normal(0, 5, (512, 512))
+    widths = 3.4 * (1 + 0.1 * (places[:, 0] - 255.5) / 256)
+    for (x, y), light, width in zip(np.rint(places), flux, widths, strict=True):
+        stamp = PsfModel(float(width)).stamp(101)
+        top, left = max(int(y) - 50, 0), max(int(x) - 50, 0)
+        part = stamp[top - int(y) + 50 :, left - int(x) + 50 :][: 512 - top, : 512 - left]
+        image[top : top + part.shape[0], left : left + part.shape[1]] += light * part
+    even = np.ones(len(flux))
+    whole = np.rint(places)
+    table = Stars(
+        whole[:, 0], whole[:, 1], flux, widths, 0 * even, flux / 13, flux / 50, np.ones(len(flux), bool)
+    )
+    return image.astype(np.float32), table

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.account import assumptions, joint_mask, numbers
-from astrid_workers.differencing.match_frames import Matched, Pair, match_frames, match_places
+from astrid_workers.differencing.match_frames import (
+    Matched,
+    Pair,
+    match_frames,
+    match_places,
+    with_steady_stars,
+)
 from astrid_workers.differencing.measure import Sky, measure_frame
 from astrid_workers.differencing.products import Difference, DifferenceOptions
 from astrid_workers.differencing.saturated import measure_around, take_off_saturated
@@ -65,6 +71,7 @@ def difference(
     seen = (first, measure_frame(reference, options, stars=reference_stars))
     del first
     set_aside(science, reference)
+    seen = with_steady_stars(seen, options)
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
     # from here on the corrected variances stand for the frames', and soon the images without wings for theirs

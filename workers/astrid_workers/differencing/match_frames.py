@@ -14,11 +14,14 @@ from astrid_workers.differencing.alard_lupton import Unmatched, fit_kernel
 from astrid_workers.differencing.fourier_kernels import Matching
 from astrid_workers.differencing.measure import Measured, calm
 from astrid_workers.differencing.products import Algorithm, DifferenceOptions, Requested
+from astrid_workers.differencing.steady_stars import steady_stars
 from astrid_workers.differencing.zogy import Zogy
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.noise_model import NoiseModel, measure_noise, shared_light
 from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
-from astrid_workers.imaging.psf import Psf
+from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Psf
+from astrid_workers.imaging.star_stack import STARS_FOR_FREE_PIXELS
+from astrid_workers.imaging.stars import Stars
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -55,6 +58,27 @@ class Matched:
         return replace(self, variance=(none, none))
 
 
+def with_steady_stars(seen: Pair, options: DifferenceOptions) -> Pair:
+    """The frames with PSFs from stars that the other frame bears out, where stars are few.
+
+    Many stars outvote the few blends among them.
+    """
+    science, reference = (
+        one
+        if one.psf.n_stars >= STARS_FOR_FREE_PIXELS
+        else _of_steady(one, steady_stars(one.stars, other.stars), options)
+        for one, other in (seen, seen[::-1])
+    )
+    return science, reference
+
+
+def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> Measured:
+    n = np.count_nonzero(stars.clean)
+    if n == np.count_nonzero(measured.stars.clean) or n < MIN_STARS_FOR_STACK:
+        return measured
+    return measured.with_stars(stars, options)
+
+
 def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
     """Noise, photometric match and matching kernels of (science, reference) on one grid.
 
@@ -76,7 +100,7 @@ def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
         max_order=options.max_match_order,
     )
     algorithm, why = choose_algorithm(options.algorithm, seen[0].psf, seen[1].psf, match.n_sources)
-    matching, flux_scale = _matching(algorithm, seen, variance, bad, places, match, options)
+    matching, flux_scale = _matching(algorithm, seen, variance, bad, match, options)
     return Matched(bad, sky, noise, variance, match, matching, flux_scale, algorithm, why)
 
 
@@ -141,7 +165,6 @@ def _matching(
     seen: Pair,
     variance: tuple[Float32Image, Float32Image],
     bad: BoolImage,
-    places: tuple[Floats, Floats],
     match: PhotometricMatch,
     options: DifferenceOptions,
 ) -> tuple[Matching, float]:
@@ -156,7 +179,7 @@ def _matching(
         variance,
         bad,
         (seen[0].psf.fwhm_px, seen[1].psf.fwhm_px),
-        places,
+        (match.x, match.y),
         match,
         max_order=options.max_match_order,
     )

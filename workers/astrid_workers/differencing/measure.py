@@ -56,6 +56,11 @@ class Measured:
         """The same, with another variance plane."""
         return replace(self, variance=variance)
 
+    def with_stars(self, stars: Stars, options: DifferenceOptions) -> "Measured":
+        """The same, with the PSF of other stars."""
+        psf = measure_psf(self.image, self.variance, self.unusable, stars, max_order=options.max_psf_order)
+        return replace(self, stars=stars, psf=psf)
+
     def without_planes(self) -> "Measured":
         """The same, but for the planes of pixels, which are empty: their memory can go."""
         self.background.planes.forget()

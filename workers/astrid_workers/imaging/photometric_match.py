@@ -169,7 +169,7 @@ def _fit(
     normal, right, misfit = _normal_equations(stamps, basis @ coefficients)
     steps, errors = _solve_each(normal, right, basis @ coefficients)
     errors *= stamps.error_factors
-    alike = _agreeing(steps, errors, basis @ coefficients, misfit)
+    alike = _agreeing(steps, errors, basis @ coefficients, misfit, is_star)
     kept = alike if np.count_nonzero(alike) >= max(MIN_SOURCES, n / 2) else np.ones(n, bool)
     for _ in range(ITERATIONS):
         step = _solve_global(normal[kept], right[kept], basis[kept], coefficients)
@@ -180,7 +180,7 @@ def _fit(
         normal, right, misfit = _normal_equations(stamps, local)
         steps, errors = _solve_each(normal, right, local)
         errors *= stamps.error_factors
-        kept = _agreeing(steps, errors, local, misfit)
+        kept = _agreeing(steps, errors, local, misfit, is_star)
         if np.count_nonzero(kept) < MIN_SOURCES:
             kept = np.ones(n, bool)
     return _measured(stamps, basis, coefficients, kept, steps, errors, order, frame_shape, is_star)
@@ -295,16 +295,21 @@ def constant_sources(is_star: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return is_star if told else np.ones_like(is_star)
 
 
-def _agreeing(steps: Floats, errors: Floats, local: Floats, misfit: Floats) -> NDArray[np.bool_]:
-    """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own
-    scatter.
+def _agreeing(
+    steps: Floats, errors: Floats, local: Floats, misfit: Floats, is_star: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Sources whose gain and shift lie within 4 sigma of the map, where sigma holds the sources' own scatter.
+
+    What gains scatter constant sources say: where hosts are many and stars are few, most others changed.
     """
     kept = np.isfinite(misfit)
+    constant = constant_sources(is_star)
     for column in range(3):
         scale = local[:, 0] if column == 0 else 1.0
         pull, error = steps[:, column] / scale, errors[:, column] / scale
-        scatter = excess_scatter(pull, error)
-        kept &= np.abs(pull - np.median(pull)) < 4 * np.hypot(error, max(scatter, 1e-4))
+        asked = constant if column == 0 else np.ones_like(constant)
+        scatter = excess_scatter(pull[asked], error[asked])
+        kept &= np.abs(pull - np.median(pull[asked])) < 4 * np.hypot(error, max(scatter, 1e-4))
     middle = np.median(misfit)
     return kept & (misfit < middle + 6 * max(1.4826 * float(np.median(np.abs(misfit - middle))), 0.3))
 

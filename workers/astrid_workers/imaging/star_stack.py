@@ -22,8 +22,9 @@ from astrid_workers.imaging.psf_wings import (
     with_wings,
 )
 
-#: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone.
-WEIGHT_SNR = 600.0
+#: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone; and
+#: where few stars must stand for a PSF that varies over the frame: one of them is at one place only.
+WEIGHT_SNR, FEW_WEIGHT_SNR = 600.0, 80.0
 #: A star whose own pixels do not show it by so many sigma is none to scale by: a neighbour covers it.
 LEAST_SNR = 10.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
@@ -208,9 +209,14 @@ class StarStack:
         tolerance = 4 * np.sqrt(
             relative**2 + np.minimum(spread, 4 * fast_medians(relative)) ** 2
         ) + 0.1 * np.abs(middle)
-        weight = 1 / (1 / self.snr**2 + 1 / WEIGHT_SNR**2)
+        weight = self._weights()
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
+
+    def _weights(self) -> NDArray[np.float64]:
+        """How much each star counts, `(n,)`."""
+        most = WEIGHT_SNR if len(self) >= STARS_FOR_FREE_PIXELS else FEW_WEIGHT_SNR
+        return np.asarray(1 / (1 / self.snr**2 + 1 / most**2))
 
     def _agreeing(self, stamps: Stamps, weights: Stamps, model: Stamps) -> Stamps:
         """Weights without the pixels in which a star differs from the model of it: a faint neighbour of a
@@ -260,7 +266,8 @@ class StarStack:
         varying = varying_terms(centre, stamps, np.where(inner, 1 / error2, 0.0), basis)
         terms = np.concatenate([centre[None], varying])
         # what varies was measured about the stars' mean place: the first term is the PSF at the middle
-        terms[0] -= np.tensordot(basis[:, 1:].mean(axis=0), varying, axes=1)
+        place = np.average(basis[:, 1:], axis=0, weights=self._weights())
+        terms[0] -= np.tensordot(place, varying, axes=1)
         return terms
 
 

@@ -3,7 +3,7 @@
 Owns finding and shape measurement; never models the PSF (`psf.py` does) and never changes the image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -67,6 +67,10 @@ class Stars:
 
     def __len__(self) -> int:
         return self.x.size
+
+    def with_clean(self, clean: BoolArray) -> "Stars":
+        """The same sources, with others that may be trusted as stars."""
+        return replace(self, clean=clean)
 
     def only(self, keep: BoolArray | NDArray[np.intp]) -> "Stars":
         """The sources picked by a boolean or index array."""

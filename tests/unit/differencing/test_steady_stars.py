@@ -1,0 +1,113 @@
+"""Stars that the other frame bears out: what shapes a PSF where stars are few."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from astrid_workers.differencing.match_frames import with_steady_stars
+from astrid_workers.differencing.measure import Measured, measure_frame
+from astrid_workers.differencing.products import DifferenceOptions
+from astrid_workers.differencing.steady_stars import MIN_PAIRS, steady_stars
+from astrid_workers.imaging.psf import measure_fwhm
+from astrid_workers.imaging.stars import Stars
+from astrid_workers.sky import make_sky
+
+N_STARS, FLUX, FWHM_PX = 20, 1e4, 3.0
+
+
+def field(n: int = N_STARS, scale: float = 1.0, fwhm_px: float = FWHM_PX) -> Stars:
+    """Stars of S/N 100 on a line, alike but for `scale` of their fluxes."""
+    even = np.ones(n)
+    x = 50.0 * np.arange(n)
+    return Stars(
+        x, 100 * even, scale * FLUX * even, fwhm_px * even, 0.02 * even, 500 * even, 100 * even, even > 0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the other frame has where the fourth star of one frame stands."""
+
+    #: In units of what the other frame's stars have.
+    flux: float = 1.0
+    width: float = 1.0
+    offset_px: float = 0.0
+    there: bool = True
+    clean: bool = True
+    snr: float = 100.0
+
+
+CASES = {
+    "the same star": (Case(), True),
+    "the same star, blended there": (Case(clean=False), True),
+    "a star that was 5 % fainter: flat fields and PSFs do as much": (Case(flux=0.95), True),
+    "a star that was half as bright": (Case(flux=0.5), False),
+    "a star that was twice as bright": (Case(flux=2.0), False),
+    "a source half as bright, of which noise says as little": (Case(flux=0.5, snr=4.0), True),
+    "a galaxy: a transient shines on it here": (Case(width=1.4), False),
+    "a galaxy that was not clean there either": (Case(width=1.4, clean=False), False),
+    "a source 5 % wider": (Case(width=1.05), True),
+    "a source that is too faint to have a width": (Case(width=1.4, snr=5.0), True),
+    "a source whose width could not be measured": (Case(width=np.nan), True),
+    "nothing: it is a point all the same": (Case(there=False), True),
+    "a galaxy next to it": (Case(width=1.4, offset_px=2.5), True),
+}
+
+
+@pytest.mark.parametrize("sentence", CASES)
+def test_a_star_is_steady_when_the_other_frame_has(sentence: str) -> None:
+    """One star of twenty is what the sentence says; all others are as bright and as wide there."""
+    case, expected = CASES[sentence]
+    other = field(scale=0.7, fwhm_px=2.4)
+    at = np.arange(N_STARS) == 3
+    other = replace(
+        other,
+        x=other.x + case.offset_px * at,
+        flux=np.where(at, case.flux * other.flux, other.flux),
+        fwhm_px=np.where(at, case.width * other.fwhm_px, other.fwhm_px),
+        snr=np.where(at, case.snr, other.snr),
+        clean=other.clean & (case.clean | ~at),
+    ).only(case.there | ~at)
+    kept = steady_stars(field(), other).clean
+    assert kept[3] == expected
+    assert kept[~at].all()
+
+
+@pytest.mark.parametrize("other", [field(0), field(MIN_PAIRS - 1, scale=0.2)])
+def test_too_few_of_the_other_frame_say_nothing(other: Stars) -> None:
+    """Of four stars nobody knows which one changed."""
+    assert steady_stars(field(), other).clean.all()
+
+
+def test_stars_that_were_not_clean_stay_so() -> None:
+    """Nothing is promoted."""
+    stars = field()
+    stars = stars.with_clean(np.arange(N_STARS) > 4)
+    assert np.array_equal(steady_stars(stars, field()).clean, stars.clean)
+
+
+def test_hosts_of_transients_do_not_shape_a_psf_of_few_stars() -> None:
+    """Two of 35 are blends with their hosts: they are left out, and the PSF is less wrong without them."""
+    sky = make_sky(
+        seed=64, shape=(1024, 1024), n_stars=26, n_galaxies=120, n_transients=160, host_fraction=0.6,
+        transient_snr=(2.0, 40.0), fwhm_science_px=3.6, fwhm_reference_px=2.8,
+    )  # fmt: skip
+    science, reference = (measure_frame(f, DifferenceOptions()) for f in (sky.science, sky.reference))
+    mended, _ = with_steady_stars((science, reference), DifferenceOptions())
+    true = measure_fwhm(sky.psf_science.stamp(41))
+
+    def wrong(measured: Measured) -> float:
+        return abs(measure_fwhm(measured.psf.at(512, 512)) / true - 1)
+
+    assert mended.psf.n_stars < science.psf.n_stars
+    assert wrong(mended) < 0.01
+    assert wrong(mended) < 0.7 * wrong(science)
+
+
+def test_many_stars_outvote_blends() -> None:
+    """Nothing is measured again where a PSF stands on a hundred stars."""
+    sky = make_sky(seed=62, shape=(512, 512), n_stars=220, n_transients=0)
+    seen = tuple(measure_frame(f, DifferenceOptions()) for f in (sky.science, sky.reference))
+    assert seen[0].psf.n_stars >= 100
+    assert with_steady_stars((seen[0], seen[1]), DifferenceOptions())[0] is seen[0]
