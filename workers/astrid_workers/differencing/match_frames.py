@@ -26,6 +26,8 @@ from astrid_workers.imaging.stars import Stars
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Pair = tuple[Measured, Measured]
+#: x and y, pixels.
+Places = tuple[Floats, Floats]
 
 #: Sources of this signal-to-noise ratio and above match the frames.
 MATCH_SNR = 20.0
@@ -88,7 +90,7 @@ def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
     sky = ~(bad | seen[0].background.sources | seen[1].background.sources)
     noise = _noise(seen, sky)
     variance = (_corrected(seen[0], noise[0]), _corrected(seen[1], noise[1]))
-    places = match_places(seen)
+    places, stars = match_places(seen), star_places(seen)
     match = measure_match(
         seen[0].image,
         seen[1].image,
@@ -96,11 +98,13 @@ def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
         bad,
         (seen[0].psf, seen[1].psf),
         places,
-        stars=star_places(seen),
+        stars=stars,
         max_order=options.max_match_order,
     )
     algorithm, why = choose_algorithm(options.algorithm, seen[0].psf, seen[1].psf, match.n_sources)
-    matching, flux_scale = _matching(algorithm, seen, variance, bad, match, options)
+    matching, flux_scale = _matching(
+        algorithm, seen, variance, bad, _constant(places, match, stars), match, options
+    )
     return Matched(bad, sky, noise, variance, match, matching, flux_scale, algorithm, why)
 
 
@@ -122,7 +126,7 @@ def choose_algorithm(
     )
 
 
-def match_places(seen: Pair) -> tuple[Floats, Floats]:
+def match_places(seen: Pair) -> Places:
     """x and y of the bright sources of the frame that sees more of them, strongest first."""
     best = max(seen, key=lambda m: int(np.count_nonzero(m.stars.snr > MATCH_SNR)))
     bright = np.flatnonzero(best.stars.snr > MATCH_SNR)
@@ -130,7 +134,7 @@ def match_places(seen: Pair) -> tuple[Floats, Floats]:
     return np.asarray(best.stars.x[order], float), np.asarray(best.stars.y[order], float)
 
 
-def star_places(seen: Pair) -> tuple[Floats, Floats]:
+def star_places(seen: Pair) -> Places:
     """x and y of stars that are clean in both frames: what rose or faded is in one of them only."""
     science, reference = (m.stars.only(np.asarray(m.stars.clean, bool)) for m in seen)
     if len(science.x) == 0 or len(reference.x) == 0:
@@ -138,6 +142,13 @@ def star_places(seen: Pair) -> tuple[Floats, Floats]:
     tree = cKDTree(np.stack([reference.x, reference.y], axis=1))
     near, _ = tree.query(np.stack([science.x, science.y], axis=1))
     return np.asarray(science.x[near < 1.0], float), np.asarray(science.y[near < 1.0], float)
+
+
+def _constant(places: Places, match: PhotometricMatch, stars: Places) -> Places:
+    """Those of `places` that agreed with the match, and stars whether or not: a kernel must fit them too."""
+    sure = cKDTree(np.concatenate([np.stack([match.x, match.y], axis=1), np.stack(stars, axis=1)]))
+    near, _ = sure.query(np.stack(places, axis=1))
+    return places[0][near < 1.0], places[1][near < 1.0]
 
 
 def _noise(seen: Pair, sky: BoolImage) -> tuple[NoiseModel, NoiseModel]:
@@ -165,6 +176,7 @@ def _matching(
     seen: Pair,
     variance: tuple[Float32Image, Float32Image],
     bad: BoolImage,
+    places: Places,
     match: PhotometricMatch,
     options: DifferenceOptions,
 ) -> tuple[Matching, float]:
@@ -179,7 +191,7 @@ def _matching(
         variance,
         bad,
         (seen[0].psf.fwhm_px, seen[1].psf.fwhm_px),
-        (match.x, match.y),
+        places,
         match,
         max_order=options.max_match_order,
     )
