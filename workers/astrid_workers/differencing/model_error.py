@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.box_maximum import box_maximum
 
 Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
@@ -92,8 +92,7 @@ def light_around(subtracted: Float32Image, fwhm_px: float) -> Float32Image:
 
 
 def _spread(image: Float32Image, fwhm_px: float) -> Float32Image:
-    spread: Float32Image = ndimage.maximum_filter(image, 2 * _reach_px(fwhm_px) + 1, mode="nearest")
-    return spread
+    return box_maximum(image, _reach_px(fwhm_px))
 
 
 def _reach_px(fwhm_px: float) -> int:

@@ -3,18 +3,45 @@
 Owns dilations with a square and with a diamond; never looks at an image.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 BoolImage = NDArray[np.bool_]
 
 
+#: Rows that are grown together at least: keeps the working set inside the processor's cache.
+_ROWS = 64
+
+
 def grow(mask: BoolImage, pixels: int) -> BoolImage:
     """True within `pixels` of a True pixel along both axes (a square of side 2 `pixels` + 1); a copy.
 
     Shifted copies are joined with steps that double, ten times faster than a dilation that visits every
-    pixel.
+    pixel; bands of rows without a True pixel near them are left alone.
     """
+    return _by_bands(mask, pixels, _square)
+
+
+def grow_diamond(mask: BoolImage, pixels: int) -> BoolImage:
+    """True within `pixels` steps of a True pixel, each step along one axis; a copy."""
+    return _by_bands(mask, pixels, _diamond)
+
+
+def _by_bands(mask: BoolImage, pixels: int, grown_by: Callable[[BoolImage, int], BoolImage]) -> BoolImage:
+    ny = mask.shape[0]
+    grown = np.zeros(mask.shape, bool)
+    rows = max(_ROWS, 4 * pixels)
+    for start in range(0, ny, rows):
+        low, stop = max(start - pixels, 0), min(start + rows, ny)
+        around = mask[low : min(stop + pixels, ny)]
+        if around.any():
+            grown[start:stop] = grown_by(around, pixels)[start - low : stop - low]
+    return grown
+
+
+def _square(mask: BoolImage, pixels: int) -> BoolImage:
     grown = mask.copy()
     for axis in (0, 1):
         done = 0
@@ -28,8 +55,7 @@ def grow(mask: BoolImage, pixels: int) -> BoolImage:
     return grown
 
 
-def grow_diamond(mask: BoolImage, pixels: int) -> BoolImage:
-    """True within `pixels` steps of a True pixel, each step along one axis; a copy."""
+def _diamond(mask: BoolImage, pixels: int) -> BoolImage:
     grown = mask.copy()
     for _ in range(pixels):
         before = grown.copy()

@@ -197,19 +197,28 @@ def _covariance(
     lag = MAX_LAG_PX
     covariance = np.zeros((2 * lag + 1, 2 * lag + 1))
     counts = np.zeros_like(covariance)
-    ny, nx = one.shape
-    weights = usable.astype(np.float32)
+    # flat, with zeros between the rows: a lag is then one step along it, and no plane is copied for it
+    weights = _with_gaps(usable, lag)
+    flat = _with_gaps(one, lag)
+    others = flat if one is other else _with_gaps(other, lag)
     for dy in range(lag + 1):
         for dx in range(-lag, lag + 1):
-            if dy == 0 and dx < 0:
+            step = dy * (one.shape[1] + lag) + dx
+            if step < 0:
                 continue
-            near = (slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
-            far = (slice(dy, ny), slice(max(0, dx), nx - max(0, -dx)))
+            near, far = slice(0, flat.size - step), slice(step, flat.size)
             n = float(np.vdot(weights[near], weights[far]))
-            product = float(np.vdot(one[near], other[far]))
+            product = float(np.vdot(flat[near], others[far]))
             if one is not other:
-                product = (product + float(np.vdot(one[far], other[near]))) / 2
+                product = (product + float(np.vdot(flat[far], others[near]))) / 2
             for sign in (1, -1):
                 covariance[lag + sign * dy, lag + sign * dx] = product / max(n, 1.0)
                 counts[lag + sign * dy, lag + sign * dx] = n
     return covariance, counts
+
+
+def _with_gaps(plane: NDArray[Any], gap: int) -> NDArray[np.float32]:
+    """A plane as one row of float32, with `gap` zeros behind each of its rows."""
+    padded = np.zeros((plane.shape[0], plane.shape[1] + gap), np.float32)
+    padded[:, : plane.shape[1]] = plane
+    return padded.ravel()

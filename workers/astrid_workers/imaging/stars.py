@@ -251,10 +251,11 @@ def _half_maximum_ratio(
     columns, rows = np.clip(columns, 0, nx - 1), np.clip(rows, 0, ny - 1)
     r2 = (columns - x[top, None, None]) ** 2 + (rows - y[top, None, None]) ** 2
     values = residual[rows, columns] / flux[top, None, None] * typical**2
-    near = (r2 < (1.6 * typical) ** 2).ravel()
+    near = r2 < (1.6 * typical) ** 2
+    r2, values = r2[near], values[near]
 
     def misfit(p: Float64Array) -> Float64Array:
-        wrong: Float64Array = p[0] * (1 + r2.ravel()[near] / p[1] ** 2) ** -p[2] + p[3] - values.ravel()[near]
+        wrong: Float64Array = p[0] * (1 + r2 / p[1] ** 2) ** -p[2] + p[3] - values
         return wrong
 
     start = np.array([0.8, typical * 0.95, 3.0, 0.0])

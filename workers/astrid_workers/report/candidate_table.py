@@ -3,7 +3,6 @@
 Owns column names, units and masking; never selects a candidate.
 """
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from astropy import units as u
 from astropy.table import MaskedColumn, Table
 
 from astrid_workers.differencing.products import Candidate
+from astrid_workers.report.ecsv import ecsv_text
 
 
 def candidates_ecsv(candidates: Sequence[Candidate], unit: str, *, parts: Sequence[str] | None = None) -> str:
@@ -40,9 +40,7 @@ def candidates_ecsv(candidates: Sequence[Candidate], unit: str, *, parts: Sequen
     table["fwhm_px"] = _floats([c.fwhm_px for c in candidates], u.pix)
     table["elongation"] = _floats([c.elongation for c in candidates])
     table["chi2"] = _floats([c.chi2 for c in candidates])
-    out = io.StringIO()
-    table.write(out, format="ascii.ecsv")
-    return out.getvalue()
+    return ecsv_text(table)
 
 
 def _floats(values: Sequence[float | None], unit: u.UnitBase | None = None) -> MaskedColumn:

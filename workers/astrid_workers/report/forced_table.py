@@ -3,7 +3,6 @@
 Owns column names, units and masking; never measures.
 """
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.differencing.forced_photometry import ForcedFluxes
 from astrid_workers.positions import Positions
+from astrid_workers.report.ecsv import ecsv_text
 
 
 def forced_ecsv(
@@ -50,9 +50,7 @@ def forced_ecsv(
         ("science_limit_mag", forced.science_limit_mag, u.mag),
     ):
         table[column] = _column(values, kind)
-    out = io.StringIO()
-    table.write(out, format="ascii.ecsv")
-    return out.getvalue()
+    return ecsv_text(table)
 
 
 def _column(values: NDArray[np.float64], unit: u.UnitBase) -> MaskedColumn:
