@@ -54,17 +54,26 @@ class NoisePower:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernels:
-    """At one position, complex64: D = d_n N - d_r R and S = k_n N - k_r R."""
+    """At one position: D = whiten (a_n N - a_r R) and S = matched (a_n N - a_r R)."""
 
-    d_n: ComplexHat
-    d_r: ComplexHat
-    k_n: ComplexHat
-    k_r: ComplexHat
+    #: complex64, as `Matching.transfer` gives them.
+    a_n: ComplexHat
+    a_r: ComplexHat
+    #: float32.
+    whiten: NDArray[np.float32]
+    #: complex64.
+    matched: ComplexHat
     #: Statistic at the peak of a source of unit flux.
     response: float
-    #: Transforms of the difference's PSF and of a source's profile in the statistic.
-    psf: ComplexHat
-    profile: ComplexHat
+    #: complex64: transform of a source of unit flux in a_n N.
+    source: ComplexHat
+    #: float32: transform of a source's profile in the statistic.
+    profile: NDArray[np.float32]
+
+    @property
+    def psf(self) -> ComplexHat:
+        """Transform of the difference's PSF."""
+        return np.asarray(self.whiten * self.source)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,24 +105,17 @@ def kernels_at(
     whiten /= np.float32(np.real(a_n[0, 0]))
     profile = _power(q)
     profile *= inverse
-    return Kernels(
-        whiten * a_n,
-        whiten * a_r,
-        matched * a_n,
-        matched * a_r,
-        _mean(profile, side),
-        whiten * q,
-        profile.astype(np.complex64),
-    )
+    return Kernels(a_n, a_r, whiten, matched, _mean(profile, side), q, profile)
 
 
 def variance_kernels(kernels: Kernels, noise: NoisePower, side: int) -> VarianceKernels:
     """For the noise around one position."""
+    whitened = np.square(kernels.whiten)
     return VarianceKernels(
-        _squared(kernels.k_n, noise.science_shape, side),
-        _squared(kernels.k_r, noise.reference_shape, side),
-        _mean(_power(kernels.d_n) * noise.science_shape, side),
-        _mean(_power(kernels.d_r) * noise.reference_shape, side),
+        _squared(kernels.matched * kernels.a_n, noise.science_shape, side),
+        _squared(kernels.matched * kernels.a_r, noise.reference_shape, side),
+        _mean(_power(kernels.a_n) * whitened * noise.science_shape, side),
+        _mean(_power(kernels.a_r) * whitened * noise.reference_shape, side),
     )
 
 

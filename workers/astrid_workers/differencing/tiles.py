@@ -8,6 +8,7 @@ is moved pixel by pixel. Never measures a PSF and never detects anything.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,12 +160,22 @@ class _Local:
         return cls(middle, right, below, variance_kernels(middle, noise, side))
 
 
-def _stamp(hat: ComplexHat, side: int, size: int) -> NDArray[np.float32]:
-    """A kernel centred in an odd stamp."""
-    half = size // 2
-    image = np.roll(fft.irfft2(hat, s=(side, side)), (half, half), axis=(0, 1))
-    stamp: NDArray[np.float32] = image[:size, :size].astype(np.float32)
-    return stamp
+def _stamp(hat: ComplexHat | NDArray[np.float32], side: int, size: int) -> NDArray[np.float32]:
+    """A kernel centred in an odd stamp: its transform summed at the stamp's pixels only."""
+    along_y, along_x = _stamp_waves(side, size)
+    return np.asarray((along_y @ hat @ along_x).real, np.float32)
+
+
+@lru_cache(maxsize=2)
+def _stamp_waves(side: int, size: int) -> tuple[ComplexHat, ComplexHat]:
+    """The inverse of rfft2 at the pixels of an odd stamp about the origin: what stands left and right."""
+    pixels, half = np.arange(size) - size // 2, side // 2 + 1
+    waves = np.exp(2j * np.pi / side * pixels[:, None] * np.arange(side)) / side
+    twice = np.full(half, 2.0)  # frequencies that the layout holds once
+    twice[0] = 1.0
+    if side % 2 == 0:
+        twice[-1] = 1.0
+    return waves.astype(np.complex64), (waves[:, :half] * twice).T.astype(np.complex64)
 
 
 def _sky_variance(variance: Float32Image, sky: NDArray[np.bool_], core: tuple[slice, slice]) -> float:
@@ -178,6 +189,15 @@ def _between_nodes(size: int, n_nodes: int) -> NDArray[np.float32]:
     """Weights `(size, n_nodes)` of linear interpolation from nodes `NODE_PX` apart, the first at pixel 0."""
     place = np.arange(size) / NODE_PX
     return np.asarray(np.maximum(1 - np.abs(place[:, None] - np.arange(n_nodes)), 0), np.float32)
+
+
+def _filtered(at: Kernels, n_hat: ComplexHat, r_hat: ComplexHat) -> tuple[ComplexHat, ComplexHat]:
+    """Transforms of the difference and of the statistic by the kernels of one position."""
+    left = at.a_n * n_hat
+    left -= at.a_r * r_hat
+    difference = at.whiten * left
+    left *= at.matched
+    return difference, left
 
 
 class _Tile:
@@ -209,21 +229,28 @@ class _Tile:
         return np.asarray(fft.rfft2(padded, overwrite_x=True))
 
     def _back(self, hat: ComplexHat) -> Float32Image:
-        side = self._grid.padded_px
-        image = fft.irfft2(hat, s=(side, side), overwrite_x=True)
+        """The core of an image from its transform, which is overwritten; rows outside are not computed."""
         oy, ox = self._offset
         height = self.core[0].stop - self.core[0].start
         width = self.core[1].stop - self.core[1].start
-        return np.asarray(image[oy : oy + height, ox : ox + width], np.float32)
+        rows = fft.ifft(hat, axis=0, overwrite_x=True)[oy : oy + height]
+        return np.asarray(fft.irfft(rows, self._grid.padded_px, axis=1)[:, ox : ox + width], np.float32)
 
-    def _along(self, values: Callable[[Kernels], ComplexHat], k: _Local) -> Float32Image:
-        """A linear image whose kernel is that of the middle plus its slopes times the distance from it."""
-        hat = values(k.middle)
-        image = self._back(hat)
-        for other, weight in ((k.right, self._across()), (k.below, self._down())):
-            if other is not None:
-                image += weight * self._back(values(other) - hat)
-        return image
+    def _both(self, n_hat: ComplexHat, r_hat: ComplexHat, k: _Local) -> tuple[Float32Image, Float32Image]:
+        """Difference and statistic: their kernels are those of the middle plus their slopes times the
+        distance from it.
+        """
+        middle, *slopes = (
+            _filtered(at, n_hat, r_hat) for at in (k.middle, k.right, k.below) if at is not None
+        )
+        images = []
+        for number, hat in enumerate(middle):
+            parts = [self._back(slope[number] - hat) for slope in slopes]
+            image = self._back(hat)
+            for part, weight in zip(parts, (self._across(), self._down()), strict=False):
+                image += weight * part
+            images.append(image)
+        return images[0], images[1]
 
     def _across(self) -> Float32Image:
         """Distance from the centre along x, in half cores: `(1, width)`."""
@@ -280,14 +307,14 @@ class _Tile:
     def run(self, k: _Local, matching: Matching) -> tuple[Float32Image, ...]:
         """The planes of `Subtracted`, in its order."""
         n_hat, r_hat = self._hat(self._pair.science), self._hat(self._pair.reference)
-        difference = self._along(lambda at: at.d_n * n_hat - at.d_r * r_hat, k)
-        statistic = self._along(lambda at: at.k_n * n_hat - at.k_r * r_hat, k)
-        subtracted = self._back(k.middle.k_r * r_hat)
+        difference, statistic = self._both(n_hat, r_hat, k)
+        r_hat *= k.middle.a_r
+        subtracted = self._back(k.middle.matched * r_hat)
         along_y, along_x = np.gradient(subtracted)
         if matching.varies:
             left = self._left_behind(matching)
             statistic += left[1] * along_x + left[2] * along_y - left[0] * subtracted
-            model = self._back(k.middle.d_r * r_hat)
+            model = self._back(k.middle.whiten * r_hat)
             model_y, model_x = np.gradient(model)
             difference += left[1] * model_x + left[2] * model_y - left[0] * model
         across, down = (np.float32(noise_px**2) for noise_px in self._pair.astrometric_noise_px)
