@@ -120,6 +120,25 @@ def test_too_few_sources_are_refused_with_numbers() -> None:
         )
 
 
+def test_a_mask_that_leaves_no_source_whole_is_told_as_such() -> None:
+    """Every sixteenth row of a detector is dead: the sentence says so, and not that sources are faint."""
+    _, science, reference = measured()
+    dead = np.zeros(science.shape, bool)
+    dead[::16] = True
+    places = match_places((science, reference))
+    with pytest.raises(
+        SubtractionRefused, match=rf"^0 of {len(places[0])} bright .* 6\.2 % of the pixels are masked"
+    ):
+        measure_match(
+            science.image,
+            reference.image,
+            (science.variance, reference.variance),
+            dead,
+            (science.psf, reference.psf),
+            places,
+        )
+
+
 def test_transfer_moves_and_scales_a_star() -> None:
     """κ with a gain and a shift turns a delta into that gain at that place."""
     local = np.array([2.0, 3.0, -1.0, *[0.0] * 6])[:8]

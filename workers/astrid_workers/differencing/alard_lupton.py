@@ -141,8 +141,9 @@ def fit_kernel(
     x, y = _whole(places, bad, reach, half_kernel)
     if len(x) < MIN_SOURCES:
         msg = (
-            f"{len(x)} sources are bright and unsaturated in both frames, {MIN_SOURCES} needed to fit a "
-            "kernel"
+            f"{len(x)} of {len(places[0])} sources that matched have no masked pixel within {reach + 2} px "
+            f"in either frame, {MIN_SOURCES} needed to fit a kernel; {100 * float(bad.mean()):.1f} % of the "
+            "pixels are masked"
         )
         raise SubtractionRefused(msg, sources=len(x), needed=MIN_SOURCES)
     wings = tuple(factor * broad for factor in WINGS_FWHM)

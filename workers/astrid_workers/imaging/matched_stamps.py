@@ -38,8 +38,9 @@ class MatchedStamps:
     #: Variance of a pixel of the matched difference at unit gain, per frame.
     variance_science: Floats
     variance_reference: Floats
-    #: Pixels that count.
+    #: Pixels that count, within this distance of a source.
     inner: NDArray[np.bool_]
+    reach_px: int
     #: By how much errors of gain, shift x and shift y exceed those of white noise: the matching correlates
     #: pixels.
     error_factors: Floats
@@ -79,7 +80,9 @@ def cut_stamps(
     factors = _error_factors(psfs, variance, bad, padded)
     wing_sigmas = np.array(WING_SIGMAS_FWHM) * fwhm
     pedestal = PEDESTAL_SIGMA * float(np.sqrt(fast_median(vn) + fast_median(vr))) if len(x) else 1.0
-    return MatchedStamps(x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, factors, wing_sigmas, pedestal)
+    return MatchedStamps(
+        x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, reach, factors, wing_sigmas, pedestal
+    )
 
 
 def _error_factors(

@@ -140,8 +140,9 @@ def measure_match(
     stamps = cut_stamps(science, reference, variance, bad, psfs, places)
     if len(stamps.x) < MIN_SOURCES:
         msg = (
-            f"{len(stamps.x)} sources are bright and unsaturated in both frames, "
-            f"{MIN_SOURCES} needed to match their fluxes"
+            f"{len(stamps.x)} of {len(places[0])} bright sources have no masked pixel within "
+            f"{stamps.reach_px} px in either frame, {MIN_SOURCES} needed to match their fluxes; "
+            f"{100 * float(bad.mean()):.1f} % of the pixels are masked"
         )
         raise SubtractionRefused(msg, sources=len(stamps.x), needed=MIN_SOURCES)
     order = max(
