@@ -227,7 +227,7 @@ class StarStack:
         """
         relative = self.noise / self.flux[:, None, None]
         own = fast_medians(relative) / np.sqrt(len(self))
-        tolerance = 4 * np.hypot(relative, own) + 0.1 * np.abs(model)
+        tolerance = 4 * np.sqrt(relative**2 + own**2) + 0.1 * np.abs(model)
         return np.where(np.abs(stamps - model) < tolerance, weights, 0.0)
 
     def _mean(self, stamps: Stamps, weights: Stamps, fwhm: float) -> Stamps:

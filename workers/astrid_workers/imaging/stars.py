@@ -258,9 +258,15 @@ def _half_maximum_ratio(
         wrong: Float64Array = p[0] * (1 + r2 / p[1] ** 2) ** -p[2] + p[3] - values
         return wrong
 
+    def slopes(p: Float64Array) -> Float64Array:
+        base = 1 + r2 / p[1] ** 2
+        profile = base ** -p[2]
+        wider = p[0] * p[2] * profile / base * 2 * r2 / p[1] ** 3
+        return np.stack([profile, wider, -p[0] * profile * np.log(base), np.ones_like(r2)], axis=1)
+
     start = np.array([0.8, typical * 0.95, 3.0, 0.0])
     bounds = ([0.05, 0.1 * typical, 1.1, -0.05], [5.0, 10 * typical, 20.0, 0.05])
-    fit = least_squares(misfit, start, bounds=bounds, loss="soft_l1", f_scale=0.05, max_nfev=60)
+    fit = least_squares(misfit, start, slopes, bounds, loss="soft_l1", f_scale=0.05, max_nfev=60)
     width = 2 * fit.x[1] * np.sqrt(2 ** (1 / fit.x[2]) - 1)
     ratio = float(width / typical)
     return ratio if fit.success and 0.7 < ratio < 1.3 else 1.0
