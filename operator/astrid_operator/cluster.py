@@ -22,6 +22,7 @@ import structlog
 from astrid_operator.brokers import Brokers
 from astrid_operator.demand import DemandReader
 from astrid_operator.desired import OperatorDefaults
+from astrid_operator.doorbell import Doorbell
 from astrid_operator.election import Election
 from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
@@ -136,6 +137,7 @@ class Operator:
         self._conversation = Conversation()
         self._recovery = Recovery(monotonic, timeout_seconds=settings.redis_timeout_seconds)
         self._promotion = Promotion(self._demand, monotonic, timeout_seconds=settings.redis_timeout_seconds)
+        self._doorbell = Doorbell()
         defaults, retired = OperatorDefaults(settings.image), self.metrics.retired
         fleet = KubernetesFleet(requests, self.seen, defaults, _moment, self._conversation, retired)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -152,6 +154,7 @@ class Operator:
             status_writes_per_second=settings.status_writes_per_second,
             recovery=self._recovery,
             promotion=self._promotion,
+            bell=self._doorbell,
             budget=GpuBudget(self.seen, fleet.seen, monotonic, nodes_grow=settings.gpu_nodes_grow),
         )
         self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
@@ -176,6 +179,7 @@ class Operator:
                 await self._election.end()
                 await self._recovery.close()
                 await self._promotion.close()
+                await self._doorbell.close()
                 await self._demand.close()
                 await self._conversation.close()
 

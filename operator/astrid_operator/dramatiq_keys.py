@@ -160,6 +160,11 @@ class DramatiqQueue:
         return ready, f"{ready}.msgs", f"{ready}.DQ.msgs", f"{ready}.XQ", f"{ready}.DQ"
 
     @property
+    def bodies(self) -> str:
+        """Hash of all messages that are outstanding; it is there as long as there is one."""
+        return self.keys[1]
+
+    @property
     def delayed(self) -> "DramatiqQueue":
         """The queue in which its delayed messages stand."""
         return DramatiqQueue(self.namespace, f"{self.name}.DQ")

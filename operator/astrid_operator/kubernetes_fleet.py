@@ -7,7 +7,8 @@ nothing about sizes; knows of objects only what `Seen` holds, so that the API is
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 import structlog
@@ -42,6 +43,21 @@ _CONTROLLER_ANNOTATIONS = "deployment.kubernetes.io/"
 Manifest = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What a fleet was taken for, and the objects that said so: as long as these are the same, so is it."""
+
+    deployment: Manifest | None
+    pods: tuple[Manifest, ...]
+    shaped_at: int | None
+    state: FleetState
+
+    def is_of(self, deployment: Manifest | None, pods: tuple[Manifest, ...], shaped_at: int | None) -> bool:
+        """Nothing else has been told since."""
+        is_same = self.deployment is deployment and self.shaped_at == shaped_at
+        return is_same and len(self.pods) == len(pods) and all(map(is_, self.pods, pods))
+
+
 class KubernetesFleet:
     """`Fleet` on a cluster: a Deployment and a PodDisruptionBudget for each AstridQueue."""
 
@@ -68,18 +84,23 @@ class KubernetesFleet:
         self._shaped_at: dict[QueueKey, int] = {}
         #: What each fleet was last asked to be.
         self._shaped: dict[QueueKey, AstridQueue] = {}
+        #: Objects change seldom, and are looked at every second.
+        self._observed: dict[QueueKey, _Observed] = {}
 
     async def observe(self, key: QueueKey) -> FleetState:
         queue, deployment = self._seen.get(Kind.ASTRID_QUEUE, key), self._seen.get(Kind.DEPLOYMENT, key)
         if deployment is not None and _controller(deployment).get("uid") not in (None, _uid(queue)):
             return FleetState()
-        state = fleet_state(deployment, self._seen.pods(key), self._now(), self._shaped_at.get(key))
+        state = self._state(key, deployment)
         self._retirement.saw(key, state.members)
         if not state.exists or deployment is None:
             return state
         is_ours = _controller(deployment).get("uid") is not None
         is_inherited = is_ours and (Kind.DEPLOYMENT, key) not in self._applied
-        return replace(state, is_inherited=is_inherited, needs_care=self._needs_care(key, state))
+        needs_care = self._needs_care(key, state)
+        if not (is_inherited or needs_care):
+            return state
+        return replace(state, is_inherited=is_inherited, needs_care=needs_care)
 
     async def ensure(self, queue: AstridQueue, replicas: int = 0) -> None:
         await self._hold(queue)
@@ -117,6 +138,7 @@ class KubernetesFleet:
         self._retirement.forget(key)
         self._shaped_at.pop(key, None)
         self._shaped.pop(key, None)
+        self._observed.pop(key, None)
         for kind in (Kind.DEPLOYMENT, Kind.BUDGET):
             self._applied.pop((kind, key), None)
 
@@ -136,8 +158,20 @@ class KubernetesFleet:
 
     def seen(self, key: QueueKey, running: int = 0) -> MembersSeen | None:
         """What the members do; None: they do not say, or cannot be asked to leave one by one."""
+        state = self._state(key, self._seen.get(Kind.DEPLOYMENT, key))
+        if state.exists:
+            return self._members.seen(key, state.members, running)
         moment = self._now()
         return self._members.seen(key, [member(pod, moment) for pod in self._seen.pods(key)], running)
+
+    def _state(self, key: QueueKey, deployment: Manifest | None) -> FleetState:
+        """What the newest known objects say, as it was found when they came."""
+        pods, shaped_at = self._seen.pods(key), self._shaped_at.get(key)
+        known = self._observed.get(key)
+        if known is None or not known.is_of(deployment, pods, shaped_at):
+            state = fleet_state(deployment, pods, self._now(), shaped_at)
+            known = self._observed[key] = _Observed(deployment, pods, shaped_at, state)
+        return known.state
 
     def _needs_care(self, key: QueueKey, state: FleetState) -> bool:
         return self._retirement.needs_care(key, state) or self._budget_is_old(key)

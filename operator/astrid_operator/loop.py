@@ -27,7 +27,8 @@ from astrid_operator.errors import (
     QueueTaken,
 )
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
-from astrid_operator.neighbours import Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
+from astrid_operator.neighbours import Bell, Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
+from astrid_operator.pace import Pace
 from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
 from astrid_operator.records import Manifest, Record, Records
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
@@ -35,13 +36,6 @@ from astrid_operator.status import Urgency, amount_of_change, invalid_status, ur
 from astrid_operator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
-
-#: Least seconds between two ticks, however many events come; also at least as long as the last tick took.
-LEAST_PAUSE_SECONDS = 0.1
-
-#: Writes under way from which the API server is behind: what a tick finds has to wait for it anyway, and a
-#: tick takes the time in which its answers are read. Until these writes are done ticks get a fifth of it.
-CROWD, CROWDED_PAUSE_TICKS, LONGEST_PAUSE_SECONDS = 64, 4.0, 5.0
 
 #: Least seconds between two tries of what only a person can mend; an edit is tried at once.
 STALLED_SECONDS = 10.0
@@ -84,6 +78,7 @@ class Loop:
         budget: Budget = unlimited,
         recovery: Recoverer | None = None,
         promotion: Promoter | None = None,
+        bell: Bell | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._manifests = manifests
@@ -98,10 +93,13 @@ class Loop:
         self._budget = budget
         self._recovery = recovery
         self._promotion = promotion
-        self._tick_seconds = tick_seconds
+        self._bell = bell
         self._allowance = Allowance(status_writes_per_second, clock())
         self._records = Records(clock)
         self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
+        self._pace = Pace(clock, self._work, bell, tick_seconds)
+        #: Which Dramatiq queue each AstridQueue serves.
+        self._claims: Mapping[QueueKey, BrokerQueue] = {}
         self._drifted: set[QueueKey] = set()
         #: Whose write ended since a tick began to gather: what it gathered of them is old.
         self._written: set[QueueKey] = set()
@@ -126,19 +124,9 @@ class Loop:
             while True:
                 started = self._clock()
                 await self.tick()
-                took = self._clock() - started
-                await self._pause(took)
-                length = hand_over.tick_seconds(self._tick_seconds, took, is_under_way=self._is_handing_over)
-                await self._work.wait(started + length - self._clock())
+                await self._pace.pause(started, self._records.tasks, is_handing_over=self._is_handing_over)
         finally:
             await self._end_tasks()
-
-    async def _pause(self, tick_seconds: float) -> None:
-        """Let what is under way go on after a tick that took so long."""
-        await asyncio.sleep(max(LEAST_PAUSE_SECONDS, tick_seconds))
-        if len(writes := self._records.tasks()) >= CROWD:
-            further = min((CROWDED_PAUSE_TICKS - 1) * tick_seconds, LONGEST_PAUSE_SECONDS)
-            await asyncio.wait(writes, timeout=further)
 
     async def tick(self) -> None:
         """Gather and decide for all, and start the writes that are needed; does not wait for these.
@@ -149,6 +137,7 @@ class Loop:
         self._take_over(self._manifests())
         gathered = await self._gather()
         decisions = await self._decide(gathered)
+        self._listen(gathered, decisions)
         due = set(self._work.take_due())
         acting = {
             key
@@ -191,6 +180,7 @@ class Loop:
     async def _gather(self) -> dict[QueueKey, Gathered]:
         queues = self._records.valid()
         granted, refused = claims(queues, self._brokers)
+        self._claims = granted
         read = await self._demand.read(granted)
         self._move_due(granted, read)
         self._look_for_orphans(granted, read)
@@ -269,6 +259,14 @@ class Loop:
                 log.exception("Decision failed unexpectedly", queue=str(gathered.queue.key))
             return None
         return decision
+
+    def _listen(
+        self, gathered: Mapping[QueueKey, Gathered], decisions: Mapping[QueueKey, ScalingDecision]
+    ) -> None:
+        """Be told of the first message where none is and nobody is wanted."""
+        if self._bell is not None:
+            asleep = (key for key in self._claims if _sleeps(gathered[key], decisions.get(key)))
+            self._bell.listen(self._claims[key] for key in asleep)
 
     # ----------------------------------------------------------------------------------------- act
 
@@ -424,6 +422,12 @@ async def _breathing(each: Mapping[K, V]) -> AsyncIterator[tuple[K, V]]:
         yield item
         if number % AT_ONE_GO == 0:
             await asyncio.sleep(0)
+
+
+def _sleeps(gathered: Gathered, decision: ScalingDecision | None) -> bool:
+    """The queue is known to hold no message that could be worked on now, and nobody is wanted for it."""
+    demand = gathered.reading.demand
+    return decision is not None and not decision.replicas and demand is not None and not demand.outstanding
 
 
 def _is_held(reading: DemandReading) -> bool:

@@ -3,7 +3,7 @@
 Owns the protocols that a cluster, one machine and a test fill in differently. Does nothing itself.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
@@ -36,6 +36,14 @@ class Promoter(Protocol):
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
 
     def take(self) -> Sequence[tuple[QueueKey, int]]: ...
+
+
+class Bell(Protocol):
+    """Who notices between two ticks that a queue without messages has one; `doorbell.Doorbell` is one."""
+
+    def listen(self, asleep: Iterable[BrokerQueue]) -> None: ...
+
+    async def rung(self) -> None: ...
 
 
 class Observer(Protocol):

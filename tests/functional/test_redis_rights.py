@@ -22,6 +22,7 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.demand import DemandReader
+from astrid_operator.doorbell import Doorbell
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.promotion import Promotion
 from astrid_operator.quiesce import Conversation
@@ -132,7 +133,7 @@ async def _operate(url: str) -> None:
     promotion = Promotion(reader, time.monotonic, timeout_seconds=5.0)
     ours = [1000.0]
     recovery = Recovery(lambda: ours[0], timeout_seconds=5.0)
-    conversation = Conversation()
+    conversation, doorbell = Conversation(), Doorbell()
     moved = 0
     try:
         deadline = time.monotonic() + 30
@@ -152,8 +153,11 @@ async def _operate(url: str) -> None:
         await conversation.asked([key])
         await conversation.held_by(key, ["living"])
         await conversation.release(key, ["other:1"])
+        doorbell.listen(claims.values())
+        async with asyncio.timeout(10):
+            await doorbell.rung()
     finally:
-        for each in (promotion, reader, recovery, conversation):
+        for each in (promotion, reader, recovery, conversation, doorbell):
             await each.close()
 
 

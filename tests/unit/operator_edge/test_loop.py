@@ -2,14 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from astrid_operator import loop, reconcile
+from astrid_operator import loop, pace, reconcile
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
@@ -710,13 +710,13 @@ def test_a_change_by_hand_is_looked_at_and_a_size_by_hand_is_taken_back(play: Pl
     play(scenario)
 
 
-@pytest.mark.parametrize(("writes", "left"), [(loop.CROWD, 0), (loop.CROWD - 1, loop.CROWD - 1)])
+@pytest.mark.parametrize(("writes", "left"), [(pace.CROWD, 0), (pace.CROWD - 1, pace.CROWD - 1)])
 def test_ticks_wait_for_a_crowd_of_writes(
     play: Play, monkeypatch: pytest.MonkeyPatch, writes: int, left: int
 ) -> None:
     """While the API server is behind, another tick only adds to what waits for it; a few writes hold up none."""
-    monkeypatch.setattr(loop, "CROWDED_PAUSE_TICKS", 1e9)
-    monkeypatch.setattr(loop, "LONGEST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(pace, "CROWDED_PAUSE_TICKS", 1e9)
+    monkeypatch.setattr(pace, "LONGEST_PAUSE_SECONDS", 60.0)
     under_way: list[int] = []
 
     async def scenario(world: World) -> None:
@@ -735,7 +735,7 @@ def test_ticks_wait_for_a_crowd_of_writes(
             raise asyncio.CancelledError
 
         def ticked(_seconds: float, _waiting: int) -> None:
-            asyncio.get_running_loop().call_later(2 * loop.LEAST_PAUSE_SECONDS, answered.set)
+            asyncio.get_running_loop().call_later(2 * pace.LEAST_PAUSE_SECONDS, answered.set)
 
         monkeypatch.setattr(world.fleet, "ensure", ensure)
         monkeypatch.setattr(world, "read", slowly)
@@ -749,3 +749,43 @@ def test_ticks_wait_for_a_crowd_of_writes(
     play(scenario)
 
     assert under_way == [left]
+
+
+class Listener:
+    """Keeps what it was to listen for, and never rings."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def listen(self, asleep: Iterable[BrokerQueue]) -> None:
+        self.names = [each.queue.name for each in asleep]
+
+    async def rung(self) -> None:
+        await asyncio.Event().wait()
+
+
+ASLEEP: dict[str, tuple[Demand | str, dict[str, Any], bool]] = {
+    "none waits, nobody is wanted": (Demand(), {}, True),
+    "only delayed ones": (Demand(delayed=3, due=0, soon=0), {}, True),
+    "one waits": (Demand(ready=1, service_seconds=60.0), {}, False),
+    "one waits, and nobody may come": (Demand(ready=1), {"enabled": False}, False),
+    "none waits, and somebody stays": (Demand(), {"scaling": {"minReplicas": 1}}, False),
+    "nothing is known": ("TimedOut", {}, False),
+}
+
+
+@pytest.mark.parametrize(("demand", "spec", "sleeps"), ASLEEP.values(), ids=ASLEEP.keys())
+def test_who_sleeps_is_listened_for(
+    play: Play, demand: Demand | str, spec: dict[str, Any], sleeps: bool
+) -> None:
+    """A first message is worth a tick where none was known to be and nobody is wanted; elsewhere it is not."""
+    bell = Listener()
+
+    async def scenario(world: World) -> None:
+        world.put(**spec)
+        world.demand[KEY] = demand
+        await world.step(times=2)
+
+    play(scenario, bell=bell)
+
+    assert bell.names == ([KEY.name] if sleeps else [])
