@@ -16,23 +16,18 @@ from typing import Any, TypeVar
 import structlog
 
 from astrid_operator import hand_over
-from astrid_operator.allowance import Allowance, Waiting
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue, claims
 from astrid_operator.conditions import Trouble
-from astrid_operator.errors import (
-    OperatorError,
-    PersonMustAct,
-    QueueTaken,
-)
-from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
+from astrid_operator.errors import PersonMustAct, QueueTaken
+from astrid_operator.fleet import Fleet, FleetState, Reporter
 from astrid_operator.neighbours import Bell, Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
 from astrid_operator.pace import Pace
-from astrid_operator.reconcile import Gathered, Outcome, Plan, Status, carry_out, plan, report, status_of
+from astrid_operator.reconcile import Gathered, Outcome, Plan, carry_out, plan
 from astrid_operator.records import Manifest, Record, Records
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
-from astrid_operator.status import Urgency, amount_of_change, invalid_status, urgency
+from astrid_operator.telling import Telling, Write
 from astrid_operator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -43,18 +38,10 @@ STALLED_SECONDS = 10.0
 #: Least seconds between two logs of decisions for one queue that fail unexpectedly.
 BUG_TOLD_SECONDS = 60.0
 
-#: Least age of a status when members that came or went are told, in seconds: they come one after the other.
-SOON_SECONDS = 10.0
-
 #: AstridQueues that are looked at in one go: then writes under way may go on. A tick of a thousand takes half
 #: a second of a small core, in which no answer would be read.
 AT_ONE_GO = 25
 
-#: Age that a status has which was never written, in seconds: it comes first.
-NEVER_WRITTEN_SECONDS = 1e6
-
-
-Write = Callable[[], Coroutine[Any, Any, None]]
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -83,19 +70,24 @@ class Loop:
     ) -> None:
         self._manifests = manifests
         self._fleet = fleet
-        self._reporter = reporter
         self._demand = demand
         self._brokers = brokers
         self._clock = clock
-        self._rng = rng
-        self._wall = wall
         self._observer = observer
         self._budget = budget
         self._recovery = recovery
         self._promotion = promotion
         self._bell = bell
-        self._allowance = Allowance(status_writes_per_second, clock())
         self._records = Records(clock)
+        self._telling = Telling(
+            self._records,
+            reporter,
+            self._start,
+            clock=clock,
+            rng=rng,
+            wall=wall,
+            writes_per_second=status_writes_per_second,
+        )
         self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
         self._pace = Pace(clock, self._work, bell, tick_seconds)
         #: Which Dramatiq queue each AstridQueue serves.
@@ -147,15 +139,13 @@ class Loop:
         for key in due - gathered.keys():
             self._work.done(key)
         await asyncio.sleep(0)
-        waiting: list[Waiting[QueueKey] | None] = []
         async for key, each in _breathing(gathered):
             self._observer.saw(each, decisions.get(key))
             if key not in acting:
-                waiting.append(self._tells(each, decisions.get(key)))
-        self._tell_invalid()
+                self._telling.look(each, decisions.get(key))
+        self._telling.look_at_invalid()
         self._tell_reclaimed()
-        for key in self._allowance.grant([each for each in waiting if each], self._clock()):
-            self._start(key, partial(self._tell, gathered[key], decisions.get(key)))
+        self._telling.grant()
         self.ticked_at = self._clock()
         self._observer.ticked(self.ticked_at - started, len(self._work))
 
@@ -282,25 +272,6 @@ class Loop:
             return True
         return False
 
-    def _tells(self, gathered: Gathered, decision: ScalingDecision | None) -> Waiting[QueueKey] | None:
-        """Start a status that cannot wait; one that can, with its claim on the allowance."""
-        key, record = gathered.queue.key, self._records[gathered.queue.key]
-        if record.invalid is not None or self._clock() < record.status_retry_at:
-            return None
-        new = status_of(gathered, decision, record.outcome, self._now_iso())
-        pressing = urgency(gathered.previous, new)
-        if self._is_pressing(record, pressing):
-            self._start(key, partial(self._tell, gathered, decision))
-        elif pressing is not Urgency.NEVER:
-            since = min(self._clock() - record.status_at, NEVER_WRITTEN_SECONDS)
-            return Waiting(key, since, amount_of_change(gathered.previous, new))
-        return None
-
-    def _is_pressing(self, record: Record, pressing: Urgency) -> bool:
-        """A status is to be written without asking the allowance."""
-        age = self._clock() - record.status_at
-        return pressing is Urgency.NOW or (pressing is Urgency.SOON and age >= SOON_SECONDS)
-
     def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
         """Look again at the next tick: a write for `key` is under way, or was when this one gathered."""
         if is_due:
@@ -315,7 +286,7 @@ class Loop:
             done = replace(todo.decision, replicas=outcome.size)
             self._observer.scaled(key, done, gathered.fleet.desired)
             log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(done))
-        await self._tell(gathered, todo.decision, is_granted=False)
+        await self._telling.tell(gathered, todo.decision, is_granted=False)
         self._give_back(key, outcome)
 
     def _give_back(self, key: QueueKey, outcome: Outcome) -> None:
@@ -327,55 +298,13 @@ class Loop:
         trouble = outcome.stalled.message if outcome.stalled else outcome.retrying
         log.warning("Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1))
 
-    async def _tell(
-        self, gathered: Gathered, decision: ScalingDecision | None, *, is_granted: bool = True
-    ) -> None:
-        """Write the status if it is news; mere numbers only if that `is_granted`."""
-        record = self._records[gathered.queue.key]
-        new = status_of(gathered, decision, record.outcome, self._now_iso())
-        pressing = urgency(gathered.previous, new)
-        is_news = self._is_pressing(record, pressing) or (is_granted and pressing is not Urgency.NEVER)
-        if record.invalid is None and is_news:
-            await self._write_status(record, gathered.queue, gathered.previous, new)
-
-    def _tell_invalid(self) -> None:
-        """The status of what cannot be parsed; its last good fleet is sized all the same."""
-        for record in self._records.invalid():
-            key, trouble = record.subject.key, Trouble(record.invalid_reason, str(record.invalid))
-            new = invalid_status(record.subject.generation, trouble, record.previous, self._now_iso())
-            is_due = urgency(record.previous, new) is Urgency.NOW and self._clock() >= record.status_retry_at
-            if is_due and not record.is_busy:
-                write = partial(self._write_status, record, record.subject, record.previous, new)
-                self._start(key, write)
-
     def _tell_reclaimed(self) -> None:
         """Count what came back, and tell whoever looks at the AstridQueue."""
         for key, found in self._recovery.take() if self._recovery is not None else ():
             if key in self._records:
                 self._observer.reclaimed(key, found.messages + found.delayed)
-                subject = self._records[key].subject
-                self._start_beside(self._event(subject, "OrphansReclaimed", found.sentence), f"tell {key}")
-
-    async def _event(self, subject: Subject, reason: str, message: str) -> None:
-        """Tell of something that is in no status; where that fails, the log has it."""
-        try:
-            await self._reporter.event(subject, "Warning", reason, message)
-        except OperatorError as error:
-            log.warning("Event not written", queue=str(subject.key), reason=reason, error=str(error))
-
-    async def _write_status(
-        self, record: Record, subject: Subject, previous: Status | None, new: Status
-    ) -> None:
-        """Write `new`; a failure is no more than a reason to write later."""
-        try:
-            await report(self._reporter, subject, previous, new)
-        except OperatorError as error:
-            pause = record.status_failed(self._clock(), self._rng)
-            log.warning(
-                "Status not written", queue=str(subject.key), error=str(error), again_in_seconds=pause
-            )
-        else:
-            record.status_written(new, self._clock())
+                event = self._telling.event(self._records[key].subject, "OrphansReclaimed", found.sentence)
+                self._start_beside(event, f"tell {key}")
 
     # --------------------------------------------------------------------------------------- tasks
 
@@ -411,9 +340,6 @@ class Loop:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
-
-    def _now_iso(self) -> str:
-        return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _breathing(each: Mapping[K, V]) -> AsyncIterator[tuple[K, V]]:

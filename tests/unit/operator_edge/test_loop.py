@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from astrid_operator import loop, pace, reconcile
+from astrid_operator import loop, pace, reconcile, telling
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
@@ -220,7 +220,7 @@ def test_sizes_are_on_their_way_before_anything_is_told(play: Play, monkeypatch:
             order.append("size")
             await MemoryFleet.scale_to(world.fleet, key, replicas)
 
-        monkeypatch.setattr(loop, "status_of", status_of)
+        monkeypatch.setattr(telling, "status_of", status_of)
         monkeypatch.setattr(world.fleet, "scale_to", scale_to)
         world.demand[keys[-1]] = Demand(ready=50, service_seconds=60.0)
         await world.step()
