@@ -47,6 +47,7 @@ CONTENDERS = {
     ("sfft", "best"): ("SFFT", GREEN, (10, -4)),
     ("stdpipe-zogy", "best"): ("STDPipe ZOGY, best", PURPLE, (10, 6)),
     ("stdpipe-zogy", "default"): ("STDPipe ZOGY, default", PURPLE, (-150, 10)),
+    ("stdpipe-sfft", "best"): ("STDPipe SFFT, best", GREEN, (10, 4)),
     ("stdpipe-sfft", "default"): ("STDPipe SFFT, default", GREEN, (10, -12)),
     ("properimage", "best"): ("properimage", GREY, (10, 6)),
     ("pyzogy", "best"): ("PyZOGY", GREY, (10, 6)),
@@ -200,10 +201,10 @@ def contest_figure() -> Figure:
         _contender(axes, own, [row["false"] for row in own], name, (colour, face), at)
     ours = _rows_of(rows, "astrid", "auto")
     _contender(
-        axes, ours, [row["false"] for row in ours], "Astrid, bare score map", (BLUE, "none"), (-60, 14)
+        axes, ours, [row["false"] for row in ours], "Astrid, bare score map", (BLUE, "none"), (-60, 20)
     )
     delivered = [row["list_false"] for row in ours]
-    _contender(axes, ours, delivered, "Astrid, delivered", (BLUE, BLUE), (10, 5))
+    _contender(axes, ours, delivered, "Astrid, delivered", (BLUE, BLUE), (12, -2))
     oracle = float(np.mean([row["s50_blank"] for row in _rows_of(rows, "oracle", "told")]))
     axes.axvline(oracle, color="black", lw=1, ls=":")
     axes.annotate("oracle: 0 false", (oracle - 0.03, 8), fontsize=8.5, rotation=90, ha="right")
