@@ -75,10 +75,12 @@ def with_steady_stars(seen: Pair, options: DifferenceOptions) -> Pair:
 
 
 def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> Measured:
-    n = np.count_nonzero(stars.clean)
-    if n == np.count_nonzero(measured.stars.clean) or n < MIN_STARS_FOR_STACK:
+    n, before = (int(np.count_nonzero(each.clean)) for each in (stars, measured.stars))
+    if n == before or n < MIN_STARS_FOR_STACK:
         return measured
-    return measured.with_stars(stars, options)
+    again = measured.with_stars(stars, options)
+    why = f"{again.psf.why}; {before - n} that changed or are broad in the other frame left out"
+    return replace(again, psf=replace(again.psf, why=why))
 
 
 def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:
