@@ -80,8 +80,36 @@ def test_too_few_of_the_other_frame_say_nothing(other: Stars) -> None:
     assert steady_stars(field(), other).clean.all()
 
 
+def test_galaxies_that_were_taken_for_stars_give_way_to_the_other_frames_stars() -> None:
+    """Six stars and thirty galaxies: the galaxies crowd here; there the stars stand apart."""
+    n, is_star = 36, np.arange(36) < 6
+    here = field(n).with_clean(~is_star)
+    here = replace(here, fwhm_px=np.where(is_star, 3.0, 3.6))
+    there = replace(field(n), fwhm_px=np.where(is_star, 2.2, 3.0), clean=is_star)
+    assert np.array_equal(steady_stars(here, there).clean, is_star)
+    assert np.array_equal(steady_stars(there, here).clean, is_star)
+
+
+def test_one_galaxy_among_stars_that_the_other_frame_lacks_changes_nothing() -> None:
+    """The other frame is undersampled: it lost its stars as too sharp, and took 21 galaxies for them."""
+    n = 45
+    index = np.arange(n)
+    here = replace(field(n), fwhm_px=np.where(index < 24, 2.1, 4.0)).with_clean(index < 24)
+    there = replace(field(n), fwhm_px=np.where(index < 24, 4.6, 3.4), clean=index >= 24).only(index >= 23)
+    assert steady_stars(here, there).clean[:23].all()
+    assert not steady_stars(here, there).clean[24:].any()
+
+
+def test_a_majority_that_is_broad_there_stays_where_nobody_says_what_is_a_star() -> None:
+    """Two clean stars of the other frame are too few to say."""
+    n, is_star = 32, np.arange(32) < 2
+    here = field(n).with_clean(~is_star)
+    there = replace(field(n), fwhm_px=np.where(is_star, 2.2, 3.0), clean=is_star)
+    assert np.array_equal(steady_stars(here, there).clean, here.clean)
+
+
 def test_stars_that_were_not_clean_stay_so() -> None:
-    """Nothing is promoted."""
+    """Nothing is promoted where most stars are stars."""
     stars = field()
     stars = stars.with_clean(np.arange(N_STARS) > 4)
     assert np.array_equal(steady_stars(stars, field()).clean, stars.clean)

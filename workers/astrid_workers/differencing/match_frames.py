@@ -75,12 +75,20 @@ def with_steady_stars(seen: Pair, options: DifferenceOptions) -> Pair:
 
 
 def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> Measured:
-    n, before = (int(np.count_nonzero(each.clean)) for each in (stars, measured.stars))
-    if n == before or n < MIN_STARS_FOR_STACK:
+    n, gone, new = (
+        int(np.count_nonzero(each))
+        for each in (
+            stars.clean,
+            measured.stars.clean & ~stars.clean,
+            stars.clean & ~measured.stars.clean,
+        )
+    )
+    if not (gone or new) or (n < MIN_STARS_FOR_STACK and not new):
         return measured
     again = measured.with_stars(stars, options)
-    why = f"{again.psf.why}; {before - n} that changed or are broad in the other frame left out"
-    return replace(again, psf=replace(again.psf, why=why))
+    left_out = f"; {gone} that changed or are broad in the other frame left out" if gone else ""
+    taken = f"; {new} taken because they are stars there" if new else ""
+    return replace(again, psf=replace(again.psf, why=again.psf.why + left_out + taken))
 
 
 def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:

@@ -39,6 +39,9 @@ VOTING_SNR = 20.0
 #: A crowd of widths ends where fewer than this share of its most lie within so much of one; of fewer than so
 #: many nothing can be told.
 VALLEY_DEPTH, VALLEY_WIDTH, VALLEY_LEAST = 0.6, 0.04, 8
+#: A few stars among many galaxies: so many within so much of one, and a share of the largest crowd, with a
+#: gap in the widths beyond that begins within reach.
+APART_LEAST, APART_WIDTH, APART_SHARE, APART_GAP, APART_REACH = 6, 0.05, 0.12, 0.07, 0.12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,21 +325,34 @@ def narrowest_crowd(widths: Float64Array) -> Float64Array:
     """The narrowest widths that many share: where stars are few, galaxies crowd at larger ones.
 
     Every width counts those within 8 % of it; the first local crowd with at least 5 members and 40 % of the
-    largest crowd's wins. It ends where widths get rare, so that it does not grow into the galaxies' beyond.
-    All widths when there is no crowd.
+    largest crowd's wins, or a smaller one that is tight and stands apart from all wider ones. It ends where
+    widths get rare, so that it does not grow into the galaxies' beyond. All widths when there is no crowd.
     """
     ordered = np.sort(widths)
     low, high = (np.searchsorted(ordered, ordered * factor) for factor in (0.92, 1.08))
     crowd = high - low
     enough = crowd >= max(5, 0.4 * crowd.max())
-    if not enough.any():
+    ends = _ends_of_apart(ordered, APART_SHARE * float(crowd.max()))
+    if not (enough | np.isfinite(ends)).any():
         return ordered
-    first = ordered[enough][0]
+    index = int(np.argmax(enough | np.isfinite(ends)))
+    first = ordered[index]
     near: BoolArray = (ordered >= first * 0.92) & (ordered <= first * 1.25)
-    near &= ordered <= _valley(ordered, first * 0.92)
+    near &= ordered <= (_valley(ordered, first * 0.92) if enough[index] else ends[index])
     top = ordered[near][np.argmax(crowd[near])]
     crowded: Float64Array = ordered[(ordered > top * 0.92) & (ordered < top * 1.08)]
     return crowded
+
+
+def _ends_of_apart(ordered: Float64Array, least: float) -> Float64Array:
+    """For each width the last one of its crowd, where that is tight, has `least` members and ends in a gap;
+    elsewhere infinity.
+    """
+    low, high = (np.searchsorted(ordered, ordered * factor) for factor in (1 - APART_WIDTH, 1 + APART_WIDTH))
+    last = np.append(ordered[:-1][ordered[1:] > ordered[:-1] * (1 + APART_GAP)], np.inf)
+    ends = last[np.searchsorted(last, ordered)]
+    apart = (high - low >= max(APART_LEAST, least)) & (ends <= ordered * (1 + APART_REACH))
+    return np.where(apart, ends, np.inf)
 
 
 def _valley(ordered: Float64Array, start: float) -> float:
