@@ -140,3 +140,20 @@ def test_many_stars_outvote_blends() -> None:
     seen = tuple(measure_frame(f, DifferenceOptions()) for f in (sky.science, sky.reference))
     assert seen[0].psf.n_stars >= 100
     assert with_steady_stars((seen[0], seen[1]), DifferenceOptions())[0] is seen[0]
+
+
+def test_more_than_a_hundred_galaxies_do_not_outvote_the_other_frames_stars() -> None:
+    """A large frame with few stars: 150 galaxies were taken for stars, and the other frame knows better."""
+    sky = make_sky(seed=62, shape=(512, 512), n_stars=220, n_transients=0)
+    seen = [measure_frame(f, DifferenceOptions()) for f in (sky.science, sky.reference)]
+    assert seen[0].psf.n_stars >= 100
+    stars, other = seen[0].stars, seen[1].stars
+    # as if most of what is clean here were broad there, and a dozen others stars
+    few = other.clean & (np.cumsum(other.clean) <= 12)
+    near = np.hypot(stars.x[:, None] - other.x[few], stars.y[:, None] - other.y[few]).min(axis=1) < 1
+    here = replace(seen[0], stars=stars.with_clean(stars.clean & ~near))
+    width = np.where(few, other.fwhm_px, 1.5 * other.fwhm_px)
+    there = replace(seen[1], stars=replace(other, fwhm_px=width, clean=few))
+    mended, _ = with_steady_stars((here, there), DifferenceOptions())
+    assert np.array_equal(np.flatnonzero(mended.stars.clean), np.flatnonzero(near))
+    assert "taken because they are stars there" in mended.psf.why

@@ -61,29 +61,22 @@ class Matched:
 
 
 def with_steady_stars(seen: Pair, options: DifferenceOptions) -> Pair:
-    """The frames with PSFs from stars that the other frame bears out, where stars are few.
+    """The frames with PSFs from stars that the other frame bears out.
 
-    Many stars outvote the few blends among them.
+    Many stars outvote the few blends among them, but not when most of them are galaxies.
     """
     science, reference = (
-        one
-        if one.psf.n_stars >= STARS_FOR_FREE_PIXELS
-        else _of_steady(one, steady_stars(one.stars, other.stars), options)
-        for one, other in (seen, seen[::-1])
+        _of_steady(one, steady_stars(one.stars, other.stars), options) for one, other in (seen, seen[::-1])
     )
     return science, reference
 
 
 def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> Measured:
-    n, gone, new = (
-        int(np.count_nonzero(each))
-        for each in (
-            stars.clean,
-            measured.stars.clean & ~stars.clean,
-            stars.clean & ~measured.stars.clean,
-        )
-    )
-    if not (gone or new) or (n < MIN_STARS_FOR_STACK and not new):
+    gone = int(np.count_nonzero(measured.stars.clean & ~stars.clean))
+    new = int(np.count_nonzero(stars.clean & ~measured.stars.clean))
+    is_few = measured.psf.n_stars < STARS_FOR_FREE_PIXELS
+    suffices = np.count_nonzero(stars.clean) >= MIN_STARS_FOR_STACK
+    if not new and not (gone and is_few and suffices):
         return measured
     again = measured.with_stars(stars, options)
     left_out = f"; {gone} that changed or are broad in the other frame left out" if gone else ""
