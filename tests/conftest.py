@@ -89,13 +89,23 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     client.close()
 
 
-@pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
-    """A Valkey of this test's own, to be stopped, frozen and restarted."""
+def _own_server() -> Iterator[RedisServer]:
     server = RedisServer(valkey_binary())
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Valkey of this test's own, to be stopped, frozen and restarted."""
+    yield from _own_server()
+
+
+@pytest.fixture
+def other_server() -> Iterator[RedisServer]:
+    """A second one, empty: to fail over to, or to be taken away."""
+    yield from _own_server()
 
 
 @pytest.fixture(params=["valkey", "redis-6.2"])

@@ -1,27 +1,16 @@
 """The bell on a real server: a first message rings it, nothing else does, and a dead broker mutes itself alone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-
-import pytest
+from collections.abc import Awaitable, Callable
 
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.doorbell import Doorbell
 from astrid_operator.dramatiq_keys import DramatiqQueue
-from support.redis_server import RedisServer, valkey_binary
+from support.redis_server import RedisServer
 from support.waiting import wait_until
 
 Ring = Callable[[Doorbell], Awaitable[None]]
-
-
-@pytest.fixture
-def other_server() -> Iterator[RedisServer]:
-    """A second broker, which a test may take away."""
-    server = RedisServer(valkey_binary())
-    server.start()
-    yield server
-    server.close()
 
 
 def queue(server: RedisServer, name: str) -> BrokerQueue:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from astrid_operator.metrics import Metrics
 from astrid_operator.recovery import Recovery
 from astrid_operator.scaling_memory import TRUST_SECONDS
 from support.memory_fleet import MemoryFleet, MemoryReporter
-from support.redis_server import RedisServer, redis_62_binary, valkey_binary
+from support.redis_server import RedisServer, redis_62_binary
 from support.waiting import wait_until
 
 KEY = QueueKey("sky", "q")
@@ -121,15 +121,6 @@ def play(redis_server: RedisServer, tmp_path: Path) -> Play:
         asyncio.run(go())
 
     return run
-
-
-@pytest.fixture
-def other_server() -> Iterator[RedisServer]:
-    """An empty server to fail over to."""
-    server = RedisServer(valkey_binary())
-    server.start()
-    yield server
-    server.close()
 
 
 async def kept_then_left(world: World, *, trusted_after: float = TRUST_SECONDS) -> None:
