@@ -1,8 +1,9 @@
 """The floor: how soon the API server takes the same sizes from a loop that does nothing else.
 
-Owns Deployments that nobody sizes but this loop, of the same shape as a fleet's, and one write of `/scale`
-for each of them, all at once, over connections that are open already. No watch, no Redis, no decision, no
-status: what a controller takes longer than this is its own.
+Owns Deployments that nobody sizes but this loop, and one write of `/scale` for each of them, all at once,
+over connections that are open already. No watch, no Redis, no decision, no status: what a controller takes
+longer than this is its own. They are copies of a fleet's Deployment, applied as that is: the API server takes
+twice as long to size it as one with a bare container, as it reads who holds which of its fields.
 """
 
 import asyncio
@@ -17,28 +18,31 @@ from rig import Rig
 
 #: Writes under way at a time: what the operator allows itself.
 AT_A_TIME = 16
+#: How a size can be written; the operator's way first.
+VERBS = ("put", "patch")
 
 
 class BareLoop:
-    """`count` Deployments beside those of the operator, which carry no label that it looks for."""
+    """`count` copies of the Deployment `model`, without a label that the operator looks for."""
 
-    def __init__(self, rig: Rig, prefix: str, count: int) -> None:
+    def __init__(self, rig: Rig, prefix: str, count: int, model: str) -> None:
         self._rig = rig
         self.names = [f"{prefix}{number:04d}" for number in range(count)]
-        rig.for_each(self.names, lambda api, name: api.create(_deployment(name), rig.namespace))
+        live = rig.api.get("deployments", model, rig.namespace)
+        rig.for_each(self.names, lambda api, name: api.apply(_copy(live, name), rig.namespace))
         rig.wait_for_sizes(self.names, 0)
 
-    def trial(self, replicas: int, timeout_s: float = 60) -> list[float]:
-        """Seconds until the watch showed each at `replicas`, and back to zero members afterwards."""
-        self._rig.wait_until_calm()
-        began = asyncio.run(self._scale(replicas))
-        reached = self._rig.sizes.wait(self.names, replicas, began, timeout_s)
-        self._rig.wait_until_calm()
-        asyncio.run(self._scale(0))
-        self._rig.wait_for_sizes(self.names, 0)
-        return list(reached.values())
+    def burst(self, replicas: int, verb: str, timeout_s: float = 60) -> list[float]:
+        """Seconds until the watch showed each at `replicas`, written by `verb`."""
+        began = asyncio.run(self._scale(replicas, verb))
+        return list(self._rig.sizes.wait(self.names, replicas, began, timeout_s).values())
 
-    async def _scale(self, replicas: int) -> float:
+    def back_to_zero(self) -> None:
+        """Return when no member is wanted any more."""
+        asyncio.run(self._scale(0, VERBS[0]))
+        self._rig.wait_for_sizes(self.names, 0)
+
+    async def _scale(self, replicas: int, verb: str) -> float:
         """When the first write was sent (monotonic); returns after the last was answered."""
         keys = self._rig.plane.keys
         tls = ssl.create_default_context(cafile=str(keys / "ca.crt"))
@@ -47,14 +51,21 @@ class BareLoop:
         async with aiohttp.ClientSession(self._rig.plane.server, connector=connector) as session:
             await asyncio.gather(*(_open(session) for _ in range(AT_A_TIME)))
             began = time.monotonic()
-            await asyncio.gather(*(self._scale_one(session, name, replicas) for name in self.names))
+            await asyncio.gather(*(self._scale_one(session, name, replicas, verb) for name in self.names))
         return began
 
-    async def _scale_one(self, session: aiohttp.ClientSession, name: str, replicas: int) -> None:
-        path = f"/apis/apps/v1/namespaces/{self._rig.namespace}/deployments/{name}/scale"
-        headers = {"Content-Type": "application/merge-patch+json"}
-        body = json.dumps({"spec": {"replicas": replicas}})
-        async with session.patch(path, data=body, headers=headers) as answer:
+    async def _scale_one(self, session: aiohttp.ClientSession, name: str, replicas: int, verb: str) -> None:
+        namespace = self._rig.namespace
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
+        whole = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        body = json.dumps((whole if verb == "put" else {}) | {"spec": {"replicas": replicas}})
+        kind = "application/json" if verb == "put" else "application/merge-patch+json"
+        headers = {"Content-Type": kind}
+        async with session.request(verb.upper(), path, data=body, headers=headers) as answer:
             answer.raise_for_status()
             await answer.read()
 
@@ -64,23 +75,18 @@ async def _open(session: aiohttp.ClientSession) -> None:
         await answer.read()
 
 
-def _deployment(name: str) -> dict[str, Any]:
-    labels = {"app": name}
-    container = {
-        "name": "worker",
-        "image": "example/worker:1",
-        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
+def _copy(live: dict[str, Any], name: str) -> dict[str, Any]:
+    """The Deployment `live` at zero, under another name and with labels of its own."""
+    labels, template = {"app": name}, live["spec"]["template"]
+    metadata = {**template["metadata"], "labels": labels}
+    spec = {
+        **live["spec"],
+        "replicas": 0,
+        "selector": {"matchLabels": labels},
+        "template": {**template, "metadata": metadata},
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": 0,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        },
-    }
+    metadata = {"name": name}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
 def ratio(ours: float | int | None, floor: float | int | None) -> float | None:

@@ -1,27 +1,32 @@
 """B1 to B4: how soon a fleet is asked for, at which cost to the API server, on a real control plane.
 
-Owns the trials; each begins at a random phase of the operator's tick. There is no kubelet: pods stay pending,
-so that what is measured is the operator and the API server, not a node.
+Owns the trials; each begins at a moment of the operator's tick that is drawn or given. There is no kubelet:
+pods stay pending, so that what is measured is the operator and the API server, not a node.
 
-    python benchmarks/scaling/control_latency.py            # all, about 10 minutes
+    python benchmarks/scaling/control_latency.py            # all, about 20 minutes
     python benchmarks/scaling/control_latency.py b1 --trials 30 --seed 7
+    python benchmarks/scaling/control_latency.py b2 --at-once 300 --moments 0.1 0.5 0.9
 """
 
 import argparse
-import os
 import random
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from bare_loop import BareLoop, pooled, ratio
+from bare_loop import VERBS, BareLoop
+from bursts import Floor, b2
 from rig import PATIENT_LEASE, Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
+from ticks import FIRST_MOMENT, TICK
 
 from support.waiting import wait_until
 
 #: Members are never there, so a pod that fits nowhere must not be what is measured.
 PATIENT = {"unschedulableSeconds": 86400, "idleSeconds": 5}
+#: After a tick began, in seconds: from when to when a burst comes whose moment is drawn.
+MOMENTS = (FIRST_MOMENT, FIRST_MOMENT + TICK)
 
 
 def b1(rig: Rig, trials: int, rng: random.Random) -> dict[str, Any]:
@@ -61,50 +66,6 @@ def _all_told(rig: Rig, count: int) -> bool:
     return len(told) >= count
 
 
-def b2(rig: Rig, names: list[str], trials: int, rng: random.Random, bare: BareLoop) -> dict[str, Any]:
-    """Many queues at zero get 10 messages each at once; two members each. The floor before each trial."""
-    first, full, floors, trials_said, stragglers = [], [], [], [], 0
-    for trial in range(trials):
-        floors.append(bare.trial(2))
-        rig.wait_until_calm()
-        usage, requests = rig.usage(), rig.requests()
-        time.sleep(rng.random())
-        pushed = rig.push(names, 10)
-        reached = rig.sizes.wait(names, 2, pushed, 60)
-        later = rig.usage()
-        first += rig.sizes.wait(names, 1, pushed, 0).values()
-        full += reached.values()
-        stragglers += len(names) - len(reached)
-        ours, floor = spread(list(reached.values())), spread(floors[-1])
-        said = {
-            "ours_s": ours,
-            "floor_s": floor,
-            "times_the_floor_p95": ratio(ours["p95"], floor["p95"]),
-            "operator_cpu_s": round(later.cpu_seconds - usage.cpu_seconds, 2),
-            "operator_rss_mb": round(later.rss_bytes / 1e6, 1),
-            "load_average": round(os.getloadavg()[0], 1),
-            **rig.quiet_after(pushed, requests),
-        }
-        rig.wait_until_calm()
-        began = time.monotonic()
-        rig.empty(names)
-        said["switched_off_to_0_s"] = round(time.monotonic() - began, 1)
-        rig.wait_for_sizes(names, 0)
-        trials_said.append(said)
-        say(f"B2 {len(names)} queues {trial + 1}/{trials}: {said}")
-    ours, floor = spread(full), spread(pooled(floors))
-    return {
-        "queues": len(names),
-        "to_first_s": spread(first),
-        "to_full_s": ours,
-        "floor_s": floor,
-        "times_the_floor_p95": ratio(ours["p95"], floor["p95"]),
-        "not_within_60_s": stragglers,
-        "trials": trials_said,
-        "raw_full_s": [round(each, 3) for each in full],
-    }
-
-
 def b3(rig: Rig, names: list[str], seconds: float, rng: random.Random) -> dict[str, Any]:
     """Steady: nothing waits anywhere; then something does everywhere, and its number moves each second."""
     rig.wait_until_quiet()
@@ -140,27 +101,15 @@ def _move(rig: Rig, names: list[str], ended: threading.Event, rng: random.Random
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", default=["b1", "b2", "b3", "b4"], metavar="b1|b2|b3|b4")
-    parser.add_argument("--queues", type=int, default=300)
-    parser.add_argument("--trials", type=int, default=20, help="of B1")
-    parser.add_argument("--many-trials", type=int, default=3, help="of B2")
-    parser.add_argument("--all-only", action="store_true", help="B2 without the third of the queues")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--patient-lease", action="store_true", help="an operator that a busy machine does not depose"
-    )
-    parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
-    options = parser.parse_args()
+    options = _options()
     rng = random.Random(options.seed)
     result: dict[str, Any] = {"seed": options.seed, "contenders": keda_or_why_not()}
     result["patient_lease"] = options.patient_lease
+    result["operator"] = "of another checkout" if options.operator else "of this checkout"
+    code = {"PYTHONPATH": str(options.operator.resolve())} if options.operator else {}
     say(result["contenders"])
     with rig_or_exit() as rig:
-        rig.start_operator(**(PATIENT_LEASE if options.patient_lease else {}))
+        rig.start_operator(**code, **(PATIENT_LEASE if options.patient_lease else {}))
         if "b1" in options.parts:
             result["b1"] = b1(rig, options.trials, rng)
             save(options.name, result)
@@ -169,16 +118,49 @@ def main() -> None:
             result["b4"] = b4(rig, names)
             save(options.name, result)
         if "b2" in options.parts:
-            few = options.many_trials
-            if not options.all_only:
-                third = names[: options.queues // 3]
-                result["b2_third"] = b2(rig, third, few, rng, BareLoop(rig, "third", len(third)))
+            moments = options.moments or [rng.uniform(*MOMENTS) for _ in range(options.many_trials)]
+            result["b2"] = []
+            for count in options.at_once or (options.queues // 3, options.queues):
+                bare = BareLoop(rig, f"bare{count}-", count, names[0]) if options.floor else None
+                floor = Floor(bare, options.floor) if bare is not None else None
+                result["b2"].append(b2(rig, names[:count], moments, floor))
                 save(options.name, result)
-            result["b2_all"] = b2(rig, names, few, rng, BareLoop(rig, "bare", len(names)))
-            save(options.name, result)
         if "b3" in options.parts:
             result["b3"] = b3(rig, names, options.seconds, rng)
     say(f"written: {save(options.name, result)}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", default=["b1", "b2", "b3", "b4"], metavar="b1|b2|b3|b4")
+    parser.add_argument("--queues", type=int, default=300, help="AstridQueues of B2, B3 and B4")
+    parser.add_argument("--trials", type=int, default=20, help="of B1")
+    parser.add_argument("--many-trials", type=int, default=3, help="of B2, at moments that are drawn")
+    parser.add_argument(
+        "--moments", type=float, nargs="+", help="of B2: seconds after a tick began, one for each trial"
+    )
+    parser.add_argument(
+        "--at-once", type=int, nargs="+", help="of B2: queues that become active (default: a third, and all)"
+    )
+    parser.add_argument(
+        "--floor",
+        choices=VERBS,
+        nargs="*",
+        default=VERBS[:1],
+        help="how a bare loop writes the sizes before each trial of B2, in turn; nothing: it does not",
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--patient-lease", action="store_true", help="an operator that a busy machine does not depose"
+    )
+    parser.add_argument(
+        "--operator", type=Path, help="folder `operator` of another checkout, whose code is measured instead"
+    )
+    parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -20,21 +20,19 @@ import json
 import os
 import random
 import re
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import redis
 from control_latency import PATIENT
 from rig import PATIENT_LEASE, RESULTS, Rig, machine, message_body, rig_or_exit, save, say, spread
+from ticks import FIRST_MOMENT, TICK, Ticks
 
 from support.redis_server import RedisServer, valkey_binary
 from support.tcp_proxy import TcpProxy
-from support.waiting import wait_until
 
 ORDINARY = 100
 HUGE = "huge"
@@ -45,10 +43,6 @@ PART = 10_000
 MOST = 100
 BAR = 0.20
 
-#: Seconds between two ticks of the operator, and between two looks for one.
-TICK, LOOK = 1.0, 0.01
-#: Earliest moment of a burst after a tick began, in seconds: the reads of that tick are over.
-FIRST_MOMENT = 0.05
 #: Which blocks have neighbours.
 ORDER = (False, True, True, False)
 
@@ -77,51 +71,6 @@ class Burst:
     after_tick_s: float | None
 
 
-class Ticks:
-    """When the operator began to read a Redis, to `LOOK` seconds: its commands are counted there."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self.seen: list[float] = []
-        self._ended = threading.Event()
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Note ticks while inside."""
-        self.seen.clear()
-        self._ended.clear()
-        thread = threading.Thread(target=self._watch, name="ticks", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
-
-    def next(self) -> float:
-        """Wait for a tick; when it began (monotonic)."""
-        before = len(self.seen)
-        wait_until(lambda: len(self.seen) > before, 30, "a tick", every_s=LOOK / 2)
-        return self.seen[-1]
-
-    def last_between(self, since: float, until: float) -> float | None:
-        """The last tick of that time; None: there was none."""
-        return next((at for at in reversed(self.seen) if since <= at <= until), None)
-
-    def _watch(self) -> None:
-        before = self._commands()
-        while not self._ended.wait(LOOK):
-            now, at = self._commands(), time.monotonic()
-            # one tick is one pipeline, which can be counted in two looks
-            if now != before and (not self.seen or at - self.seen[-1] > FIRST_MOMENT):
-                self.seen.append(at)
-            before = now
-
-    def _commands(self) -> list[int]:
-        clients = self._client.client_list()
-        return [int(each["tot-cmds"]) for each in clients if each["name"] == "astrid-operator"]
-
-
 def fill(server: RedisServer, name: str, count: int) -> None:
     """Enqueue `count` messages, a part at a time, as the server answers nobody meanwhile."""
     for _ in range(count // PART):
@@ -133,8 +82,7 @@ def trial(rig: Rig, ticks: Ticks, name: str, moment: float) -> Burst:
     """A burst `moment` seconds after a tick began; the queue is at zero again afterwards."""
     time.sleep(2)  # what was before is told
     with ticks.watched():
-        tick = ticks.next()
-        time.sleep(max(0.0, tick + moment - time.monotonic()))
+        tick = ticks.sleep_until(moment)
         pushed = rig.push([name], 1000)
         took = rig.sizes.wait([name], MOST, pushed, 60).get(name, float("inf"))
     found = ticks.last_between(pushed, pushed + took)
@@ -197,7 +145,7 @@ def measure(rig: Rig, ways: Mapping[str, TcpProxy], trials: int, rng: random.Ran
     rig.make_queues(names, scaling={**PATIENT, "maxReplicas": MOST})
     rig.wait_for_sizes(names, 0)
     fill(rig.redis, HUGE, MESSAGES)
-    ticks = Ticks(redis.Redis(host="127.0.0.1", port=rig.redis.port, socket_timeout=10))
+    ticks = Ticks(rig.redis.port)
     found: list[dict[str, Any]] = []
     are_there = False
     for number, (wanted, bursts) in enumerate(blocks_of(names, trials, rng)):
