@@ -5,7 +5,7 @@ The oldest keeps it, whatever order they were seen in. Asks no Redis.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import BrokerAddress, Brokers
@@ -13,8 +13,7 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import BrokerNotConfigured, PersonMustAct, QueueTaken
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerQueue:
+class BrokerQueue(NamedTuple):
     """One Dramatiq queue on one Redis."""
 
     broker: BrokerAddress

@@ -3,7 +3,7 @@
 Owns what the operator knows of Dramatiq's layout (2.x). Never connects; no script here writes.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from astrid_operator import throughput, waits
 
@@ -146,8 +146,7 @@ def heartbeats_key(namespace: str) -> str:
     return f"{namespace}:__heartbeats__"
 
 
-@dataclass(frozen=True, slots=True)
-class DramatiqQueue:
+class DramatiqQueue(NamedTuple):
     """One Dramatiq queue within one Redis: the prefix of all keys, and the queue's name."""
 
     namespace: str

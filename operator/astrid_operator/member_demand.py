@@ -66,6 +66,8 @@ class MemberDemand:
         if reading.demand is None:
             return reading
         seen = self._fleet.seen(key, reading.demand.running)
+        if seen == reading.demand.members:
+            return reading
         return replace(reading, demand=replace(reading.demand, members=seen))
 
 
