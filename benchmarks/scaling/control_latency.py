@@ -18,6 +18,7 @@ from typing import Any
 
 from bare_loop import VERBS, BareLoop
 from bursts import Floor, b2
+from cpu_seconds import go_ahead
 from rig import PATIENT_LEASE, Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
 from ticks import FIRST_MOMENT, TICK
 
@@ -104,12 +105,14 @@ def main() -> None:
     options = _options()
     rng = random.Random(options.seed)
     result: dict[str, Any] = {"seed": options.seed, "contenders": keda_or_why_not()}
-    result["patient_lease"] = options.patient_lease
+    result["patient_lease"], result["ahead"] = options.patient_lease, options.ahead
     result["operator"] = "of another checkout" if options.operator else "of this checkout"
     code = {"PYTHONPATH": str(options.operator.resolve())} if options.operator else {}
     say(result["contenders"])
     with rig_or_exit() as rig:
         rig.start_operator(**code, **(PATIENT_LEASE if options.patient_lease else {}))
+        if options.ahead:
+            go_ahead(rig)
         if "b1" in options.parts:
             result["b1"] = b1(rig, options.trials, rng)
             save(options.name, result)
@@ -159,6 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--operator", type=Path, help="folder `operator` of another checkout, whose code is measured instead"
     )
+    parser.add_argument("--ahead", action="store_true", help="of all else that the machine does (root)")
     parser.add_argument("--name", default="control-latency", help="of the file under benchmarks/results")
     return parser.parse_args()
 
