@@ -54,12 +54,8 @@ class KubernetesApi:
         return await self._apply(_path(Kind.BUDGET, key), manifest)
 
     async def scale_deployment(self, key: QueueKey, replicas: int) -> dict[str, Any]:
-        """Set the size, whatever it was: a Scale holds nothing else, and replacing it is cheaper."""
-        metadata = {"name": key.name, "namespace": key.namespace}
-        scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata}
-        body, path = {**scale, "spec": {"replicas": replicas}}, _path(Kind.DEPLOYMENT, key, "scale")
-        query = {"fieldManager": FIELD_MANAGER}
-        return await self._write("PUT", path, query, body, "application/json", self._lanes.size())
+        path, body = _path(Kind.DEPLOYMENT, key, "scale"), {"spec": {"replicas": replicas}}
+        return await self._merge(path, body, self._lanes.size())
 
     async def patch_finalizers(self, key: QueueKey, live: Manifest, names: list[str]) -> dict[str, Any]:
         """Set the finalizers of an AstridQueue that is still as `live` says; raises Conflict."""
@@ -102,12 +98,14 @@ class KubernetesApi:
         query = {"fieldManager": manager, "force": "true"}
         return await self._write("PATCH", path, query, manifest, APPLY)
 
-    async def _merge(self, path: str, body: Manifest) -> dict[str, Any]:
-        return await self._write("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, MERGE)
+    async def _merge(
+        self, path: str, body: Manifest, lane: AbstractAsyncContextManager[None] | None = None
+    ) -> dict[str, Any]:
+        return await self._write("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, MERGE, lane)
 
     async def _write(
         self,
-        method: Literal["POST", "PUT", "PATCH"],
+        method: Literal["POST", "PATCH"],
         path: str,
         query: Mapping[str, str],
         body: Manifest,

@@ -56,7 +56,7 @@ class KubernetesRequests:
 
     async def send(
         self,
-        method: Literal["GET", "POST", "PUT", "PATCH"],
+        method: Literal["GET", "POST", "PATCH"],
         path: str,
         *,
         timeout_s: float,

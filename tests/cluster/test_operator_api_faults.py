@@ -87,7 +87,7 @@ def world(
 )
 def test_a_size_that_is_refused_is_written_again(world: World, status: int, headers: dict[str, str]) -> None:
     """What may succeed later is tried later; the fleet keeps its size until then."""
-    fault = world.proxy.answer("PUT", SIZES, status, times=2, headers=headers)
+    fault = world.proxy.answer("PATCH", SIZES, status, times=2, headers=headers)
     world.push(7)
     world.wait_for_size(12)
 

@@ -79,12 +79,7 @@ def _right(method: str, path: str) -> tuple[str, str, str]:
     if parts[0] == "namespaces":
         parts = parts[2:]
     resource, name, *subresource = [*parts, ""][: max(2, len(parts))]
-    verb = {
-        "GET": "get" if name else "list",
-        "POST": "create",
-        "PUT": "update",
-        "PATCH": "patch",
-    }[method]
+    verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch"}[method]
     return group, "/".join((resource, *subresource)), verb
 
 
