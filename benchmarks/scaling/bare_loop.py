@@ -19,7 +19,7 @@ from rig import Rig
 #: Writes under way at a time: what the operator allows itself.
 AT_A_TIME = 16
 #: How a size can be written; the operator's way first.
-VERBS = ("put", "patch")
+VERBS = ("patch", "put")
 
 
 class BareLoop:
@@ -32,17 +32,17 @@ class BareLoop:
         rig.for_each(self.names, lambda api, name: api.apply(_copy(live, name), rig.namespace))
         rig.wait_for_sizes(self.names, 0)
 
-    def burst(self, replicas: int, verb: str, timeout_s: float = 60) -> list[float]:
+    def burst(self, replicas: int, verb: str = VERBS[0], timeout_s: float = 60) -> list[float]:
         """Seconds until the watch showed each at `replicas`, written by `verb`."""
         began = asyncio.run(self._scale(replicas, verb))
         return list(self._rig.sizes.wait(self.names, replicas, began, timeout_s).values())
 
     def back_to_zero(self) -> None:
         """Return when no member is wanted any more."""
-        asyncio.run(self._scale(0, VERBS[0]))
+        asyncio.run(self._scale(0))
         self._rig.wait_for_sizes(self.names, 0)
 
-    async def _scale(self, replicas: int, verb: str) -> float:
+    async def _scale(self, replicas: int, verb: str = VERBS[0]) -> float:
         """When the first write was sent (monotonic); returns after the last was answered."""
         keys = self._rig.plane.keys
         tls = ssl.create_default_context(cafile=str(keys / "ca.crt"))

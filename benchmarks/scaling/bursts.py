@@ -7,7 +7,6 @@ back to zero. Every trial says how busy the machine was and who took its CPU.
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bare_loop import BareLoop, pooled, ratio
@@ -21,32 +20,23 @@ MESSAGES, MEMBERS = 10, 2
 PATIENCE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """A bare loop that writes as many sizes before each burst, once by each of `verbs`."""
-
-    bare: BareLoop
-    verbs: Sequence[str]
-
-
-def b2(rig: Rig, names: Sequence[str], moments: Sequence[float], floor: Floor | None) -> dict[str, Any]:
-    """A burst of all `names` at each of `moments`, in seconds after a tick began."""
+def b2(rig: Rig, names: Sequence[str], moments: Sequence[float], bare: BareLoop | None) -> dict[str, Any]:
+    """A burst of all `names` at each of `moments`, in seconds after a tick began; `bare` before each."""
     ticks, trials = Ticks(rig.redis.port), []
     for number, moment in enumerate(moments):
-        floors = [_floor(rig, floor.bare, verb) for verb in floor.verbs] if floor is not None else []
-        trials.append({**_burst(rig, ticks, names, moment), "floors": floors})
+        floor = None if bare is None else _floor(rig, bare)
+        trials.append({**_burst(rig, ticks, names, moment), "floor": floor})
         say(f"B2 {len(names)} queues {number + 1}/{len(moments)}: {_without_raw(trials[-1])}")
         if number + 1 < len(moments):
             _back_to_zero(rig, names)
     return {**_summary(trials), "queues": len(names), "trials": trials}
 
 
-def _floor(rig: Rig, bare: BareLoop, verb: str) -> dict[str, Any]:
+def _floor(rig: Rig, bare: BareLoop) -> dict[str, Any]:
     rig.wait_until_calm()
     load, cpu = _load(), CpuSeconds(rig)
-    took = bare.burst(MEMBERS, verb, PATIENCE)
+    took = bare.burst(MEMBERS, timeout_s=PATIENCE)
     found = {
-        "verb": verb,
         "load_average": load,
         "s": spread(took),
         "cpu_s": cpu.since(),
@@ -86,9 +76,9 @@ def _back_to_zero(rig: Rig, names: Sequence[str]) -> None:
 
 
 def _summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All trials in one, beside the floor of the first verb."""
+    """All trials in one, beside the floors of them all."""
     ours = spread(pooled([each["raw_s"] for each in trials]))
-    floor = spread(pooled([each["floors"][0]["raw_s"] for each in trials if each["floors"]]))
+    floor = spread(pooled([each["floor"]["raw_s"] for each in trials if each["floor"]]))
     return {"to_full_s": ours, "floor_s": floor, "times_the_floor_p95": ratio(ours["p95"], floor["p95"])}
 
 

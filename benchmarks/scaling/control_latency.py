@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bare_loop import VERBS, BareLoop
-from bursts import Floor, b2
+from bare_loop import BareLoop
+from bursts import b2
 from cpu_seconds import go_ahead
 from rig import PATIENT_LEASE, Rig, keda_or_why_not, rig_or_exit, save, say, spread, stretch
 from ticks import FIRST_MOMENT, TICK
@@ -124,9 +124,8 @@ def main() -> None:
             moments = options.moments or [rng.uniform(*MOMENTS) for _ in range(options.many_trials)]
             result["b2"] = []
             for count in options.at_once or (options.queues // 3, options.queues):
-                bare = BareLoop(rig, f"bare{count}-", count, names[0]) if options.floor else None
-                floor = Floor(bare, options.floor) if bare is not None else None
-                result["b2"].append(b2(rig, names[:count], moments, floor))
+                bare = None if options.no_floor else BareLoop(rig, f"bare{count}-", count, names[0])
+                result["b2"].append(b2(rig, names[:count], moments, bare))
                 save(options.name, result)
         if "b3" in options.parts:
             result["b3"] = b3(rig, names, options.seconds, rng)
@@ -147,13 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--at-once", type=int, nargs="+", help="of B2: queues that become active (default: a third, and all)"
     )
-    parser.add_argument(
-        "--floor",
-        choices=VERBS,
-        nargs="*",
-        default=VERBS[:1],
-        help="how a bare loop writes the sizes before each trial of B2, in turn; nothing: it does not",
-    )
+    parser.add_argument("--no-floor", action="store_true", help="no bare loop before each trial of B2")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the steady states")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
