@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from astrid_workers.imaging.moments import adaptive_moments
 
 Floats = NDArray[np.float64]
-RADIUS, SIGMA, ROUNDS = 9, 1.8, 25
+RADIUS, SIGMA, ROUNDS, STRAYS = 9, 1.8, 25, 1.5 * 1.8 + 1
 
 
 def crowded_image() -> tuple[NDArray[np.float32], Floats, Floats]:
@@ -42,6 +42,8 @@ def one_source(image: NDArray[np.float32], x: float, y: float) -> tuple[float, f
             return None
         if np.linalg.det(moments) <= 0 or np.hypot(*mean) >= 2 * SIGMA + 1:
             return None
+        if np.hypot(*(centre + 2 * mean - (x - left, y - bottom))) >= STRAYS:
+            return None
         change = np.abs(sizes - np.diag(covariance)).sum()
         centre, covariance = centre + 2 * mean, 2 * moments
         if np.hypot(*mean) < 1e-3 and change < 2e-3 * np.trace(covariance):
@@ -67,3 +69,16 @@ def test_places_far_outside_measure_nothing() -> None:
     image, _, _ = crowded_image()
     found = adaptive_moments(image, np.array([-80.0, 300.0]), np.array([50.0, 400.0]), np.full(2, SIGMA))
     assert not found.converged.any()
+
+
+def test_a_faint_source_stays_where_it_is_beside_a_bright_one() -> None:
+    """Its weight would stray to the neighbour, and the source be gone from every list: it has no fit then."""
+    yy, xx = np.mgrid[:60, :60]
+    image = np.zeros((60, 60))
+    for cx, flux in ((20.0, 100.0), (29.0, 2.0)):
+        image += flux * np.exp(-0.5 * ((xx - cx) ** 2 + (yy - 30.0) ** 2) / SIGMA**2)
+    found = adaptive_moments(
+        image.astype(np.float32), np.array([20.0, 28.0]), np.full(2, 30.0), np.full(2, SIGMA)
+    )
+    assert found.converged[0]
+    assert np.hypot(found.x[1] - 28.0, found.y[1] - 30.0) < STRAYS

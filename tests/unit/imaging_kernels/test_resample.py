@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.lanczos import TAPS, interpolated, lanczos_weights, shifted, sum_of_squares
@@ -175,9 +176,35 @@ def test_interpolation_agrees_with_its_slow_twin() -> None:
     """Against the definition, pixel by pixel: Σ w(x) w(y) I."""
     rng = np.random.default_rng(7)
     image = rng.normal(0, 1, (30, 30)).astype(np.float32)
-    places = rng.uniform(5, 24, (2, 40))
-    fast, _ = interpolated(image, places[0], places[1])
-    for value, x, y in zip(fast, *places, strict=True):
+    scattered = rng.uniform(5, 24, (2, 1, 40))
+    shifted_by_parts = np.stack(np.meshgrid(np.arange(8, 14) + 0.3, np.arange(7, 12) - 0.6))
+    for places in (scattered, shifted_by_parts):
+        fast, _ = interpolated(image, places[0], places[1])
+        _agrees_with_the_definition(image, places, fast)
+
+
+def test_a_turned_grid_is_interpolated_alike_in_parts_and_gathered() -> None:
+    """Blocks that lie on the image's grid are parts of it, those through which a pixel's edge runs are
+    gathered; every place is the same as alone.
+    """
+    rng = np.random.default_rng(8)
+    image = rng.normal(0, 1, (40, 600)).astype(np.float32)
+    columns, rows = np.meshgrid(np.arange(10, 590.0), np.arange(10, 24.0))
+    x, y = columns * 0.9995 + 0.002 * rows, rows + 0.003 * columns
+    whole, squares = interpolated(image, x, y)
+    for row, column in ((0, 0), (3, 100), (7, 333), (13, 579)):
+        one, square = interpolated(
+            image, x[row : row + 1, column : column + 1], y[row : row + 1, column : column + 1]
+        )
+        assert whole[row, column] == one[0, 0]
+        assert squares[row, column] == square[0, 0]
+
+
+def _agrees_with_the_definition(
+    image: NDArray[np.float32], places: NDArray[np.float64], fast: NDArray[np.float32]
+) -> None:
+    """Σ w(x) w(y) I at each place."""
+    for value, x, y in zip(fast.ravel(), places[0].ravel(), places[1].ravel(), strict=True):
         left, bottom = int(np.floor(x)), int(np.floor(y))
         wx, wy = (lanczos_weights(np.array([p - np.floor(p)]))[0] for p in (x, y))
         patch = image[bottom - 2 : bottom - 2 + TAPS, left - 2 : left - 2 + TAPS]

@@ -18,6 +18,7 @@ from astrid_workers.imaging.stars import (
 )
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import make_sky
+from astrid_workers.sky.light import Galaxies, Points, PsfModel, render
 
 
 def stars_of(frame):
@@ -200,6 +201,27 @@ def test_a_frame_full_of_light_does_not_overflow(hidden: float) -> None:
     assert len(find_stars(image, sky, mask)) > 0
 
 
+def test_neighbours_are_found_in_the_wings_of_stars() -> None:
+    """What is not found spoils the PSF of the star beside it: a twentieth of its light 2.4 FWHM away, and half
+    a hundredth of it farther off.
+    """
+    size, fwhm, flux = 400, 3.6, 4e5
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(40.0, 380, 80) + 0.3, np.arange(40.0, 380, 80)))
+    turn = np.arange(x.size)
+    offsets = ((0 * turn, 0 * turn, 1.0), (8.7 * np.cos(turn), 8.7 * np.sin(turn), 0.05))
+    offsets += ((16 * np.sin(turn), -16 * np.cos(turn), 0.005),)
+    every = Points(
+        np.concatenate([x + dx for dx, _, _ in offsets]),
+        np.concatenate([y + dy for _, dy, _ in offsets]),
+        np.concatenate([np.full(x.size, share * flux) for _, _, share in offsets]),
+    )
+    light = render((size, size), every, Galaxies(*[np.empty(0)] * 6), PsfModel(fwhm_px=fwhm))
+    image = (400 + light + np.random.default_rng(3).normal(0, np.sqrt(400 + light))).astype(np.float32)
+    found = find_stars(image, estimate_background(image))
+    away, _ = cKDTree(np.column_stack([found.x, found.y])).query(np.column_stack([every.x, every.y]))
+    assert np.count_nonzero(away < 2.0) >= 0.95 * away.size
+
+
 def test_pieces_find_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every source once, at its place, with its flux; at seams too."""
     frame = make_sky(seed=4, shape=(700, 500), n_stars=300, n_saturated=2).science
@@ -212,5 +234,6 @@ def test_pieces_find_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> Non
     same = away < 0.01
     assert np.count_nonzero(same) > 0.98 * len(whole)
     assert np.unique(which[same]).size == np.count_nonzero(same)
-    assert pieces.flux[which[same]] == pytest.approx(whole.flux[same], rel=1e-3, nan_ok=True)
+    fitted = same & np.isfinite(whole.fwhm_px)
+    assert pieces.flux[which[fitted]] == pytest.approx(whole.flux[fitted], rel=2e-3)
     assert np.mean(pieces.clean[which[same]] == whole.clean[same]) > 0.98

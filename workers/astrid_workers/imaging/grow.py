@@ -18,8 +18,8 @@ _ROWS = 64
 def grow(mask: BoolImage, pixels: int) -> BoolImage:
     """True within `pixels` of a True pixel along both axes (a square of side 2 `pixels` + 1); a copy.
 
-    Shifted copies are joined with steps that double, ten times faster than a dilation that visits every
-    pixel; bands of rows without a True pixel near them are left alone.
+    Shifted copies are joined with steps that double, far faster than a dilation that visits every pixel;
+    bands of rows without a True pixel near them are left alone.
     """
     return _by_bands(mask, pixels, _square)
 
@@ -42,17 +42,35 @@ def _by_bands(mask: BoolImage, pixels: int, grown_by: Callable[[BoolImage, int],
 
 
 def _square(mask: BoolImage, pixels: int) -> BoolImage:
-    grown = mask.copy()
+    """Runs of 2 `pixels` + 1 along each axis, joined from runs whose lengths double."""
+    grown = mask
     for axis in (0, 1):
-        done = 0
-        while done < min(pixels, mask.shape[axis] - 1):
-            step = min(max(done, 1), min(pixels, mask.shape[axis] - 1) - done)
-            before = grown.copy()
-            later, earlier = _slices(axis, step)
-            grown[later] |= before[earlier]
-            grown[earlier] |= before[later]
-            done += step
+        size, margin = grown.shape[axis], min(pixels, grown.shape[axis] - 1)
+        runs = _framed(grown, margin, axis)
+        length = 1
+        while length < 2 * margin + 1:
+            step = min(length, 2 * margin + 1 - length)
+            runs = runs[_first(axis, runs.shape[axis] - step)] | runs[_from(axis, step)]
+            length += step
+        grown = runs[_first(axis, size)]
     return grown
+
+
+def _framed(mask: BoolImage, margin: int, axis: int) -> BoolImage:
+    """The mask with `margin` False pixels at both ends of an axis."""
+    shape = list(mask.shape)
+    shape[axis] += 2 * margin
+    framed = np.zeros(shape, bool)
+    framed[_from(axis, margin)][_first(axis, mask.shape[axis])] = mask
+    return framed
+
+
+def _first(axis: int, count: int) -> tuple[slice, ...]:
+    return (slice(count),) if axis == 0 else (slice(None), slice(count))
+
+
+def _from(axis: int, start: int) -> tuple[slice, ...]:
+    return (slice(start, None),) if axis == 0 else (slice(None), slice(start, None))
 
 
 def _diamond(mask: BoolImage, pixels: int) -> BoolImage:

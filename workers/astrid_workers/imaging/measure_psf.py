@@ -17,11 +17,20 @@ from astrid_workers.imaging.psf import (
     half_side,
     measure_fwhm,
     moffat_psf,
+    polynomial,
 )
+from astrid_workers.imaging.residual_map import excess_scatter
 from astrid_workers.imaging.star_stack import StarStack, StarTable
+
+Floats = NDArray[np.float64]
 
 #: Stars needed for a variation over the frame of order 1 and 2: five per unknown.
 MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
+#: A star's width is as uncertain, relatively, as so many times its flux.
+WIDTH_ERROR = 1.7
+#: Sigmas by which a star's width may differ from those about it, the scatter of widths besides their noise
+#: that is always allowed, and rounds in which both are found.
+WIDTH_SIGMA, LEAST_WIDTH_SPREAD, WIDTH_ROUNDS = 3.0, 0.005, 4
 #: More stars than this only cost time.
 MAX_STARS = 300
 
@@ -86,9 +95,36 @@ def _choose(stars: StarTable, shape: tuple[int, ...]) -> tuple[float, NDArray[np
         & (stars.y > margin)
         & (stars.y < shape[0] - 1 - margin)
     )
-    fit = clean & inside & (np.abs(widths - fwhm) < 4 * scatter) & (np.asarray(stars.snr) > 20)
+    snr = np.asarray(stars.snr, float)
+    fit = clean & inside & (np.abs(widths - fwhm) < 4 * scatter) & (snr > 20)
     index = np.flatnonzero(fit)
-    return fwhm, index[np.argsort(-np.asarray(stars.snr)[index])][:MAX_STARS]
+    x, y = np.asarray(stars.x, float)[index], np.asarray(stars.y, float)[index]
+    index = index[as_wide_as_others_there(x, y, widths[index], snr[index], (shape[0], shape[1]))]
+    return fwhm, index[np.argsort(-snr[index])][:MAX_STARS]
+
+
+def as_wide_as_others_there(
+    x: Floats, y: Floats, widths: Floats, snr: Floats, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which stars are as wide as the others say that stars are at that place, within `WIDTH_SIGMA`.
+
+    Seeing that varies over a frame by a tenth hides a bright star with a host on its wing among the widths
+    of all; from a smooth map of the widths of many it stands out. `snr` tells how well a width is known. All
+    of them where stars are too few for a map.
+    """
+    kept = np.ones(len(x), bool)
+    if len(x) < MIN_STARS_FOR_ORDER[2]:
+        return kept
+    basis, error = polynomial(x, y, shape, 2), WIDTH_ERROR / snr
+    spread = 0.0
+    for _ in range(WIDTH_ROUNDS):
+        weight = np.where(kept, 1 / (error**2 + max(spread, LEAST_WIDTH_SPREAD) ** 2), 0.0)
+        root = np.sqrt(weight)[:, None]
+        solution = np.linalg.lstsq(basis * root, widths * root[:, 0], rcond=None)[0]
+        off = widths / (basis @ solution) - 1
+        spread = excess_scatter(off, error)
+        kept = np.abs(off) < WIDTH_SIGMA * np.hypot(error, max(spread, LEAST_WIDTH_SPREAD))
+    return kept
 
 
 def _profile_width(

@@ -18,6 +18,8 @@ Float32Array = NDArray[np.float32]
 FWHM_PER_SIGMA = 2.354820045
 #: Half a stamp, in units of a source's first-guess sigma and in pixels at most.
 _REACH_SIGMA, _LARGEST_RADIUS = 5.0, 20
+#: How far a centre may stray from its first guess, in the typical sigma, and a pixel more.
+_STRAYS_SIGMA = 1.5
 #: Stamps measured together: bounds the memory of a crowded frame.
 _BATCH = 512
 
@@ -40,7 +42,8 @@ def adaptive_moments(
     """Centre, covariance and flux of the Gaussian that best matches each source.
 
     `image` is float32 `[y, x]`, background-subtracted, with 0 where it is unusable; `x, y, sigma_px` are
-    first guesses in pixels. Pixels outside the image count as 0. Weight = the Gaussian itself, iterated.
+    first guesses in pixels. Pixels outside the image count as 0. Weight = the Gaussian itself, iterated; a
+    source whose weight strays to a neighbour has no fit, and stays where it was.
     """
     batches = [
         _batch(image, x[i : i + _BATCH], y[i : i + _BATCH], sigma_px, iterations)
@@ -61,6 +64,7 @@ def _batch(
     stamps, middle_x, middle_y = _stamps(image, x, y, radius)
     powers = _powers(radius)
     cx, cy = x - middle_x, y - middle_y
+    first_x, first_y, strays = cx.copy(), cy.copy(), _STRAYS_SIGMA * typical + 1
     cxx, cyy, cxy = (np.full(x.size, v) for v in (typical**2, typical**2, 0.0))
     alive = np.ones(x.size, bool)
     settled = np.zeros(x.size, bool)
@@ -74,6 +78,8 @@ def _batch(
         total, mx, my, qxx, qyy, qxy = _central_moments(weights @ powers.T, cx[index], cy[index])
         good = (total > 0) & (qxx > 0) & (qyy > 0) & (qxx * qyy > qxy**2)
         good &= np.hypot(mx, my) < 2 * typical + 1
+        # no further in all: a brighter neighbour draws a weight over
+        good &= np.hypot(cx[index] + 2 * mx - first_x[index], cy[index] + 2 * my - first_y[index]) < strays
         # a Gaussian under its own weight has half its covariance; 4/3 of a step converges faster, and 2
         # overshoots
         nxx, nyy, nxy = 2 * qxx, 2 * qyy, 2 * qxy

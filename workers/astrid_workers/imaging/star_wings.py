@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.grouped_median import grouped_median
+from astrid_workers.imaging.grow import grow
 
 Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
@@ -180,7 +181,7 @@ def _with_rings(
     if not shown.any():
         return star
     over = left - medians[np.minimum(ring, number - 1)]
-    alone = good & _believed(over, model, noise2, good, TOLERANCES[-1], fwhm_px)
+    alone = good & _believed(over, model, noise2, good, _share(good, fwhm_px), TOLERANCES[-1], fwhm_px)
     medians, shown = _ring_medians(left, noise2, ring, alone, number)
     together = np.convolve(shown, np.ones(RINGS_OF_A_HALO), "valid") >= RINGS_OF_A_HALO
     if not together.any():
@@ -251,17 +252,19 @@ def _fitted(
     data, noise2 = image[window].astype(float), variance[window].astype(float)
     dy, dx = np.mgrid[window].astype(float)
     origin = star.x, star.y
-    chosen = good.copy()
+    chosen, share = good.copy(), _share(good, fwhm_px)
     thinned = (np.hypot(dx - star.x, dy - star.y) > THIN_BEYOND_FWHM * fwhm_px) & ((dx + dy) % 3 != 0)
-    for tolerance in TOLERANCES:
+    for number, tolerance in enumerate(TOLERANCES, start=1):
         if np.count_nonzero(chosen) < FEWEST_PIXELS:
             return None
         at = np.nonzero(chosen & ~thinned)
         star = _stepped(star, dx[at], dy[at], data[at], noise2[at], tolerance)
         if not np.hypot(star.x - origin[0], star.y - origin[1]) < MAX_MOVE_FWHM * fwhm_px:
             return None
+        if number == len(TOLERANCES):
+            break  # there is no round left that asks which pixels are believed
         model = star.value((dx - star.x).ravel(), (dy - star.y).ravel()).reshape(dx.shape)
-        chosen = good & _believed(data - model, model, noise2, good, tolerance, fwhm_px)
+        chosen = good & _believed(data - model, model, noise2, good, share, tolerance, fwhm_px)
     return _with_rings(star, image, variance, usable, fwhm_px)
 
 
@@ -317,19 +320,31 @@ def _prior(star: Wings) -> tuple[Floats, Floats]:
     return precision, -precision @ now
 
 
+def _share(good: BoolImage, fwhm_px: float) -> Floats:
+    """How much of a smoothing Gaussian's weight lies on `good` pixels."""
+    return _smoothed(good.astype(float), fwhm_px)
+
+
+def _smoothed(image: Floats, fwhm_px: float) -> Floats:
+    smooth: Floats = ndimage.gaussian_filter(image, fwhm_px / 2.355, mode="constant", truncate=2.5)
+    return smooth
+
+
 def _believed(
-    residual: Floats, model: Floats, noise2: Floats, good: BoolImage, tolerance: float, fwhm_px: float
+    residual: Floats,
+    model: Floats,
+    noise2: Floats,
+    good: BoolImage,
+    share: Floats,
+    tolerance: float,
+    fwhm_px: float,
 ) -> BoolImage:
     """Pixels on which the wing is alone: no source stands out of the smoothed residual there."""
-    sigma = fwhm_px / 2.355
-    known = np.where(good, residual, 0.0)
-    share = ndimage.gaussian_filter(good.astype(float), sigma, mode="constant", truncate=2.5)
-    smooth = ndimage.gaussian_filter(known, sigma, mode="constant", truncate=2.5)
+    smooth = _smoothed(np.where(good, residual, 0.0), fwhm_px)
     # noise of a Gaussian mean of white noise
-    noise = np.sqrt(noise2 / (4 * np.pi * sigma**2) + (tolerance * model) ** 2)
+    noise = np.sqrt(noise2 / (4 * np.pi * (fwhm_px / 2.355) ** 2) + (tolerance * model) ** 2)
     source = np.abs(smooth) > SOURCE_SIGMA * noise * np.maximum(share, 0.05)
-    reach = max(1, round(fwhm_px / 2))
-    return np.asarray(~ndimage.maximum_filter(source, 2 * reach + 1))
+    return ~grow(source, max(1, round(fwhm_px / 2)))
 
 
 @lru_cache(maxsize=32)

@@ -23,8 +23,9 @@ BoolArray = NDArray[np.bool_]
 
 #: Sources that are measured at most: the brightest ones.
 MOST_SOURCES = 2000
-#: Scatter of white noise of scatter 1 after sep's filter: the root of the sum of (1, 2, 1)² / 16 squared.
-FILTERED_NOISE = 0.375
+#: Share of the threshold that pixels are detected at, in sigmas of one pixel, after sep's filter (1, 2, 1)²
+#: / 16, which leaves 0.375 of white noise: below, most of the time goes into specks that are no sources.
+PIXEL_SHARE = 0.3
 #: Room on sep's stack of detected pixels beyond the pixels above the threshold, and rows counted together.
 STACK_MARGIN, _ROWS = 10_000, 64
 #: Side of a piece that sep sees at once, of a frame that is larger by half, and what it sees around it.
@@ -54,7 +55,7 @@ class Stars:
     x: Float64Array
     y: Float64Array
     #: Flux of the fitted Gaussian in the image's unit: proportional to a star's flux, short by the profile's
-    #: wings.
+    #: wings. Of the pixels that were detected where the fit failed: a blend, a saturated star.
     flux: Float64Array
     #: Full width at half maximum, geometric mean of the axes: the Gaussian's, times the ratio by which the
     #: frame's stacked star profile differs from a Gaussian. NaN where the fit failed.
@@ -107,7 +108,7 @@ def find_stars(
     residual = np.ascontiguousarray(image - background.level, dtype=np.float32)
     hidden = (bits & np.uint32(UNUSABLE & ~MaskBit.SATURATED)) != 0
     residual[hidden] = 0
-    rows = _extracted(residual, background, hidden, threshold_sigma)
+    rows = _extracted(residual, background.rms, threshold_sigma)
     if rows.size == 0:
         return _none()
     rows = rows[np.argsort(-rows["flux"], kind="stable")][:most]
@@ -128,45 +129,44 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
     return frame_fwhm_px(find_stars(image, background, mask))
 
 
-def _extracted(
-    residual: Float32Image, background: Background, hidden: BoolArray, threshold_sigma: float
-) -> NDArray[np.void]:
+def _extracted(residual: Float32Image, rms: Float32Image, threshold_sigma: float) -> NDArray[np.void]:
     """What sep detects, piece by piece: it compares every source with every other, so that time would grow
     with the square of a large frame's area.
     """
     rows, columns = (np.linspace(0, n, max(1, round(n / PIECE_PX)) + 1).astype(int) for n in residual.shape)
     found: NDArray[np.void] = np.concatenate(
         [
-            _extracted_of(residual, background.rms, hidden, threshold_sigma, (top, bottom), (left, right))
+            _extracted_of(residual, rms, threshold_sigma, (top, bottom), (left, right))
             for top, bottom in pairwise(rows)
             for left, right in pairwise(columns)
         ]
     )
-    noise = background.rms_median * np.sqrt(np.maximum(found["npix"], 1))
+    noise = np.sqrt(np.maximum(found["npix"], 1))
     kept: NDArray[np.void] = found[(found["flux"] > threshold_sigma * noise) & (found["a"] > 0)]
+    lines = np.clip(np.rint(kept["y"]).astype(int), 0, residual.shape[0] - 1)
+    places = np.clip(np.rint(kept["x"]).astype(int), 0, residual.shape[1] - 1)
+    for of in ("flux", "peak"):
+        kept[of] *= rms[lines, places]
     return kept
 
 
 def _extracted_of(
     residual: Float32Image,
     rms: Float32Image,
-    hidden: BoolArray,
     threshold_sigma: float,
     rows: tuple[int, int],
     columns: tuple[int, int],
 ) -> NDArray[np.void]:
     """The sources whose centroids lie in one piece, seen with what surrounds it; places in the frame's
-    pixels.
+    pixels, fluxes in sigmas of one pixel: with a noise map of its own sep would filter that, too.
     """
     top, left = max(rows[0] - OVERLAP_PX, 0), max(columns[0] - OVERLAP_PX, 0)
     window = (slice(top, rows[1] + OVERLAP_PX), slice(left, columns[1] + OVERLAP_PX))
-    part, noise = np.ascontiguousarray(residual[window]), np.ascontiguousarray(rms[window])
-    lost = np.ascontiguousarray(hidden[window])
+    part = residual[window] / rms[window]
+    threshold = PIXEL_SHARE * threshold_sigma
     # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
-    sep.set_extract_pixstack(_most_detected(part, noise, lost, threshold_sigma / 2))
-    found: NDArray[np.void] = sep.extract(
-        part, threshold_sigma / 2, err=noise, mask=lost, minarea=5, deblend_cont=0.005, clean=True
-    )
+    sep.set_extract_pixstack(_most_detected(part, threshold))
+    found: NDArray[np.void] = sep.extract(part, threshold, minarea=5, deblend_cont=0.0005, clean=True)
     found["x"] += left
     found["y"] += top
     own = _within(found["y"], rows, residual.shape[0]) & _within(found["x"], columns, residual.shape[1])
@@ -182,20 +182,17 @@ def _within(places: Float64Array, ends: tuple[int, int], size: int) -> BoolArray
     return within
 
 
-def _most_detected(residual: Float32Image, rms: Float32Image, hidden: BoolArray, sigma: float) -> int:
-    """No fewer than the pixels that sep's matched filter, (1, 2, 1) along both axes, finds above `sigma`.
-
-    Beside hidden pixels, which it leaves out of a filter's noise as well, all are counted.
-    """
-    count, least = STACK_MARGIN, np.float32(0.95 * sigma * FILTERED_NOISE)
-    for start in range(0, residual.shape[0], _ROWS):
-        low, high = max(start - 1, 0), min(start + _ROWS + 1, residual.shape[0])
-        band = np.pad(residual[low:high] / rms[low:high], ((low == start, high < start + _ROWS + 1), (1, 1)))
+def _most_detected(pulls: Float32Image, threshold: float) -> int:
+    """No fewer than the pixels that sep's filter, (1, 2, 1) along both axes, leaves above `threshold`."""
+    count, least = STACK_MARGIN, np.float32(16 * 0.95 * threshold)
+    for start in range(0, pulls.shape[0], _ROWS):
+        low, high = max(start - 1, 0), min(start + _ROWS + 1, pulls.shape[0])
+        band = np.pad(pulls[low:high], ((low == start, high < start + _ROWS + 1), (1, 1)))
         for axis in (0, 1):
             for _ in range(2):
                 band = band[1:] + band[:-1] if axis == 0 else band[:, 1:] + band[:, :-1]
-        count += int(np.count_nonzero(band > 16 * least))
-    return min(count + 8 * int(np.count_nonzero(hidden)), residual.size + STACK_MARGIN)
+        count += int(np.count_nonzero(band > least))
+    return min(count, pulls.size + STACK_MARGIN)
 
 
 def _measured(
@@ -215,7 +212,8 @@ def _measured(
     # not
     kept = np.where(fit.converged, snr > threshold_sigma, rows["flux"] > 20 * rms)
     usable = fit.converged & (snr > 0)
-    isolated = _isolated(fit.x, fit.y, fit.flux, fwhm)
+    flux = np.where(fit.converged, fit.flux, rows["flux"])
+    isolated = _isolated(fit.x, fit.y, flux, fwhm)
     untouched = _untouched(bits, fit.x, fit.y, fwhm)
     isolated &= ~is_sharper(residual, columns.astype(float), lines.astype(float), NARROWEST_PX)
     candidate = (
@@ -228,10 +226,9 @@ def _measured(
     clean = candidate & _like_a_star(fwhm, fit.ellipticity, snr, candidate)
     fwhm = fwhm * _half_maximum_ratio(residual, fit.x[clean], fit.y[clean], fit.flux[clean], fwhm[clean])
     stars = Stars(
-        fit.x, fit.y, fit.flux, fwhm, fit.ellipticity, rows["peak"].astype(float), snr.astype(float), clean
+        fit.x, fit.y, flux, fwhm, fit.ellipticity, rows["peak"].astype(float), snr.astype(float), clean
     )
-    brightness = np.where(fit.converged, fit.flux, rows["flux"])
-    order = np.argsort(-brightness, kind="stable")
+    order = np.argsort(-flux, kind="stable")
     return stars.only(order[kept[order]])
 
 
