@@ -12,6 +12,8 @@ from scipy import ndimage
 from astrid_workers.frame import Float32Image
 
 Float64Array = NDArray[np.float64]
+#: What stands so many rows and columns from the first tap of each place of a block.
+Taps = Callable[[int, int], Float32Image]
 
 #: Pixels per axis that contribute to an interpolated one.
 TAPS = 6
@@ -87,7 +89,7 @@ def interpolated(image: Float32Image, x: Float64Array, y: Float64Array) -> tuple
     return values, _SQUARES.take(step_x) * _SQUARES.take(step_y)
 
 
-def _weighted(taps: "_Taps", across: list[Float32Image], step_y: NDArray[np.intp]) -> Float32Image:
+def _weighted(taps: Taps, across: list[Float32Image], step_y: NDArray[np.intp]) -> Float32Image:
     """The sum of all taps: six along each of six rows."""
     values = np.zeros(step_y.shape, np.float32)
     line, term = np.empty_like(values), np.empty_like(values)
@@ -101,11 +103,8 @@ def _weighted(taps: "_Taps", across: list[Float32Image], step_y: NDArray[np.intp
     return values
 
 
-_Taps = Callable[[int, int], Float32Image]
-
-
-def _taps(whole: Float32Image, column: NDArray[np.intp], row: NDArray[np.intp]) -> _Taps:
-    """What stands so many rows and columns from the first tap of each place."""
+def _taps(whole: Float32Image, column: NDArray[np.intp], row: NDArray[np.intp]) -> Taps:
+    """Those of places whose first taps are these: parts of the image where the places lie on its grid."""
     height, width = column.shape
     top, left = int(row[0, 0]), int(column[0, 0])
     if (row == top + np.arange(height)[:, None]).all() and (column == left + np.arange(width)).all():

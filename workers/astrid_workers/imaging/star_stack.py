@@ -289,11 +289,13 @@ def near_neighbours(
 ) -> NDArray[np.bool_]:
     """Pixels of each star's stamp that another detection reaches: `(n, size, size)`.
 
-    A neighbour reaches as far as a Moffat of exponent 3 has more than 0.1 % of the star's peak, or than
-    `faintest` per pixel: of a bright star that is less, and all of its neighbours' light stands in its wing.
+    A neighbour reaches as far as a Moffat of exponent 3 and its own width, or the stars' where that is more,
+    has more than 0.1 % of the star's peak, or than `faintest` per pixel: of a bright star that is less, and
+    all of its neighbours' light stands in its wing.
     """
     x, y, flux = (np.nan_to_num(np.asarray(column, float)) for column in (stars.x, stars.y, stars.flux))
     width = float(np.median(np.asarray(stars.fwhm_px)[index])) if index.size else 1.0
+    widths = np.fmax(np.asarray(stars.fwhm_px, float), width)
     tree = cKDTree(np.column_stack([x, y]))
     axis = np.arange(-half, half + 1.0)
     near = np.zeros((len(index), 2 * half + 1, 2 * half + 1), bool)
@@ -305,7 +307,7 @@ def near_neighbours(
             if other == star or distance < 0.5:
                 continue
             ratio = max(flux[other] / max(flux[star], 1e-30) / level, 2.0)
-            reach = width * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
+            reach = widths[other] * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
             dx, dy = (
                 axis[None, :] - (x[other] - np.rint(x[star])),
                 axis[:, None] - (y[other] - np.rint(y[star])),

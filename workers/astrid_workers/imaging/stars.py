@@ -26,6 +26,9 @@ MOST_SOURCES = 2000
 #: Share of the threshold that pixels are detected at, in sigmas of one pixel, after sep's filter (1, 2, 1)²
 #: / 16, which leaves 0.375 of white noise: below, most of the time goes into specks that are no sources.
 PIXEL_SHARE = 0.3
+#: Share of a blend's light from which a peak in it is a source by itself: neighbours in the wing of a bright
+#: star must be known to be left out of its PSF.
+BLEND_SHARE = 0.0005
 #: Room on sep's stack of detected pixels beyond the pixels above the threshold, and rows counted together.
 STACK_MARGIN, _ROWS = 10_000, 64
 #: Side of a piece that sep sees at once, of a frame that is larger by half, and what it sees around it.
@@ -166,7 +169,7 @@ def _extracted_of(
     threshold = PIXEL_SHARE * threshold_sigma
     # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
     sep.set_extract_pixstack(_most_detected(part, threshold))
-    found: NDArray[np.void] = sep.extract(part, threshold, minarea=5, deblend_cont=0.0005, clean=True)
+    found: NDArray[np.void] = sep.extract(part, threshold, minarea=5, deblend_cont=BLEND_SHARE, clean=True)
     found["x"] += left
     found["y"] += top
     own = _within(found["y"], rows, residual.shape[0]) & _within(found["x"], columns, residual.shape[1])
