@@ -272,12 +272,20 @@ def test_a_kernel_leaves_bends_of_the_registration_to_the_map_of_shifts() -> Non
 
 
 def test_where_most_hosts_rose_the_stars_say_what_the_gain_is() -> None:
-    """17 stars among 144 galaxies, of which two thirds hold what rose: the gain is right within 0.5 %.
+    """A dozen stars among 140 galaxies, of which two thirds hold what rose: the gain is half a per cent too
+    high in the mean of four skies, and 1.3 % with all sources alike.
+    """
+    by_stars, by_all = np.mean([_gain_errors(seed) for seed in range(13, 17)], axis=0)
+    assert abs(by_stars) < 0.007
+    assert by_all > 0.01
 
-    All sources alike, it is 1 % too high.
+
+def _gain_errors(seed: int) -> tuple[float, float]:
+    """Relative errors of the gain where hosts rose, by stars and by all sources; most of the risen are left
+    out.
     """
     _, science, reference = measured(
-        seed=8, n_stars=40, n_galaxies=150, n_saturated=0, fwhm_science_px=3.0, fwhm_reference_px=3.0
+        seed=seed, n_stars=40, n_galaxies=150, n_saturated=0, fwhm_science_px=3.0, fwhm_reference_px=3.0
     )
     places, stars = match_places((science, reference)), star_places((science, reference))
     near = np.hypot(places[0][:, None] - stars[0], places[1][:, None] - stars[1]).min(axis=1) < 1.5
@@ -298,6 +306,5 @@ def test_where_most_hosts_rose_the_stars_say_what_the_gain_is() -> None:
         )
         for told in (stars, None)
     )
-    assert by_stars.flux_scale == pytest.approx(0.7, rel=0.005)
-    assert by_all.flux_scale > 0.7 * 1.008
-    assert by_stars.n_rejected > 0.5 * len(rose)
+    assert by_stars.n_rejected > 0.4 * len(rose)
+    return by_stars.flux_scale / 0.7 - 1, by_all.flux_scale / 0.7 - 1

@@ -29,6 +29,10 @@ PIXEL_SHARE = 0.3
 #: Share of a blend's light from which a peak in it is a source by itself: neighbours in the wing of a bright
 #: star must be known to be left out of its PSF.
 BLEND_SHARE = 0.0005
+#: A source is no clean star when others of the same blend have this share of its light.
+SPOILING_SHARE = 0.005
+#: Sources of a blend touch within the radius of one of them and so many typical ones.
+TOUCHING = 2.0
 #: Room on sep's stack of detected pixels beyond the pixels above the threshold, and rows counted together.
 STACK_MARGIN, _ROWS = 10_000, 64
 #: Side of a piece that sep sees at once, of a frame that is larger by half, and what it sees around it.
@@ -224,7 +228,8 @@ def _measured(
         & isolated
         & untouched
         & (fwhm > NARROWEST_PX)
-        & ((rows["flag"] & (sep.OBJ_MERGED | sep.OBJ_TRUNC)) == 0)
+        & ((rows["flag"] & sep.OBJ_TRUNC) == 0)
+        & ~_spoilt_by_blends(rows)
     )
     clean = candidate & _like_a_star(fwhm, fit.ellipticity, snr, candidate)
     fwhm = fwhm * _half_maximum_ratio(residual, fit.x[clean], fit.y[clean], fit.flux[clean], fwhm[clean])
@@ -273,6 +278,22 @@ def _half_maximum_ratio(
     width = 2 * fit.x[1] * np.sqrt(2 ** (1 / fit.x[2]) - 1)
     ratio = float(width / typical)
     return ratio if fit.success and 0.7 < ratio < 1.3 else 1.0
+
+
+def _spoilt_by_blends(rows: NDArray[np.void]) -> BoolArray:
+    """Sources of blends in which another one that touches them has `SPOILING_SHARE` of their light."""
+    spoilt = (rows["flag"] & sep.OBJ_MERGED) != 0
+    index = np.flatnonzero(spoilt)
+    if not index.size:
+        return spoilt
+    reach, flux = np.sqrt(rows["npix"][index] / np.pi), rows["flux"][index]
+    places = np.column_stack([rows["x"][index], rows["y"][index]])
+    touching = cKDTree(places).query_ball_point(places, reach + TOUCHING * np.median(reach))
+    most = [
+        max((flux[other] for other in near if other != one), default=0.0) for one, near in enumerate(touching)
+    ]
+    spoilt[index] = np.array(most) >= SPOILING_SHARE * flux
+    return spoilt
 
 
 def _isolated(x: Float64Array, y: Float64Array, flux: Float64Array, fwhm: Float64Array) -> BoolArray:
