@@ -282,7 +282,7 @@ def _half_maximum_ratio(
 
 def _spoilt_by_blends(rows: NDArray[np.void]) -> BoolArray:
     """Sources of blends in which another one that touches them has `SPOILING_SHARE` of their light."""
-    spoilt = (rows["flag"] & sep.OBJ_MERGED) != 0
+    spoilt: BoolArray = (rows["flag"] & sep.OBJ_MERGED) != 0
     index = np.flatnonzero(spoilt)
     if not index.size:
         return spoilt
