@@ -340,8 +340,7 @@ def _field_that_widens(
         ("a bright one that is too narrow", 150, -0.07, 500.0, False),
         ("what a PSF may vary by besides is allowed", 150, 0.012, 500.0, True),
         ("of a faint one nothing is known", 150, 0.07, 25.0, True),
-        ("of 50 a plane must do", 50, 0.07, 500.0, False),
-        ("too few to say how wide stars are: all are kept", 8, 0.07, 500.0, True),
+        ("too few stars for a map: all are kept", 50, 0.07, 500.0, True),
     ],
 )
 def test_a_star_is_as_wide_as_those_about_it(
@@ -354,7 +353,7 @@ def test_a_star_is_as_wide_as_those_about_it(
     x[0], y[0], known[0] = 100.0 if change > 0 else 900.0, 100.0, snr
     widths = 3.5 * (1 + 0.2 * x / 1000) * (1 + rng.normal(0, WIDTH_ERROR, n_stars) / known)
     widths[0] = 3.5 * (1 + 0.2 * x[0] / 1000) * (1 + change)
-    assert n_stars < 50 or widths.min() < widths[0] < widths.max(), said
+    assert widths.min() < widths[0] < widths.max(), said
     kept = as_wide_as_others_there(x, y, widths, known, (1000, 1000))
     assert kept[0] == is_kept, said
     assert np.mean(kept) > 0.95

@@ -26,8 +26,6 @@ Floats = NDArray[np.float64]
 
 #: Stars needed for a variation over the frame of order 1 and 2: five per unknown.
 MIN_STARS_FOR_ORDER = {1: 25, 2: 60}
-#: Stars that can tell how wide stars are.
-MIN_STARS_FOR_WIDTHS = 10
 #: A star's width is as uncertain, relatively, as so many times its flux.
 WIDTH_ERROR = 1.7
 #: Sigmas by which a star's width may differ from those about it, the scatter of widths besides their noise
@@ -115,9 +113,9 @@ def as_wide_as_others_there(
     of them where stars are too few for a map.
     """
     kept = np.ones(len(x), bool)
-    if len(x) < MIN_STARS_FOR_WIDTHS:
+    if len(x) < MIN_STARS_FOR_ORDER[2]:
         return kept
-    basis, error = polynomial(x, y, shape, allowed_order(len(x), 2)), WIDTH_ERROR / snr
+    basis, error = polynomial(x, y, shape, 2), WIDTH_ERROR / snr
     spread = 0.0
     for _ in range(WIDTH_ROUNDS):
         weight = np.where(kept, 1 / (error**2 + max(spread, LEAST_WIDTH_SPREAD) ** 2), 0.0)
