@@ -3,9 +3,14 @@
 Owns one filter; never knows a mask.
 """
 
+from typing import TypeVar
+
 import numpy as np
+from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image
+
+Element = TypeVar("Element", np.float32, np.bool_)
 
 #: Rows that are filtered together: keeps the working set inside the processor's cache.
 _ROWS = 64
@@ -25,13 +30,15 @@ def box_maximum(image: Float32Image, reach_px: int) -> Float32Image:
         band = np.full((bottom - top, nx + 2 * reach_px), -np.inf, np.float32)
         low, high = max(top, 0), min(bottom, ny)
         band[low - top : high - top, reach_px : reach_px + nx] = image[low:high]
-        down = _running_maximum(band, 2 * reach_px + 1)
-        largest[start:stop] = _running_maximum(down.T, 2 * reach_px + 1).T
+        down = running_maximum(band, 2 * reach_px + 1)
+        largest[start:stop] = running_maximum(down.T, 2 * reach_px + 1).T
     return largest
 
 
-def _running_maximum(values: Float32Image, length: int) -> Float32Image:
-    """Largest of `length` neighbours along the first axis, which becomes shorter by `length` - 1."""
+def running_maximum(values: NDArray[Element], length: int) -> NDArray[Element]:
+    """Largest of `length` neighbours along the first axis, which becomes shorter by `length` - 1; of bools,
+    whether any is True.
+    """
     width = 1
     while 2 * width <= length:
         values = np.maximum(values[:-width], values[width:])

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.imaging.box_maximum import running_maximum
+
 BoolImage = NDArray[np.bool_]
 
 
@@ -42,35 +44,8 @@ def _by_bands(mask: BoolImage, pixels: int, grown_by: Callable[[BoolImage, int],
 
 
 def _square(mask: BoolImage, pixels: int) -> BoolImage:
-    """Runs of 2 `pixels` + 1 along each axis, joined from runs whose lengths double."""
-    grown = mask
-    for axis in (0, 1):
-        size, margin = grown.shape[axis], min(pixels, grown.shape[axis] - 1)
-        runs = _framed(grown, margin, axis)
-        length = 1
-        while length < 2 * margin + 1:
-            step = min(length, 2 * margin + 1 - length)
-            runs = runs[_first(axis, runs.shape[axis] - step)] | runs[_from(axis, step)]
-            length += step
-        grown = runs[_first(axis, size)]
-    return grown
-
-
-def _framed(mask: BoolImage, margin: int, axis: int) -> BoolImage:
-    """The mask with `margin` False pixels at both ends of an axis."""
-    shape = list(mask.shape)
-    shape[axis] += 2 * margin
-    framed = np.zeros(shape, bool)
-    framed[_from(axis, margin)][_first(axis, mask.shape[axis])] = mask
-    return framed
-
-
-def _first(axis: int, count: int) -> tuple[slice, ...]:
-    return (slice(count),) if axis == 0 else (slice(None), slice(count))
-
-
-def _from(axis: int, start: int) -> tuple[slice, ...]:
-    return (slice(start, None),) if axis == 0 else (slice(None), slice(start, None))
+    side = 2 * pixels + 1
+    return running_maximum(running_maximum(np.pad(mask, pixels), side).T, side).T
 
 
 def _diamond(mask: BoolImage, pixels: int) -> BoolImage:
