@@ -10,6 +10,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from astrid_workers.kept_memory import keep_freed_memory
 from astrid_workers.numeric_threads import limit_numeric_threads
 
 #: verb → (module under `cli`, one line for --help)
@@ -22,8 +23,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("show", "one observation: where it stands, its runs, candidates and detections"),
     "db": ("db", "upgrade or inspect the database schema"),
 }
-#: Verbs whose matrices are too small for threads, which would only wait for one another, and use CPU for it.
-ONE_THREAD = ("run", "reference")
+#: Verbs that work through images in this process. Their matrices are too small for threads, which would only
+#: wait for one another, and use CPU for it.
+IMAGING = ("run", "reference")
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -48,8 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return its exit status: 0 done, 1 failed, 2 unusable input, 3 nothing to do."""
     arguments = sys.argv[1:] if argv is None else argv
     only = next((word for word in arguments if word in VERBS), None)
-    if argv is None and only in ONE_THREAD:  # the process is ours, and has not imported numpy yet
+    if argv is None and only in IMAGING:  # the process is ours, and has not imported numpy yet
         limit_numeric_threads(1)
+        keep_freed_memory()
     options = build_parser(only).parse_args(arguments)
     status: int = _verb(VERBS[options.verb][0]).main(options)
     return status

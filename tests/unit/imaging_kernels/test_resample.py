@@ -183,19 +183,22 @@ def test_interpolation_agrees_with_its_slow_twin() -> None:
         _agrees_with_the_definition(image, places, fast)
 
 
-def test_a_turned_grid_is_interpolated_alike_in_parts_and_gathered() -> None:
-    """Blocks that lie on the image's grid are parts of it, those through which a pixel's edge runs are
-    gathered; every place is the same as alone.
+@pytest.mark.parametrize(
+    ("scale", "turn"),
+    [(0.9995, 0.003), (1.0005, -0.003), (1.0, 0.0001), (0.99, 0.02), (1.3, 0.5), (0.7, -0.4)],
+)
+def test_a_turned_grid_is_interpolated_alike_in_parts_and_gathered(scale: float, turn: float) -> None:
+    """Blocks that lie on the image's grid are parts of it, also those through which one pixel's edge runs;
+    others are gathered; every place is the same as alone.
     """
     rng = np.random.default_rng(8)
-    image = rng.normal(0, 1, (40, 600)).astype(np.float32)
-    columns, rows = np.meshgrid(np.arange(10, 590.0), np.arange(10, 24.0))
-    x, y = columns * 0.9995 + 0.002 * rows, rows + 0.003 * columns
+    image = rng.normal(0, 1, (700, 800)).astype(np.float32)
+    columns, rows = np.meshgrid(np.arange(0, 500.0), np.arange(0, 14.0))
+    x, y = columns * scale - turn * rows + 20, rows * scale + turn * columns + 250
     whole, squares = interpolated(image, x, y)
-    for row, column in ((0, 0), (3, 100), (7, 333), (13, 579)):
-        one, square = interpolated(
-            image, x[row : row + 1, column : column + 1], y[row : row + 1, column : column + 1]
-        )
+    for row, column in zip(rng.integers(0, 14, 60), rng.integers(0, 500, 60), strict=True):
+        place = (slice(row, row + 1), slice(column, column + 1))
+        one, square = interpolated(image, x[place], y[place])
         assert whole[row, column] == one[0, 0]
         assert squares[row, column] == square[0, 0]
 

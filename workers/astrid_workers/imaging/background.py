@@ -15,7 +15,12 @@ from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.box_mean import box_mean
 from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.grow import grow_diamond
-from astrid_workers.imaging.noise import ENOUGH_VALUES, clipped_scatter, robust_median_and_scatter
+from astrid_workers.imaging.noise import (
+    ENOUGH_VALUES,
+    clipped_scatter,
+    regular_sample,
+    robust_median_and_scatter,
+)
 
 BoolImage = NDArray[np.bool_]
 
@@ -81,10 +86,11 @@ def estimate_background(
         raise FrameRejected(msg, usable_pixels=good, required_pixels=FEWEST_PIXELS)
     box = _fitting_box(image.shape, box_px)
     pixels = np.ascontiguousarray(image, dtype=np.float32)
-    centre, scatter = robust_median_and_scatter(_sample(pixels, ~masked))
+    centre, scatter = robust_median_and_scatter(regular_sample(pixels, ~masked))
     scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
-    is_steep = _steepest(rough.level, box) > STEEP_SIGMA * float(fast_median(_sample(rough.rms, ~masked)))
+    typical = float(fast_median(regular_sample(rough.rms, ~masked)))
+    is_steep = _steepest(rough.level, box) > STEEP_SIGMA * typical
     if is_steep:  # a slope within a cell would count as noise, and bend what is interpolated
         rough = _MeshPlanes(_mesh(pixels - rough.level, masked, box, smooth=1), centre, scatter, rough)
     residual = pixels - rough.level
@@ -100,16 +106,8 @@ def estimate_background(
     del image
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
-    medians = [float(fast_median(_sample(plane, usable))) for plane in (planes.level, planes.rms)]
+    medians = [float(fast_median(regular_sample(plane, usable))) for plane in (planes.level, planes.rms)]
     return Background(planes, medians[0], medians[1], sources)
-
-
-def _sample(plane: Float32Image, usable: BoolImage) -> Float32Image:
-    """Values of `usable` pixels of a grid of about `ENOUGH_VALUES`; of all where none lies on it."""
-    step = max(1, int(np.sqrt(usable.size / ENOUGH_VALUES)))
-    every = (slice(None, None, step), slice(None, None, step))
-    values = plane[every][usable[every]]
-    return values if values.size else plane[usable]
 
 
 def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:

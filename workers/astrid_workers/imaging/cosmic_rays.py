@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.bad_surroundings import means_about
 from astrid_workers.imaging.grow import grow, grow_diamond
-from astrid_workers.imaging.noise import robust_median_and_scatter
+from astrid_workers.imaging.noise import regular_sample, robust_median_and_scatter
 
 BoolImage = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
@@ -62,40 +62,37 @@ def find_cosmic_rays(
     found = np.zeros(image.shape, bool)
     if bad.all():
         return found
-    filled = _filled(image, bad)
-    bad = bad | _shoulders(bad, image, filled, psf_fwhm_px)
+    typical = np.float32(robust_median_and_scatter(regular_sample(image, ~bad))[0])
+    filled = _filled(image, bad, typical)
+    bad = bad | _shoulders(bad, image, filled, typical, psf_fwhm_px)
     padded = np.pad(filled, 4, mode="reflect")
-    edge = laplacian_edge(padded)[4:-4, 4:-4]
-    sigma = np.sqrt(np.where(bad, np.float32(1), variance))
-    rows, columns = np.nonzero((edge > np.float32(core_sigma) * sigma) & ~bad)
+    rows, columns, edge = _edges_that_stand_out(padded, variance, bad, core_sigma)
     contrast = SHARPER * star_contrast(round(float(psf_fwhm_px), 2))
     least = core_sigma * float(np.hypot(_EDGE_NOISE, contrast * _MEDIAN_OF_NINE))
     for start in range(0, rows.size, _BATCH):
-        y, x = rows[start : start + _BATCH], columns[start : start + _BATCH]
-        excess = edge[y, x] - contrast * np.maximum(_fine_structure(padded, y, x), 0)
-        core = excess > least * sigma[y, x]
+        some = slice(start, start + _BATCH)
+        y, x = rows[some], columns[some]
+        excess = edge[some] - contrast * np.maximum(_fine_structure(padded, y, x), 0)
+        core = excess > least * np.sqrt(variance[y, x])
         found[y[core], x[core]] = True
-    return _with_neighbours(found, padded, sigma) & ~bad
+    return _with_neighbours(found, padded, variance, bad)
 
 
-def _filled(image: Float32Image, bad: BoolImage) -> Float32Image:
+def _filled(image: Float32Image, bad: BoolImage, typical: np.float32) -> Float32Image:
     """Bad pixels at what surrounds them, unless they are brighter: a cut-out core would sharpen its rim."""
     if not bad.any():
         return image
-    good = (~bad).astype(np.float32)
-    weight = box_mean(good, 5)
-    total = box_mean(image * good, 5)
     filled = image.copy()
-    surroundings = np.full(np.count_nonzero(bad), _typical(image, bad), np.float32)
-    near = weight[bad] > 0.02
-    surroundings[near] = total[bad][near] / weight[bad][near]
-    filled[bad] = np.fmax(image[bad], surroundings)
+    surroundings = means_about(image, bad)
+    filled[bad] = np.fmax(image[bad], np.where(np.isnan(surroundings), typical, surroundings))
     return filled
 
 
-def _shoulders(bad: BoolImage, image: Float32Image, filled: Float32Image, psf_fwhm_px: float) -> BoolImage:
+def _shoulders(
+    bad: BoolImage, image: Float32Image, filled: Float32Image, typical: np.float32, psf_fwhm_px: float
+) -> BoolImage:
     """The flanks of what was cut off at the top: beside a plateau, a smooth profile looks like an edge."""
-    plateaus: BoolImage = bad & (filled == image) & (filled > _typical(image, bad))
+    plateaus: BoolImage = bad & (filled == image) & (filled > typical)
     plateaus = _opened(plateaus)  # not hot pixels, not bad columns
     if not plateaus.any():
         return plateaus
@@ -110,9 +107,21 @@ def _opened(mask: BoolImage) -> BoolImage:
     return grow(kept, 1)
 
 
-def _typical(image: Float32Image, bad: BoolImage) -> np.float32:
-    """Median of the good pixels."""
-    return np.float32(robust_median_and_scatter(image[~bad])[0])
+def _edges_that_stand_out(
+    padded: Float32Image, variance: Float32Image, bad: BoolImage, core_sigma: float
+) -> tuple[Indices, Indices, Float32Array]:
+    """Rows and columns of good pixels whose Laplacian edge is above `core_sigma` sigmas, and the edge there;
+    `padded` has a margin of 4.
+    """
+    found = []
+    for start in range(0, len(variance), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(variance)))
+        edge = np.empty(variance[rows].shape, np.float32)
+        _fill_edge(edge, padded[rows.start + 3 : rows.stop + 5, 3:-3])
+        y, x = np.nonzero((edge * edge > np.float32(core_sigma**2) * variance[rows]) & ~bad[rows])
+        found.append((y + start, x, edge[y, x]))
+    y, x, heights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return y, x, heights
 
 
 def laplacian_edge(image: Float32Image) -> Float32Image:
@@ -199,16 +208,26 @@ def _fine_structure(padded: Float32Image, y: Indices, x: Indices) -> Float32Arra
     return near - far
 
 
-def _with_neighbours(cores: BoolImage, padded: Float32Image, sigma: Float32Image) -> BoolImage:
-    """Cores, and twice what touches them and stands out of the median of its 5 × 5 surroundings."""
-    found = cores
+def _with_neighbours(
+    cores: BoolImage, padded: Float32Image, variance: Float32Image, bad: BoolImage
+) -> BoolImage:
+    """Cores, and twice what touches them and stands out of the median of its surroundings; nothing `bad`."""
+    found = cores.copy()
     for _ in range(2):
-        touching = grow(found, 1) & ~found
-        y, x = np.nonzero(touching)
-        if y.size == 0:
-            break
+        y, x = _touching(found)
+        kept = ~(found[y, x] | bad[y, x])
+        y, x = y[kept], x[kept]
         above = padded[y + 4, x + 4] - np.partition(_gathered(padded, y, x, 2), 12, axis=1)[:, 12]
-        out = above > NEIGHBOUR_SIGMA * sigma[y, x]
-        found = found.copy()
+        out = above > NEIGHBOUR_SIGMA * np.sqrt(variance[y, x])
         found[y[out], x[out]] = True
     return found
+
+
+def _touching(mask: BoolImage) -> tuple[Indices, Indices]:
+    """Rows and columns of the pixels that are True or touch one that is, each once."""
+    y, x = np.nonzero(mask)
+    steps = np.arange(-1, 2)
+    rows = np.clip(y[:, None, None] + steps[:, None], 0, mask.shape[0] - 1)
+    columns = np.clip(x[:, None, None] + steps, 0, mask.shape[1] - 1)
+    rows, columns = np.divmod(np.unique(rows * mask.shape[1] + columns), mask.shape[1])
+    return rows, columns

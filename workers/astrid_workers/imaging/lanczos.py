@@ -14,6 +14,7 @@ from astrid_workers.frame import Float32Image
 Float64Array = NDArray[np.float64]
 #: What stands so many rows and columns from the first tap of each place of a block.
 Taps = Callable[[int, int], Float32Image]
+Steps = NDArray[np.intp]
 
 #: Pixels per axis that contribute to an interpolated one.
 TAPS = 6
@@ -33,8 +34,17 @@ def lanczos_weights(fraction: Float64Array) -> Float64Array:
     return normalised
 
 
-_TABLE = lanczos_weights(np.linspace(0.0, 1.0, _STEPS + 1)).astype(np.float32).T.copy()
-_SQUARES = (_TABLE.astype(np.float64) ** 2).sum(axis=0).astype(np.float32)
+def _weights_of_two_pixels() -> Float32Image:
+    """Weights `[tap, step]` at places up to two pixels beyond the third of seven; one of the seven is 0."""
+    table = lanczos_weights(np.linspace(0.0, 1.0, _STEPS + 1)).astype(np.float32).T
+    wide = np.zeros((TAPS + 1, 2 * _STEPS + 1), np.float32)
+    wide[1:, _STEPS:] = table
+    wide[:TAPS, : _STEPS + 1] = table
+    return wide
+
+
+_TABLE = _weights_of_two_pixels()
+_SQUARES = (_TABLE[:, : _STEPS + 1].astype(np.float64) ** 2).sum(axis=0).astype(np.float32)
 
 
 def sum_of_squares(shift: float) -> float:
@@ -72,8 +82,8 @@ def interpolated(image: Float32Image, x: Float64Array, y: Float64Array) -> tuple
     """`image` at places `x, y` (one shape `[y, x]`, inside the image), and the variance of each in units of
     one pixel's.
 
-    Where a block of places lies on the image's own grid, shifted by less than a pixel more here than there,
-    its taps are parts of the image; elsewhere they are gathered, which takes three times as long.
+    Where a block of places lies on the image's own grid, shifted by less than two pixels more here or there,
+    its taps are parts of the image; elsewhere they are gathered, which takes five times as long.
     """
     left, bottom = np.floor(x), np.floor(y)
     step_x = np.rint((x - left) * _STEPS).astype(np.intp)
@@ -83,32 +93,47 @@ def interpolated(image: Float32Image, x: Float64Array, y: Float64Array) -> tuple
     values = np.empty(x.shape, np.float32)
     for start in range(0, x.shape[1], _BLOCK_PX):
         part = (slice(None), slice(start, start + _BLOCK_PX))
-        taps = _taps(whole, column[part], row[part])
-        across = [_TABLE[tap].take(step_x[part]) for tap in range(TAPS)]
-        values[part] = _weighted(taps, across, step_y[part])
+        values[part] = _block(whole, column[part], row[part], step_x[part], step_y[part])
     return values, _SQUARES.take(step_x) * _SQUARES.take(step_y)
 
 
-def _weighted(taps: Taps, across: list[Float32Image], step_y: NDArray[np.intp]) -> Float32Image:
-    """The sum of all taps: six along each of six rows."""
+def _block(whole: Float32Image, column: Steps, row: Steps, step_x: Steps, step_y: Steps) -> Float32Image:
+    """A block of places whose first taps these are, `step_x` and `step_y` beyond their third."""
+    height, width = column.shape
+    right, down = column - np.arange(width), row - np.arange(height)[:, None]
+    left, top = int(right.min()), int(down.min())
+    right -= left
+    down -= top
+    more = max(int(right.max()), int(down.max()))  # taps than one place has, so that all share the same
+    if more > 1:
+        return _weighted(_gathered(whole, column, row), TAPS, step_x, step_y)
+    if more:
+        step_x, step_y = step_x + right * _STEPS, step_y + down * _STEPS
+    return _weighted(
+        lambda down, tap: whole[top + down : top + down + height, left + tap : left + tap + width],
+        TAPS + more,
+        step_x,
+        step_y,
+    )
+
+
+def _weighted(taps: Taps, number: int, step_x: Steps, step_y: Steps) -> Float32Image:
+    """The sum of all taps: a number of them along each of as many rows."""
+    across = [_TABLE[tap].take(step_x) for tap in range(number)]
     values = np.zeros(step_y.shape, np.float32)
     line, term = np.empty_like(values), np.empty_like(values)
-    for down in range(TAPS):
-        line[:] = 0
-        for tap, weight in enumerate(across):
-            np.multiply(taps(down, tap), weight, out=term)
+    for down in range(number):
+        np.multiply(taps(down, 0), across[0], out=line)
+        for tap in range(1, number):
+            np.multiply(taps(down, tap), across[tap], out=term)
             line += term
         line *= _TABLE[down].take(step_y)
         values += line
     return values
 
 
-def _taps(whole: Float32Image, column: NDArray[np.intp], row: NDArray[np.intp]) -> Taps:
-    """Those of places whose first taps are these: parts of the image where the places lie on its grid."""
-    height, width = column.shape
-    top, left = int(row[0, 0]), int(column[0, 0])
-    if (row == top + np.arange(height)[:, None]).all() and (column == left + np.arange(width)).all():
-        return lambda down, tap: whole[top + down : top + down + height, left + tap : left + tap + width]
+def _gathered(whole: Float32Image, column: Steps, row: Steps) -> Taps:
+    """Taps of places that do not lie on the image's grid."""
     flat, side = whole.ravel(), whole.shape[1]
     first = row * side + column
     return lambda down, tap: flat[down * side + tap :].take(first, mode="clip")
@@ -117,12 +142,12 @@ def _taps(whole: Float32Image, column: NDArray[np.intp], row: NDArray[np.intp]) 
 def _window(
     image: Float32Image, column: NDArray[np.intp], row: NDArray[np.intp]
 ) -> tuple[Float32Image, NDArray[np.intp], NDArray[np.intp]]:
-    """The part of the image that these places touch, edges continued, and where each first tap stands in
-    it.
+    """The part of the image that these places touch with a pixel more on every side, edges continued; where
+    each first tap stands in it.
     """
     ny, nx = image.shape
-    low, high = int(row.min()) - 2, int(row.max()) + 3
-    start, stop = int(column.min()) - 2, int(column.max()) + 3
+    low, high = int(row.min()) - 3, int(row.max()) + 4
+    start, stop = int(column.min()) - 3, int(column.max()) + 4
     inside = image[max(low, 0) : min(high, ny - 1) + 1, max(start, 0) : min(stop, nx - 1) + 1]
     top, left = max(-low, 0), max(-start, 0)
     bottom, right = top + inside.shape[0], left + inside.shape[1]

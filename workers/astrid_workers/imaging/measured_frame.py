@@ -257,7 +257,6 @@ def _source_photons(residual: Float32Image, rms: Float32Image) -> Float32Image:
     Elsewhere by the mean of 3 × 3 pixels, above twice its scatter: its own noise would bias a variance.
     """
     photons: Float32Image = box_mean(residual, 3)
-    photons[photons <= rms * np.float32(2 / 3)] = 0
-    bright = residual > rms * np.float32(BRIGHT_SIGMA)
-    photons[bright] = residual[bright]
+    np.copyto(photons, 0, where=photons <= rms * np.float32(2 / 3))
+    np.copyto(photons, residual, where=residual > rms * np.float32(BRIGHT_SIGMA))
     return photons

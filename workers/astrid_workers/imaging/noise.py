@@ -20,6 +20,14 @@ _STD_WITHIN_3_SIGMA = 0.98658
 ENOUGH_VALUES = 200_000
 
 
+def regular_sample(plane: FloatArray, usable: NDArray[np.bool_]) -> FloatArray:
+    """Values of `usable` pixels of a plane on a grid of about `ENOUGH_VALUES`; of all where none is on it."""
+    step = max(1, int(np.sqrt(usable.size / ENOUGH_VALUES)))
+    every = (slice(None, None, step), slice(None, None, step))
+    values = plane[every][usable[every]]
+    return values if values.size else plane[usable]
+
+
 def robust_median_and_scatter(values: FloatArray) -> tuple[float, float]:
     """Median, and 1.4826 × median absolute deviation, of the finite `values`; (nan, nan) when there are none.
 

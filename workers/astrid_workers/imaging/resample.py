@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from astrid_workers.frame import Float32Image, Frame, Uint32Image
-from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.bad_surroundings import filled
 from astrid_workers.imaging.fast_median import fast_median
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.lanczos import TAPS, interpolated, shifted, sum_of_squares
+from astrid_workers.imaging.noise import FloatArray, regular_sample
 from astrid_workers.mask import MaskBit
 
 Float64Array = NDArray[np.float64]
@@ -64,17 +64,17 @@ def resample_frame(
     bins = max(1, int(np.sqrt(nodes.median_area) + 0.05))
     if bins > 1:
         frame, nodes = _binned(frame, bins), nodes.in_bins_of(bins)
-    filled = _filled(frame.science, (frame.mask & _FILLED) != 0)
+    image = filled(frame.science, (frame.mask & _FILLED) != 0)
     spread = _spread(frame.mask)
     finite = np.where(np.isfinite(frame.variance), frame.variance, np.float32(0))
     out = _Output.empty(shape)
     fixed = nodes.pure_shift()
     if fixed is not None:
-        out.fill_shifted(filled, finite, spread, fixed)
+        out.fill_shifted(image, finite, spread, fixed)
     else:
         for start in range(0, shape[0], _ROWS):
             rows = slice(start, min(start + _ROWS, shape[0]))
-            out.fill_mapped(filled, finite, spread, rows, *nodes.at(rows))
+            out.fill_mapped(image, finite, spread, rows, *nodes.at(rows))
     area = 1.0 if is_per_area(frame.unit) else nodes.median_area
     return _finished(frame, out, area, nodes, wcs)
 
@@ -211,32 +211,11 @@ def _binned(frame: Frame, bins: int) -> Frame:
         return plane[:ny, :nx].reshape(ny // bins, bins, nx // bins, bins)
 
     weight = 1 / bins**2 if is_per_area(frame.unit) else 1.0
-    filled = _filled(frame.science, (frame.mask & _FILLED) != 0)
-    science = blocks(filled).sum(axis=(1, 3), dtype=np.float32) * np.float32(weight)
+    image = filled(frame.science, (frame.mask & _FILLED) != 0)
+    science = blocks(image).sum(axis=(1, 3), dtype=np.float32) * np.float32(weight)
     variance = blocks(frame.variance).sum(axis=(1, 3), dtype=np.float32) * np.float32(weight**2)
     mask = np.bitwise_or.reduce(np.bitwise_or.reduce(blocks(frame.mask), axis=3), axis=1)
     return Frame(science, variance, mask, None, frame.unit, frame.facts, frame.assumed, frame.name)
-
-
-def _filled(image: Float32Image, bad: BoolImage) -> Float32Image:
-    """`image` with bad pixels replaced by the mean of good ones within two pixels, else the nearest good
-    one.
-    """
-    if not bad.any():
-        return image
-    if bad.all():
-        return np.zeros_like(image)
-    good = (~bad).astype(np.float32)
-    weight = box_mean(good, 5)
-    total = box_mean(image * good, 5)
-    filled = image.copy()
-    near = bad & (weight > 0.02)
-    filled[near] = total[near] / weight[near]
-    far = bad & ~near
-    if far.any():
-        index = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
-        filled[far] = image[index[0][far], index[1][far]]
-    return filled
 
 
 def _spread(mask: Uint32Image) -> Uint32Image:
@@ -255,12 +234,12 @@ def _spread(mask: Uint32Image) -> Uint32Image:
 def _finished(frame: Frame, out: _Output, area: float, nodes: _Nodes, wcs: WCS | None) -> Resampled:
     """Flux scale, footprint and edge bits applied; the frame with its facts on the new grid."""
     science, variance, mask = out.science, out.variance, out.mask
-    white = frame.variance[np.isfinite(frame.variance)]
-    usable = out.footprint & (variance > 0)
+    before = regular_sample(frame.variance, np.isfinite(frame.variance))
+    after = regular_sample(variance, out.footprint & (variance > 0))
     if area != 1.0:
         science *= np.float32(area)
         variance *= np.float32(area**2)
-    factor = _area_noise_factor(white, variance[usable], nodes.median_area, area)
+    factor = _area_noise_factor(before, after, nodes.median_area)
     mask[~out.footprint] = np.uint32(MaskBit.NO_DATA)
     lost = (mask & np.uint32(MaskBit.NO_DATA)) != 0
     science[lost] = 0
@@ -284,12 +263,12 @@ def _rim(footprint: BoolImage, pixels: int) -> BoolImage:
     return rim
 
 
-def _area_noise_factor(white: Float32Image, variance: Float32Image, pixels: float, area: float) -> float:
+def _area_noise_factor(before: FloatArray, after: FloatArray, pixels: float) -> float:
     """√(what a new pixel contributes to the variance of a large area / its own variance).
 
-    `pixels` old pixels lie under a new one; `area` is the factor that its value was multiplied with.
+    Variances of old and new pixels, these before they were scaled; `pixels` old ones lie under a new one.
     """
-    if white.size == 0 or variance.size == 0:
+    if before.size == 0 or after.size == 0:
         return 1.0
-    before, after = float(fast_median(white[::7])), float(fast_median(variance[::7]))
-    return float(np.sqrt(before * area**2 / (pixels * after))) if after > 0 else 1.0
+    old, new = float(fast_median(before)), float(fast_median(after))
+    return float(np.sqrt(old / (pixels * new))) if new > 0 else 1.0
