@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.out_of_core import empty_plane, let_go
 
 BoolImage = NDArray[np.bool_]
@@ -44,18 +43,15 @@ def fill_smoothly(image: Float32Image, hole: BoolImage) -> Float32Image:
 def _fill_rims(filled: Float32Image, known: BoolImage, hole: BoolImage) -> None:
     """Fill in place, round by round; `filled` and `known` are padded by the kernel's reach."""
     width = filled.shape[1]
-    rows, columns = np.nonzero(hole & grow(~hole, _ROUNDS))
-    todo = (rows + _REACH) * width + columns + _REACH
     axis = np.arange(-_REACH, _REACH + 1)
     offsets = (axis[:, None] * width + axis[None, :]).ravel()
     weights = np.exp(-0.5 * (axis[:, None] ** 2 + axis[None, :] ** 2) / _SIGMA**2).ravel().astype(np.float32)
     weights /= weights.sum()
     touching = np.array([-1, 1, -width, width])
-    values, is_known = filled.ravel(), known.ravel()
+    values, is_known, is_hole = filled.ravel(), known.ravel(), np.pad(hole, _REACH).ravel()
+    rim = _rim(hole, width)
     fade = np.float32(1.0)
     for _ in range(_ROUNDS):
-        at_rim = is_known[todo[:, None] + touching].any(axis=1)
-        rim = todo[at_rim]
         if rim.size == 0:
             break
         around = rim[:, None] + offsets
@@ -66,8 +62,20 @@ def _fill_rims(filled: Float32Image, known: BoolImage, hole: BoolImage) -> None:
         is_known[rim[ready]] = True
         if not ready.any():
             break
-        todo = todo[~is_known[todo]]
+        beside = np.append((rim[ready, None] + touching).ravel(), rim[~ready])
+        rim = np.unique(beside[is_hole[beside] & ~is_known[beside]])
         fade = np.float32(_FADE)
+
+
+def _rim(hole: BoolImage, width: int) -> NDArray[np.intp]:
+    """Pixels of holes beside one that is known, in a padded plane so wide."""
+    inner = hole.copy()
+    inner[1:] &= hole[:-1]
+    inner[:-1] &= hole[1:]
+    inner[:, 1:] &= hole[:, :-1]
+    inner[:, :-1] &= hole[:, 1:]
+    rows, columns = np.nonzero(hole & ~inner)
+    return np.asarray((rows + _REACH) * width + columns + _REACH)
 
 
 def fill_pair(

@@ -86,10 +86,10 @@ def _profile(image: Float32Image, unusable: BoolImage) -> Floats:
     """
     every = max(1, image.shape[0] // ENOUGH)
     values = np.where(unusable[::every], np.float32(np.nan), image[::every])
-    values = np.sort(values, axis=0)
-    counted = np.count_nonzero(np.isfinite(values), axis=0)
-    medians = values[counted // 2, np.arange(values.shape[1])].astype(float)
-    known = np.flatnonzero((counted > 0) & (counted >= values.shape[0] // 4))
+    values = np.sort(np.ascontiguousarray(values.T), axis=1)
+    counted = np.count_nonzero(np.isfinite(values), axis=1)
+    medians = values[np.arange(len(values)), counted // 2].astype(float)
+    known = np.flatnonzero((counted > 0) & (counted >= values.shape[1] // 4))
     if not known.size:
         return np.full(medians.size, np.nan)
     filled: Floats = np.interp(np.arange(medians.size), known, medians[known])

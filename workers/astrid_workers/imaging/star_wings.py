@@ -29,8 +29,8 @@ BEND_SIGMA, LEVEL_SIGMA = 0.1, 2.0
 FAINTEST_SIGMA = 0.05
 #: …and no further than this many FWHM or pixels.
 MAX_REACH_FWHM, MAX_REACH_PX = 40.0, 160
-#: Exponent of the Moffat that the fit starts from.
-START_BETA = 3.0
+#: Exponent of the Moffat that the fit starts from; `Wings._moffat` multiplies it out.
+START_BETA = 3
 #: By what share of itself the model may err in each round before a pixel is left out.
 TOLERANCES = (0.5, 0.2, 0.05, 0.01, 0.01)
 #: A source on the wing stands out by this many sigma of the smoothed residual, and is left out.
@@ -102,7 +102,8 @@ class Wings:
         return np.asarray(np.maximum(round_part, 0.25))
 
     def _moffat(self, radius2: Floats) -> Floats:
-        return np.asarray(self.peak * (1 + radius2 / self.alpha_px**2) ** -START_BETA)
+        base = 1 + radius2 / self.alpha_px**2
+        return np.asarray(self.peak / (base * base * base))
 
     def window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """The square about the star, as far as it lies in the frame."""

@@ -6,6 +6,7 @@ its own pieces.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,13 +125,19 @@ def _binned(pulls: Float32Image) -> tuple[Float32Image, BoolImage]:
         pixels = pulls[band.start * BIN_PX : band.stop * BIN_PX, : columns * BIN_PX]
         squares = pixels.reshape(-1, BIN_PX, columns, BIN_PX)
         is_known = np.isfinite(squares)
-        count[band] = is_known.sum(axis=(1, 3), dtype=np.float32)
-        total[band] = np.where(is_known, squares, np.float32(0)).sum(axis=(1, 3), dtype=np.float32)
+        count[band] = _sums(is_known)
+        total[band] = _sums(np.where(is_known, squares, np.float32(0)))
     known = count > BIN_PX**2 / 2
     bins = np.where(known, total / np.sqrt(np.maximum(count, 1)), np.float32(0))
     if known.any():
         bins -= np.float32(np.median(bins[known]))
     return np.where(known, np.clip(bins, -BIN_CLIP, BIN_CLIP), np.float32(0)).astype(np.float32), known
+
+
+def _sums(squares: NDArray[Any]) -> Float32Image:
+    """Over the second and fourth of four axes; down first, which adds whole rows."""
+    down = squares.sum(axis=1, dtype=np.float32)
+    return np.asarray(np.sum([down[..., step] for step in range(BIN_PX)], axis=0))
 
 
 def _blocks(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
