@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from astrid_workers.imaging import moments
 from astrid_workers.imaging.moments import adaptive_moments
 
 Floats = NDArray[np.float64]
@@ -82,3 +83,21 @@ def test_a_faint_source_stays_where_it_is_beside_a_bright_one() -> None:
     )
     assert found.converged[0]
     assert np.hypot(found.x[1] - 28.0, found.y[1] - 30.0) < STRAYS
+
+
+def test_a_line_thinner_than_a_pixel_has_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pixels that touch at a corner once gave this: next to no inverse, so that its weight may overflow."""
+    seen = (
+        1.0,
+        -0.213622057692168,
+        0.286742905835167,
+        0.24503404293720044,
+        0.24503400750356935,
+        0.2450340212064189,
+    )
+    monkeypatch.setattr(
+        moments, "_central_moments", lambda _sums, cx, _cy: tuple(np.full(len(cx), one) for one in seen)
+    )
+    image = np.ones((41, 41), np.float32)
+    found = adaptive_moments(image, *(np.array([value]) for value in (20.0, 20.0, 1.0)))
+    assert not found.converged.any()

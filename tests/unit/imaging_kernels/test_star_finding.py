@@ -118,6 +118,7 @@ def test_few_stars_among_many_galaxies_are_the_stars(seed: int) -> None:
         pytest.param((4.2, 300), (5.4, 60), 4.2, id="many stars"),
         pytest.param((4.2, 3), (5.4, 60), 5.4, id="three are no crowd"),
         pytest.param((3.0, 9), (4.8, 50), 3.0, id="nine stand apart from five times as many"),
+        pytest.param((2.5, 6), (6.0, 90), 2.5, id="six stand far apart"),
         pytest.param(
             (4.2, 9), (4.8, 90), 4.8, id="nine that do not stand apart may be the galaxies' own edge"
         ),

@@ -18,6 +18,8 @@ Float32Array = NDArray[np.float32]
 FWHM_PER_SIGMA = 2.354820045
 #: Half a stamp, in units of a source's first-guess sigma and in pixels at most.
 _REACH_SIGMA, _LARGEST_RADIUS = 5.0, 20
+#: Below twice this variance along its narrower axis nothing is measured: it is far narrower than a pixel.
+_LEAST_VARIANCE_PX2 = 0.025
 #: How far a centre may stray from its first guess, in the typical sigma, and a pixel more.
 _STRAYS_SIGMA = 1.5
 #: Stamps measured together: bounds the memory of a crowded frame.
@@ -83,7 +85,9 @@ def _batch(
         # a Gaussian under its own weight has half its covariance; 4/3 of a step converges faster, and 2
         # overshoots
         nxx, nyy, nxy = 2 * qxx, 2 * qyy, 2 * qxy
-        good &= (nxx < (0.7 * radius) ** 2) & (nyy < (0.7 * radius) ** 2) & (nxx > 0.05) & (nyy > 0.05)
+        good &= (nxx < (0.7 * radius) ** 2) & (nyy < (0.7 * radius) ** 2)
+        # determinant over trace is half the variance of a round source, and all of it of one that is a line
+        good &= nxx * nyy - nxy**2 > _LEAST_VARIANCE_PX2 * (nxx + nyy)
         alive[index[~good]] = False
         keep = index[good]
         moved = np.hypot(mx, my)[good]

@@ -29,6 +29,8 @@ PIXEL_SHARE = 0.3
 #: Share of a blend's light from which a peak in it is a source by itself: neighbours in the wing of a bright
 #: star must be known to be left out of its PSF.
 BLEND_SHARE = 0.0005
+#: Levels at which a blend is looked for peaks: what takes the most time.
+BLEND_LEVELS = 24
 #: A source is no clean star when others of the same blend have this share of its light.
 SPOILING_SHARE = 0.005
 #: Sources of a blend touch within the radius of one of them and so many typical ones.
@@ -37,8 +39,8 @@ TOUCHING = 2.0
 STACK_MARGIN, _ROWS = 10_000, 64
 #: Side of a piece that sep sees at once, of a frame that is larger by half, and what it sees around it.
 PIECE_PX, OVERLAP_PX = 2048, 96
-#: Pixels of stars that tell their common profile well enough: their noise is a per mille of its width.
-ENOUGH_PROFILE = 4000
+#: Pixels of stars that tell their common profile well enough: its width changes by 0.2 % with more.
+ENOUGH_PROFILE = 8000
 #: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
 NARROWEST_PX = 1.2
 #: Threshold and number of sources from which a width alone is measured, and clean stars that suffice for it.
@@ -49,9 +51,10 @@ VOTING_SNR = 20.0
 #: A crowd of widths ends where fewer than this share of its most lie within so much of one; of fewer than so
 #: many nothing can be told.
 VALLEY_DEPTH, VALLEY_WIDTH, VALLEY_LEAST = 0.6, 0.04, 8
-#: A few stars among many galaxies: so many within so much of one, and a share of the largest crowd, with a
-#: gap in the widths beyond that begins within reach.
-APART_LEAST, APART_WIDTH, APART_SHARE, APART_GAP, APART_REACH = 6, 0.05, 0.12, 0.07, 0.12
+#: A few stars among many galaxies are a crowd within so much of one width that ends, within reach, in a gap:
+#: so many, and a share of the largest crowd, and the least gap.
+APART_WIDTH, APART_REACH = 0.05, 0.12
+APART = ((6, 0.12, 0.07), (5, 0.12, 0.09), (4, 0.0, 0.25))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +178,9 @@ def _extracted_of(
     threshold = PIXEL_SHARE * threshold_sigma
     # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
     sep.set_extract_pixstack(_most_detected(part, threshold))
-    found: NDArray[np.void] = sep.extract(part, threshold, minarea=5, deblend_cont=BLEND_SHARE, clean=True)
+    found: NDArray[np.void] = sep.extract(
+        part, threshold, minarea=5, deblend_nthresh=BLEND_LEVELS, deblend_cont=BLEND_SHARE, clean=True
+    )
     found["x"] += left
     found["y"] += top
     own = _within(found["y"], rows, residual.shape[0]) & _within(found["x"], columns, residual.shape[1])
@@ -356,7 +361,7 @@ def narrowest_crowd(widths: Float64Array) -> Float64Array:
     low, high = (np.searchsorted(ordered, ordered * factor) for factor in (0.92, 1.08))
     crowd = high - low
     enough = crowd >= max(5, 0.4 * crowd.max())
-    ends = _ends_of_apart(ordered, APART_SHARE * float(crowd.max()))
+    ends = _ends_of_apart(ordered, float(crowd.max()))
     if not (enough | np.isfinite(ends)).any():
         return ordered
     index = int(np.argmax(enough | np.isfinite(ends)))
@@ -368,15 +373,18 @@ def narrowest_crowd(widths: Float64Array) -> Float64Array:
     return crowded
 
 
-def _ends_of_apart(ordered: Float64Array, least: float) -> Float64Array:
-    """For each width the last one of its crowd, where that is tight, has `least` members and ends in a gap;
-    elsewhere infinity.
+def _ends_of_apart(ordered: Float64Array, largest: float) -> Float64Array:
+    """For each width the last one of its crowd, where that is tight and ends in a gap that is wide enough for
+    so few beside the `largest` crowd; elsewhere infinity.
     """
     low, high = (np.searchsorted(ordered, ordered * factor) for factor in (1 - APART_WIDTH, 1 + APART_WIDTH))
-    last = np.append(ordered[:-1][ordered[1:] > ordered[:-1] * (1 + APART_GAP)], np.inf)
-    ends = last[np.searchsorted(last, ordered)]
-    apart = (high - low >= max(APART_LEAST, least)) & (ends <= ordered * (1 + APART_REACH))
-    return np.where(apart, ends, np.inf)
+    ends = np.full(ordered.size, np.inf)
+    for members, share, gap in APART:
+        last = np.append(ordered[:-1][ordered[1:] > ordered[:-1] * (1 + gap)], np.inf)
+        end = last[np.searchsorted(last, ordered)]
+        apart = (high - low >= max(members, share * largest)) & (end <= ordered * (1 + APART_REACH))
+        ends = np.where(apart, np.minimum(ends, end), ends)
+    return ends
 
 
 def _valley(ordered: Float64Array, start: float) -> float:
