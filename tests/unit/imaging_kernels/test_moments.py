@@ -89,8 +89,8 @@ def test_a_line_thinner_than_a_pixel_has_no_fit(monkeypatch: pytest.MonkeyPatch)
     """Two pixels that touch at a corner once gave this: next to no inverse, so that its weight may overflow."""
     seen = (
         1.0,
-        -0.213622057692168,
-        0.286742905835167,
+        0.0,
+        0.0,
         0.24503404293720044,
         0.24503400750356935,
         0.2450340212064189,
