@@ -5,6 +5,7 @@ import pytest
 from scipy import fft, ndimage
 
 from astrid_workers.differencing.alard_lupton import Unmatched
+from astrid_workers.differencing.extract_sources import _shifted
 from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging import inpaint
 from astrid_workers.imaging.grow import grow
@@ -267,3 +268,40 @@ def test_kernels_slope_within_a_tile() -> None:
     y, x = np.indices(SHAPE)
     expected = pair.science - (1 + 0.002 * x - 0.001 * y) * pair.reference
     assert np.abs(parts.difference - expected).max() < 1e-3 * expected.std()
+
+
+@pytest.mark.parametrize("step", [(0.0, 0.0), (0.3, -0.45), (1.0, -1.0), (-0.999, 0.5)])
+def test_a_psf_moves_as_its_fourier_series_does(step: tuple[float, float]) -> None:
+    psf = np.random.default_rng(4).normal(size=(21, 21)).astype(np.float32)
+    waves = -2j * np.pi * np.fft.fftfreq(21)
+    phase = np.exp(waves[:, None] * step[1] + waves * step[0])
+    slow = np.fft.ifft2(np.fft.fft2(psf) * phase).real
+    np.testing.assert_allclose(_shifted(psf, *step), slow, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_holes_are_filled_as_the_slow_twin_fills_them(seed: int) -> None:
+    """Round by round, every hole pixel looks at its four neighbours, whichever was filled last."""
+    rng = np.random.default_rng(seed)
+    image, hole = rng.normal(size=(70, 60)).astype(np.float32), rng.random((70, 60)) < 0.03
+    hole[5:68, 2:56] = True  # deeper than all rounds reach
+    hole[30:34, 20:60] = False
+    filled, known, fade = np.pad(np.where(hole, 0, image), 3).astype(float), np.pad(~hole, 3), 1.0
+    axis = np.arange(-3, 4)
+    kernel = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / 1.5**2)
+    kernel /= kernel.sum()
+    for _ in range(24):
+        rim = [
+            (y, x)
+            for y, x in np.argwhere(np.pad(hole, 3) & ~known)
+            if known[y - 1, x] or known[y + 1, x] or known[y, x - 1] or known[y, x + 1]
+        ]
+        found = {}
+        for y, x in rim:
+            share = known[y - 3 : y + 4, x - 3 : x + 4] * kernel
+            if share.sum() > 0.2:
+                found[y, x] = fade * (share * filled[y - 3 : y + 4, x - 3 : x + 4]).sum() / share.sum()
+        for place, value in found.items():
+            filled[place], known[place] = value, True
+        fade = 0.95
+    np.testing.assert_allclose(fill_smoothly(image, hole), filled[3:-3, 3:-3], atol=1e-5)

@@ -256,11 +256,15 @@ def _stamps(difference: Difference, y: int, x: int, half: int) -> tuple[Floats, 
 
 
 def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
-    """The PSF moved by a fraction of a pixel (Fourier)."""
-    size = psf.shape[0]
-    omega = 2j * np.pi * np.fft.fftfreq(size)
-    phase = np.exp(-omega[:, None] * dy) * np.exp(-omega[None, :] * dx)
-    return np.asarray(np.fft.ifft2(np.fft.fft2(psf) * phase).real)
+    """The PSF, an odd square, moved by a fraction of a pixel: its Fourier series, summed in closed form."""
+    return np.asarray(_moving(psf.shape[0], dy) @ psf @ _moving(psf.shape[0], dx).T)
+
+
+def _moving(size: int, step: float) -> Floats:
+    """What moves an odd number of values by a `step` on: Dirichlet's kernel about each."""
+    place = np.arange(size)
+    apart = (place[:, None] - place - step + size / 2) % size - size / 2
+    return np.asarray(np.sinc(apart) / np.sinc(apart / size))
 
 
 def _masked_share(good: NDArray[np.bool_], model: Floats) -> float:
