@@ -116,13 +116,12 @@ def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:
 
 def _mesh(pixels: Float32Image, masked: BoolImage, box: int, *, smooth: int = 3) -> sep.Background:
     """sep's clipped mode on a mesh, its cells median-filtered `smooth` each way, which bends slopes' ends."""
-    flattened = np.where(masked, np.float32(0), pixels)
-    masked = _with_samples(flattened, masked, box)
-    return sep.Background(flattened, mask=masked, bw=box, bh=box, fw=smooth, fh=smooth)
+    values, left_out = _with_samples(pixels, masked, box)
+    return sep.Background(values, mask=left_out, bw=box, bh=box, fw=smooth, fh=smooth)
 
 
-def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImage:
-    """The mask without cells that sep would take for empty though they are not, `pixels` filled there.
+def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> tuple[Float32Image, BoolImage]:
+    """The pixels and the mask without cells that sep would take for empty though they are not.
 
     It leaves out a cell of which less than half is usable; where all are, as in a crowded field, it says 0.
     The usable pixels of such a cell stand for the others, in turn, which changes neither mode nor scatter.
@@ -136,14 +135,14 @@ def _with_samples(pixels: Float32Image, masked: BoolImage, box: int) -> BoolImag
     shows = usable >= FEWEST_PIXELS
     scarce = shows & (usable < LEAST_USABLE * sizes)
     if np.count_nonzero(scarce) <= MOST_LEFT_OUT * np.count_nonzero(shows):
-        return masked
-    left = masked.copy()
+        return pixels, masked
+    filled, left = pixels.copy(), masked.copy()
     for i, j in zip(*np.nonzero(scarce), strict=True):
         cell = (slice(rows[i], rows[i] + box), slice(columns[j], columns[j] + box))
         lost = masked[cell]
-        pixels[cell][lost] = np.resize(pixels[cell][~lost], hidden[i, j])
+        filled[cell][lost] = np.resize(pixels[cell][~lost], hidden[i, j])
         left[cell] = False
-    return left
+    return filled, left
 
 
 class _MeshPlanes:
