@@ -27,6 +27,7 @@ from astrid_operator.election import Election
 from astrid_operator.errors import OperatorError
 from astrid_operator.fleet_view import Moment
 from astrid_operator.gpu_budget import GpuBudget
+from astrid_operator.held_watches import HeldWatches
 from astrid_operator.informer import Informer
 from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_api import KubernetesApi
@@ -57,7 +58,12 @@ COLLECT_AFTER = (20_000, 20, 50)
 
 #: Watches the objects of some namespaces until it is cancelled; `handlers.watch` is one.
 Watch = Callable[
-    [Sequence[str], Callable[[Kind, dict[str, Any]], None], Callable[[], Awaitable[Credentials]]],
+    [
+        Sequence[str],
+        Callable[[Kind, dict[str, Any]], None],
+        Callable[[], Awaitable[Credentials]],
+        Callable[[], None],
+    ],
     Awaitable[None],
 ]
 
@@ -158,6 +164,7 @@ class Operator:
             budget=GpuBudget(self.seen, fleet.seen, monotonic, nodes_grow=settings.gpu_nodes_grow),
         )
         self._informer = Informer(requests, self.seen, settings.namespaces, self.loop.drifted)
+        self._held_watches = HeldWatches(lambda: requests.sizes_wanted)
         self._is_deciding = False
 
     async def run(self, watch: Watch) -> None:
@@ -187,7 +194,7 @@ class Operator:
         """List, watch, and decide while leading, until cancelled."""
         await self._informer.begin()
         await _first_of(
-            watch(self.settings.namespaces, self.told, credentials),
+            watch(self.settings.namespaces, self.told, credentials, self._held_watches.wait),
             self._informer.run(self.settings.resync_seconds),
             self._lead(),
         )

@@ -6,6 +6,7 @@ for create, update or delete, no timers and no daemons, so that kopf leaves no a
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,9 @@ WATCH_SECONDS = 600
 #: Seconds for which kopf keeps a task for an object of which nothing more is told: a burst is of thousands.
 IDLE_SECONDS = 1.0
 
+#: Events that the deciding loop takes in one go: answers to what it writes are read in between.
+AT_ONE_GO = 25
+
 #: Seconds that the watches get to end.
 STOP_SECONDS = 5.0
 
@@ -32,17 +36,19 @@ Told = Callable[[Kind, dict[str, Any]], None]
 Login = Callable[[], Awaitable[Credentials]]
 
 
-async def watch(namespaces: Sequence[str], told: Told, login: Login) -> None:
+async def watch(namespaces: Sequence[str], told: Told, login: Login, wait: Callable[[], None]) -> None:
     """Watch until cancelled, and call `told` in the caller's event loop; raises what ended the watches.
 
     kopf gets a thread and an event loop of its own: when it ends, it cancels every task it finds in its loop.
+    `wait` is called in that thread before an event is handed on: as long as it blocks, no watch is read.
     """
     loop, stop, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
     failures: list[Exception] = []
+    across = Across(loop, told)
 
     def forward(kind: Kind, event: dict[str, Any]) -> None:
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(told, kind, event)
+        wait()
+        across.send(kind, event)
 
     def run() -> None:
         try:
@@ -61,6 +67,35 @@ async def watch(namespaces: Sequence[str], told: Told, login: Login) -> None:
             await asyncio.wait_for(ended.wait(), STOP_SECONDS)
     message = "the watches ended"
     raise WatchesEnded(message) from (failures[0] if failures else None)
+
+
+class Across:
+    """Events from the thread of the watches to the event loop in which `told` takes them.
+
+    The loop is woken for the first of those that wait, not for each: waking it is a message through the
+    kernel, and took as much as all else that an event cost the thread.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Told) -> None:
+        self._loop = loop
+        self._told = told
+        self._waiting: deque[tuple[Kind, dict[str, Any]]] = deque()
+
+    def send(self, kind: Kind, event: dict[str, Any]) -> None:
+        """Hand on one event; in the thread of the watches."""
+        self._waiting.append((kind, event))
+        if len(self._waiting) == 1:
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        """Take some; the others after what else waits in the loop, also where taking one failed."""
+        try:
+            for _ in range(min(AT_ONE_GO, len(self._waiting))):
+                self._told(*self._waiting.popleft())
+        finally:
+            if self._waiting:
+                self._loop.call_soon(self._take)
 
 
 async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, stop: threading.Event) -> None:

@@ -39,6 +39,11 @@ class KubernetesApi:
             message = "the Lease is not renewed: nothing may be written"
             raise NotLeading(message)
 
+    @property
+    def sizes_wanted(self) -> int:
+        """Sizes that are still to be written, or under way. Any thread may ask."""
+        return self._lanes.sizes_wanted
+
     async def read_deployment(self, key: QueueKey) -> dict[str, Any]:
         return await self._read(_path(Kind.DEPLOYMENT, key))
 

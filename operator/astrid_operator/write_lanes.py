@@ -34,6 +34,11 @@ class WriteLanes:
         self._no_size_wanted = asyncio.Event()
         self._no_size_wanted.set()
 
+    @property
+    def sizes_wanted(self) -> int:
+        """Sizes that wait for room or have it. Any thread may ask."""
+        return self._sizes_wanted
+
     @asynccontextmanager
     async def size(self) -> AsyncIterator[None]:
         """Room for the write of a size."""
