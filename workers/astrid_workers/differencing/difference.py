@@ -12,6 +12,7 @@ from astrid_workers.differencing.account import assumptions, joint_mask, numbers
 from astrid_workers.differencing.match_frames import (
     Matched,
     Pair,
+    level_on_common_sky,
     match_frames,
     match_places,
     with_steady_stars,
@@ -72,6 +73,7 @@ def difference(
     del first
     set_aside(science, reference)
     seen = with_steady_stars(seen, options)
+    level_on_common_sky(seen)
     tell("match the frames", 0.35)
     matched = match_frames(seen, options)
     # from here on the corrected variances stand for the frames', and soon the images without wings for theirs

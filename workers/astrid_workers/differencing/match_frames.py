@@ -12,11 +12,12 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.differencing.alard_lupton import Unmatched, fit_kernel
 from astrid_workers.differencing.fourier_kernels import Matching
-from astrid_workers.differencing.measure import Measured, calm
+from astrid_workers.differencing.measure import SKY_MARGIN_PX, Measured, calm, mean_of_sky
 from astrid_workers.differencing.products import Algorithm, DifferenceOptions, Requested
 from astrid_workers.differencing.steady_stars import steady_stars
 from astrid_workers.differencing.zogy import Zogy
 from astrid_workers.frame import Float32Image
+from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.noise_model import NoiseModel, measure_noise, shared_light
 from astrid_workers.imaging.photometric_match import PhotometricMatch, measure_match
 from astrid_workers.imaging.psf import MIN_STARS_FOR_STACK, Psf
@@ -82,6 +83,22 @@ def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> 
     left_out = f"; {gone} that changed or are broad in the other frame left out" if gone else ""
     taken = f"; {new} taken because they are stars there" if new else ""
     return replace(again, psf=replace(again.psf, why=again.psf.why + left_out + taken))
+
+
+def level_on_common_sky(seen: Pair) -> None:
+    """Take off both images, in place, what is left on sky where neither frame has a source.
+
+    By itself a frame takes for sky what only the other one resolves: in a field of 8,000 stars per megapixel
+    a tenth of a sigma, which made gains wrong by 0.5 %.
+    """
+    science, reference = seen
+    covered = (
+        science.unusable | reference.unusable | science.background.sources | reference.background.sources
+    )
+    sky = ~grow(covered, SKY_MARGIN_PX)
+    for one in seen:
+        left = mean_of_sky(one.image[sky], one.background.rms_median)
+        np.subtract(one.image, np.float32(left), out=one.image, where=~one.unusable)
 
 
 def match_frames(seen: Pair, options: DifferenceOptions) -> Matched:

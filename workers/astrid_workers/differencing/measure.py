@@ -123,6 +123,10 @@ def left_over_sky(image: Float32Image, background: Background, unusable: BoolIma
     together, which under a PSF's wings is a per cent of a faint star.
     """
     sky = ~grow(background.sources | unusable, SKY_MARGIN_PX)
-    values = (image - background.level)[sky]
-    values = values[np.abs(values) < 4 * background.rms_median]
+    return mean_of_sky((image - background.level)[sky], background.rms_median)
+
+
+def mean_of_sky(values: Float32Image, sigma: float) -> float:
+    """Mean of what lies within 4 sigma of 0; 0 where too little is there to tell."""
+    values = values[np.abs(values) < 4 * sigma]
     return float(values.mean(dtype=np.float64)) if values.size > MIN_SKY_PIXELS else 0.0
