@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     library is not glibc.
 
     For a process that works through images and ends. By default the system takes large blocks back and hands
-    them out again page by page, cleared: a third of a subtraction's page faults, and 3 to 5 % of its time.
+    them out again page by page, cleared: two fifths of a subtraction's page faults, and 3 % of its time.
     """
     mallopt = _mallopt()
     if mallopt is None:

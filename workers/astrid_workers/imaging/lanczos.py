@@ -82,8 +82,8 @@ def interpolated(image: Float32Image, x: Float64Array, y: Float64Array) -> tuple
     """`image` at places `x, y` (one shape `[y, x]`, inside the image), and the variance of each in units of
     one pixel's.
 
-    Where a block of places lies on the image's own grid, shifted by less than two pixels more here or there,
-    its taps are parts of the image; elsewhere they are gathered, which takes five times as long.
+    Where a block of places lies on the image's own grid, by less than two pixels further on here than there,
+    its taps are parts of the image; elsewhere they are gathered, which takes up to twice as long.
     """
     left, bottom = np.floor(x), np.floor(y)
     step_x = np.rint((x - left) * _STEPS).astype(np.intp)
