@@ -1,7 +1,7 @@
 """Models of KEDA with the HPA as deciders of the simulator: what their documents and source say they do.
 
 Owns the rules of KEDA 2.2x and the autoscaling/v2 HPA as far as a queue's length drives them. These are
-models: no line of KEDA runs here. What was checked against the real ones stands in docs/benchmarks.md.
+models: no line of KEDA runs here. What was checked against the real ones stands in docs/findings.md.
 
     KEDA   polls; something in the trigger: 0 → 1 at once; nothing for the cooldown: any size → 0 at once
     HPA    every 15 s between 1 and max: ceil(length / target), 10 % tolerance, its limits upwards;
