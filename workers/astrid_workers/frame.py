@@ -5,6 +5,7 @@ Owns the contract of a frame; never reads or writes a file, and never computes.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 import numpy as np
 from astropy.wcs import WCS
@@ -37,6 +38,13 @@ class HeaderFacts:
     image_type: str | None = None
 
 
+class KnownSky(Protocol):
+    """The sky of an image that was measured already."""
+
+    def is_of(self, science: Float32Image) -> bool:
+        """Whether it was measured on this very array."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image of the sky (or of a calibration), immutable.
@@ -59,6 +67,8 @@ class Frame:
     assumed: tuple[str, ...] = ()
     #: Where it came from, for messages: a file name, never a credential.
     name: str = "frame"
+    #: The sky of `science`, where reading it has measured one; a frame of other pixels lets go of it.
+    sky: KnownSky | None = None
 
     def __post_init__(self) -> None:
         shape = self.science.shape
@@ -70,6 +80,8 @@ class Frame:
             if array.dtype != dtype:
                 msg = f"a frame's array must be {np.dtype(dtype).name}, got {array.dtype}"
                 raise ValueError(msg)
+        if self.sky is not None and not self.sky.is_of(self.science):
+            object.__setattr__(self, "sky", None)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from astrid_workers.differencing.measure import left_over_sky, unusable_pixels
 from astrid_workers.differencing.pair import PairResult
 from astrid_workers.differencing.products import Difference
 from astrid_workers.frame import Frame
-from astrid_workers.imaging.background import estimate_background
+from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.lanczos import TAPS, lanczos_weights
 from astrid_workers.imaging.point_sources import PointFluxes, fit_fluxes
 from astrid_workers.imaging.psf import Psf
@@ -142,7 +142,7 @@ def magnitudes(flux: Floats, error: Floats, zero_point_mag: float | None) -> tup
 def _direct(frame: Frame, psf: Psf, x: Floats, y: Floats) -> PointFluxes:
     """PSF fits on one frame above its own sky."""
     unusable = unusable_pixels(frame)
-    sky = estimate_background(frame.science, unusable)
+    sky = background_of(frame, unusable)
     level = sky.level + np.float32(left_over_sky(frame.science, sky, unusable))
     placed = np.isfinite(x) & np.isfinite(y)
     found = fit_fluxes(frame.science - level, frame.variance, ~unusable, psf, x[placed], y[placed])

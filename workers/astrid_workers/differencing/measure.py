@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.frame import Float32Image, Frame
-from astrid_workers.imaging.background import Background, estimate_background
+from astrid_workers.imaging.background import Background
 from astrid_workers.imaging.grow import grow
+from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.measure_psf import measure_psf
 from astrid_workers.imaging.psf import Psf
 from astrid_workers.imaging.stars import Stars, find_stars
@@ -70,7 +71,7 @@ class Measured:
 
 def sky_of(frame: Frame, options: DifferenceOptions) -> Sky:
     """Background and sources of a frame."""
-    background = estimate_background(frame.science, unusable_pixels(frame), box_px=options.background_box_px)
+    background = background_of(frame, unusable_pixels(frame), box_px=options.background_box_px)
     return Sky(background, find_stars(frame.science, background, frame.mask))
 
 
@@ -80,7 +81,7 @@ def measure_frame(
     """Everything about one frame; `sky` or `stars` may be handed in where they are known already."""
     unusable = unusable_pixels(frame)
     if sky is None:
-        background = estimate_background(frame.science, unusable, box_px=options.background_box_px)
+        background = background_of(frame, unusable, box_px=options.background_box_px)
     else:
         background, stars = sky.background, sky.stars
     if stars is None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from astrid_workers.errors import NothingToDo
 from astrid_workers.frame import Frame
-from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
+from astrid_workers.imaging.background import FEWEST_PIXELS, Background
+from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.registration_search import (
     Float64Array,
     Found,
@@ -142,8 +143,10 @@ def measure_registration(
 def stars_of(frame: Frame, background: Background | None = None) -> Stars:
     """Sources of a frame."""
     unusable = (frame.mask & np.uint32(UNUSABLE)) != 0
-    sky = estimate_background(frame.science, unusable) if background is None else background
-    return find_stars(frame.science, sky, frame.mask)
+    sky = background_of(frame, unusable) if background is None else background
+    stars = find_stars(frame.science, sky, frame.mask)
+    sky.planes.forget()
+    return stars
 
 
 def _refuse_masked(frame: Frame) -> None:

@@ -3,7 +3,8 @@
 Owns one robust mesh estimate; never changes the image, and never looks at a header.
 """
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +48,9 @@ class Planes(Protocol):
     def forget(self) -> None:
         """Give back the memory of both; who asks again has them made again."""
 
+    def times(self, factor: float) -> "Planes":
+        """Both in a unit of which there are so many in the present one."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Background:
@@ -67,6 +71,16 @@ class Background:
     def rms(self) -> Float32Image:
         """Standard deviation of one pixel of blank sky."""
         return self.planes.rms
+
+    def times(self, factor: float) -> "Background":
+        """The sky of the image times `factor`."""
+        return Background(
+            self.planes.times(factor), self.median * factor, self.rms_median * factor, self.sources
+        )
+
+    def within(self, window: tuple[slice, slice]) -> "Background":
+        """The part of it in a window."""
+        return replace(self, planes=_PlanesWithin(self.planes, window), sources=self.sources[window])
 
 
 def estimate_background(
@@ -156,7 +170,7 @@ class _MeshPlanes:
         self._above = above
         self._level: Float32Image | None = None
         self._rms: Float32Image | None = None
-        self._scale = np.float32(1)
+        self._scale = self._unit = np.float32(1)
 
     @property
     def level(self) -> Float32Image:
@@ -168,6 +182,8 @@ class _MeshPlanes:
             if self._above:
                 level += self._above.level
                 self._above.forget()
+            if self._unit != 1:
+                level *= self._unit
             self._level = level
         return self._level
 
@@ -178,7 +194,7 @@ class _MeshPlanes:
             if not rms.min() > 0:  # a cell of equal pixels: integers of a noiseless sky
                 rms = np.where(rms > 0, rms, self._scatter)
             np.maximum(rms, np.float32(1e-30), out=rms)
-            rms *= self._scale
+            rms *= self._scale * self._unit
             self._rms = rms
         return self._rms
 
@@ -190,6 +206,36 @@ class _MeshPlanes:
 
     def forget(self) -> None:
         self._level = self._rms = None
+
+    def times(self, factor: float) -> "_MeshPlanes":
+        """The same mesh in another unit."""
+        other = copy(self)
+        other.forget()
+        self.forget()  # nobody asks in the old unit again
+        other._unit = np.float32(self._unit * factor)
+        return other
+
+
+@dataclass(frozen=True, slots=True)
+class _PlanesWithin:
+    """The part of planes that lies in a window."""
+
+    whole: Planes
+    window: tuple[slice, slice]
+
+    @property
+    def level(self) -> Float32Image:
+        return self.whole.level[self.window]
+
+    @property
+    def rms(self) -> Float32Image:
+        return self.whole.rms[self.window]
+
+    def forget(self) -> None:
+        self.whole.forget()
+
+    def times(self, factor: float) -> "_PlanesWithin":
+        return _PlanesWithin(self.whole.times(factor), self.window)
 
 
 def _steepest(level: Float32Image, box: int) -> float:

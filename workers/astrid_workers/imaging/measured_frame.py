@@ -9,6 +9,7 @@ Poisson's.
 
 import math
 from dataclasses import dataclass, replace
+from weakref import ref
 
 import numpy as np
 from astropy.wcs import WCS
@@ -18,6 +19,7 @@ from astrid_workers.frame import Float32Image, Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
 from astrid_workers.imaging.box_mean import box_mean
 from astrid_workers.imaging.grow import grow_diamond
+from astrid_workers.imaging.known_sky import MeasuredSky
 from astrid_workers.imaging.noise import photon_transfer, pixel_noise, robust_median_and_scatter
 from astrid_workers.mask import MaskBit
 
@@ -69,14 +71,18 @@ def frame_from_pixels(
         mask[bad] |= np.uint32(MaskBit.BAD_PIXEL)
     said = list(assumed)
     _mark_saturated(mask, science, lost, facts.saturation, ceiling, said)
-    seen = _Seen(science, mask, _sky(science, mask != 0), facts, is_integer, sigma is not None)
+    unusable = mask != 0
+    sky = None if sigma is not None else _sky(science, unusable)
+    seen = _Seen(science, mask, sky, facts, is_integer, sigma is not None)
     factor, new_unit = _factor(seen, unit, said)
     if factor != 1.0:
         science = science * np.float32(factor)
-    variance = _variance(seen, science, sigma, factor, new_unit, said)
+        sky = None if sky is None else sky.times(factor)
+    variance = _variance(seen, science, sky, sigma, factor, new_unit, said)
     variance[lost] = np.inf
     facts = _converted(facts, unit, factor, new_unit)
-    return Frame(science, variance, mask, wcs, new_unit, facts, tuple(said), name)
+    known = None if sky is None else MeasuredSky(sky, ref(science), int(np.count_nonzero(unusable)))
+    return Frame(science, variance, mask, wcs, new_unit, facts, tuple(said), name, known)
 
 
 def gain_was_estimated(frame: Frame) -> bool:
@@ -212,22 +218,29 @@ def _in_range(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:
 
 
 def _variance(
-    seen: _Seen, science: Float32Image, sigma: Float32Image | None, factor: float, unit: str, said: list[str]
+    seen: _Seen,
+    science: Float32Image,
+    sky: Background | None,
+    sigma: Float32Image | None,
+    factor: float,
+    unit: str,
+    said: list[str],
 ) -> Float32Image:
-    """Per-pixel variance in the frame's unit squared."""
+    """Per-pixel variance in the frame's unit squared; so are `science` and `sky`, while `sigma` and what was
+    `seen` are in the file's, of which one is `factor`.
+    """
     scale = np.float32(factor)
     if sigma is not None:
         said.append(_GIVEN)
         with np.errstate(invalid="ignore"):
             given: Float32Image = np.square(sigma * scale)
         return given
-    if seen.sky is None:
+    if sky is None:
         return np.maximum(_variance_without_sky(science, unit, seen.facts), _least_variance(seen, scale))
-    rms = seen.sky.rms * scale
-    variance: Float32Image = np.square(rms)
+    variance: Float32Image = np.square(sky.rms)
     np.maximum(variance, _least_variance(seen, scale), out=variance)
     if unit == "electron":
-        variance += _source_photons(science - seen.sky.level * scale, rms)
+        variance += _source_photons(science - sky.level, sky.rms)
     else:
         said.append(
             "variance is the sky's measured scatter: without a gain the photons of sources do not count"

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.frame import Frame
-from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
+from astrid_workers.imaging.background import FEWEST_PIXELS, Background
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
+from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.measured_frame import grown
 from astrid_workers.imaging.noise import pixel_noise
 from astrid_workers.imaging.stars import Stars, find_stars, frame_fwhm_px
@@ -75,7 +76,7 @@ def assess_quality(frame: Frame) -> Quality:
     fraction = float(np.count_nonzero(usable) / usable.size)
     if np.count_nonzero(usable) < FEWEST_PIXELS or min(frame.shape) < 16:
         return _unmeasured(frame, fraction)
-    sky = estimate_background(frame.science, ~usable)
+    sky = background_of(frame, ~usable)
     stars = find_stars(frame.science, sky, frame.mask)
     clean = stars.only(stars.clean)
     fwhm = _measured(frame_fwhm_px(stars))

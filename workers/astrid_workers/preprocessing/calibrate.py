@@ -12,9 +12,10 @@ from scipy import ndimage
 
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
-from astrid_workers.imaging.background import FEWEST_PIXELS, estimate_background
+from astrid_workers.imaging.background import FEWEST_PIXELS
 from astrid_workers.imaging.bad_lines import find_bad_lines
 from astrid_workers.imaging.cosmic_rays import find_cosmic_rays
+from astrid_workers.imaging.known_sky import background_within
 from astrid_workers.imaging.level_steps import without_level_steps
 from astrid_workers.imaging.measured_frame import frame_from_pixels, gain_was_estimated, variance_was_given
 from astrid_workers.imaging.noise import robust_median_and_scatter
@@ -349,7 +350,7 @@ def _stellar_fwhm_px(frame: Frame, usable: NDArray[np.bool_]) -> float:
     for window in (_middle(frame.shape), (slice(None), slice(None))):
         if np.count_nonzero(usable[window]) < FEWEST_PIXELS:
             continue
-        sky = estimate_background(frame.science[window], ~usable[window])
+        sky = background_within(frame, ~usable, window)
         fwhm = measure_fwhm_px(frame.science[window], sky, frame.mask[window])
         if np.isfinite(fwhm):
             return fwhm

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -78,7 +78,11 @@ def for_part(data: bytes, files: RawFiles, name: str) -> bytes:
 
 
 def calibrate_files(files: RawFiles, calibration: Mapping[str, bytes] | None = None) -> Calibrated:
-    """Read the image with its mask and noise; calibrate it with the frames it declares, or with others."""
+    """Read the image with its mask and noise; calibrate it with the frames it declares, or with others.
+
+    The frame is as it will be read from the store, without the sky that was known before cosmic rays were
+    masked: what is measured on it now and later must be the same.
+    """
     assert files.image is not None
     if files.trouble is not None:
         raise FrameRejected(files.trouble)
@@ -98,4 +102,5 @@ def calibrate_files(files: RawFiles, calibration: Mapping[str, bytes] | None = N
         else None
         for key in CALIBRATION_KEYS
     )
-    return calibrate(frame, bias=bias, dark=dark, flat=flat)
+    calibrated = calibrate(frame, bias=bias, dark=dark, flat=flat)
+    return replace(calibrated, frame=replace(calibrated.frame, sky=None))
