@@ -291,11 +291,11 @@ class _Tile:
         """
         (x, y), (dx, dy) = self.centre, self.half_core
         axes = [np.arange(part.start, part.stop + NODE_PX, NODE_PX, dtype=np.float64) for part in self.core]
-        at_nodes = matching.moves_on_grid(axes[1], axes[0])
-        middle, right, below = (
-            matching.moves_on_grid(np.array([x + step_x]), np.array([y + step_y]))
-            for step_x, step_y in ((0.0, 0.0), (dx, 0.0), (0.0, dy))
-        )
+        # the middle and the ends of the slopes are asked together with the nodes: most of it is the asking
+        asked = np.append(axes[1], [x, x + dx]), np.append(axes[0], [y, y + dy])
+        moves = matching.moves_on_grid(*asked)
+        at_nodes = moves[:, :-2, :-2]
+        middle, right, below = moves[:, -2:-1, -2:-1], moves[:, -2:-1, -1:], moves[:, -1:, -2:-1]
         at_nodes -= middle + (right - middle) * ((axes[1] - x) / dx)[None, None, :]
         at_nodes -= (below - middle) * ((axes[0] - y) / dy)[None, :, None]
         along_y, along_x = (
