@@ -83,14 +83,22 @@ def block_mean(image: Image, most: int = MOST_PIXELS) -> Image:
     if step == 1:
         return image
     ny, nx = (side // step for side in image.shape)
-    total, n = np.zeros((ny, nx * step), np.float32), np.zeros((ny, nx * step), np.float32)
+    whole = image[: ny * step, : nx * step]
+    down = np.zeros((ny, nx * step), np.float32)
     for offset in range(step):
-        rows = image[offset : ny * step : step, : nx * step]
-        measured = np.isfinite(rows)
-        total += np.where(measured, rows, 0)
-        n += measured
-    total, n = (plane.reshape(ny, nx, step).sum(axis=2) for plane in (total, n))
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+        down += whole[offset::step]
+    total = np.zeros((ny, nx), np.float32)
+    for offset in range(step):
+        total += down[:, offset::step]
+    mean = total / np.float32(step**2)
+    # most blocks are measured whole; of the others the pixels that are
+    partly = np.nonzero(~np.isfinite(mean))
+    blocks = whole.reshape(ny, step, nx, step)[partly[0], :, partly[1], :]
+    measured = np.isfinite(blocks)
+    n = np.count_nonzero(measured, axis=(1, 2))
+    total = np.where(measured, blocks, 0).sum(axis=(1, 2), dtype=np.float32)
+    mean[partly] = np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    return mean
 
 
 def sky_limits(image: Image) -> tuple[float, float]:
