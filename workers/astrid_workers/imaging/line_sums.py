@@ -5,11 +5,13 @@ the lines of a square of N. Never judges a sum.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Sums = NDArray[np.float32]
+#: What may be summed.
+Number = TypeVar("Number", np.float32, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Octant:
     is_transposed: bool
     is_flipped: bool
 
-    def turned(self, images: Sums) -> Sums:
+    def turned(self, images: NDArray[Number]) -> NDArray[Number]:
         """Images `(n, side, side)` as this octant sees them."""
         seen = images.transpose(0, 2, 1) if self.is_transposed else images
         return seen[:, ::-1] if self.is_flipped else seen
@@ -38,23 +40,24 @@ class Octant:
 OCTANTS = tuple(Octant(t, f) for t in (False, True) for f in (False, True))
 
 
-def line_sums(images: Sums) -> Sums:
+def line_sums(images: NDArray[Number]) -> NDArray[Number]:
     """Sums of square `images` `(n, side, side)`, `side` a power of two, along lines that climb to the right.
 
     Returns `(n, side, 2 side)`: by the rise from the first column to the last (0 … side - 1), then by the row
-    in the first column plus `side` (lines may start below row 0). Pixels outside count nothing. ValueError
-    for another shape.
+    in the first column plus `side` (lines may start below row 0). Pixels outside count nothing. Sums have the
+    images' type: integers take half the time, and must not be so large that `side` of them overflow.
+    ValueError for another shape.
     """
     n, side, width = images.shape
     if side != width or side & (side - 1) or side < 2:
         msg = f"sums along lines need squares of a power of two, got {side} × {width}"
         raise ValueError(msg)
     # columns first: (n, blocks of columns, rises within a block, rows)
-    sums = np.zeros((n, side, 1, 2 * side), np.float32)
+    sums = np.zeros((n, side, 1, 2 * side), images.dtype)
     sums[:, :, 0, side:] = images.transpose(0, 2, 1)
     width = 1
     while width < side:
-        joined = np.empty((n, sums.shape[1] // 2, 2 * width, 2 * side), np.float32)
+        joined = np.empty((n, sums.shape[1] // 2, 2 * width, 2 * side), images.dtype)
         left, right = sums[:, 0::2], sums[:, 1::2]
         for rise in range(2 * width):
             half, step = rise // 2, (rise + 1) // 2
