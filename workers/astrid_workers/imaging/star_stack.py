@@ -71,6 +71,7 @@ class StarStack:
         self.flux = np.ones(len(data))
         self.pedestal = np.zeros(len(data))
         self.centred = np.zeros_like(data)
+        self.hats = fft.rfft2(data)
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -111,6 +112,7 @@ class StarStack:
             "flux",
             "pedestal",
             "centred",
+            "hats",
             "sky_noise",
         ):
             setattr(self, name, getattr(self, name)[which])
@@ -164,6 +166,7 @@ class StarStack:
         level, error = _clipped_means(self.centred[:, ring], self.noise[:, ring], self.good[:, ring])
         light, alone = light_under_stars(level, error, self.flux, float(np.median(self.sky_noise)))
         self.raw -= light * self.good
+        self.hats = fft.rfft2(self.raw)
         self.centred -= light
         self.pedestal -= light
         if np.count_nonzero(alone) >= MIN_STARS_FOR_STACK:
@@ -195,10 +198,9 @@ class StarStack:
         size = self.raw.shape[-1]
         dx, dy = self.x - self.ix, self.y - self.iy
         omega_y, omega_x = 2 * np.pi * fft.fftfreq(size), 2 * np.pi * fft.rfftfreq(size)
-        phase = np.exp(
-            1j * (omega_y[None, :, None] * dy[:, None, None] + omega_x[None, None, :] * dx[:, None, None])
-        )
-        return np.asarray(fft.irfft2(fft.rfft2(self.raw) * phase, s=(size, size)))
+        hats = self.hats * np.exp(1j * omega_y * dy[:, None])[:, :, None]
+        hats *= np.exp(1j * omega_x * dx[:, None])[:, None, :]
+        return np.asarray(fft.irfft2(hats, s=(size, size), overwrite_x=True))
 
     def _normalised(self) -> tuple[Stamps, Stamps]:
         """Stamps of unit flux and their weights, with pixels that neighbours spoil left out."""
