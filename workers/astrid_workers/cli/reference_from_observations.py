@@ -9,8 +9,8 @@ import json
 import sys
 from typing import Any
 
+from astrid_workers.defaults import MOST_STACKED
 from astrid_workers.differencing.stacked_reference import (
-    DEFAULT_MOST,
     load,
     parsed_request,
     run,
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--field", metavar="RA,DEC", help="a position on the field, in degrees")
     add("--filter", metavar="BAND", help="filter band, as the observations have it (default: those without)")
     add("--survey", metavar="NAME", default="default", help="survey they belong to (default: default)")
-    add("--most", type=int, default=DEFAULT_MOST, metavar="N", help=f"most frames (default {DEFAULT_MOST})")
+    add("--most", type=int, default=MOST_STACKED, metavar="N", help=f"most frames (default {MOST_STACKED})")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from astrid_workers.broker import send
+from astrid_workers.defaults import HOME
 from astrid_workers.errors import PermanentFailure, ServiceUnavailable
 from astrid_workers.ingestion.journal import Journal
 from astrid_workers.ingestion.listing import Item, TableRejected, items_of
 from astrid_workers.ingestion.submission import Submission, placed, prepared
 from astrid_workers.pipeline import Stage
-from astrid_workers.settings import DEFAULT_HOME, StorageSettings
+from astrid_workers.settings import StorageSettings
 from astrid_workers.storage.artifacts import get_store
 from astrid_workers.storage.connection import Database
 from astrid_workers.storage.database import open_database
@@ -61,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--journal",
         type=Path,
-        default=DEFAULT_HOME / "submitted.jsonl",
+        default=HOME / "submitted.jsonl",
         metavar="FILE",
         help="what was sent from here (default: %(default)s)",
     )
