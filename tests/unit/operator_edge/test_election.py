@@ -12,6 +12,7 @@ from kubernetes.aio import client
 from astrid_operator.election import Election
 from astrid_operator.errors import LeadershipLost, NoCluster
 from astrid_operator.leadership import Leadership, LeaseTimes
+from support.waiting import wait_in_loop
 
 TIMES = LeaseTimes(lease=0.6, renew=0.4, retry=0.05)
 
@@ -55,13 +56,6 @@ class OneLease(client.ApiClient):
 
     async def close(self) -> None:
         self.is_closed = True
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once it holds; fail after five seconds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the other side is a thread
-            await asyncio.sleep(0.01)
 
 
 def election(server: OneLease, unfit: Callable[[], str] = lambda: "") -> Election:
@@ -113,10 +107,10 @@ def test_an_api_server_that_was_away_is_no_reason_to_end() -> None:
         await part.acquired()
         server.is_away = True
         led = [part.is_leader]
-        await until(lambda: not part.is_leader)
+        await wait_in_loop(lambda: not part.is_leader, 5, "the Lease to be given up", every_s=0.01)
         led.append(part.is_leader)
         server.is_away = False
-        await until(lambda: part.is_leader)
+        await wait_in_loop(lambda: part.is_leader, 5, "the Lease to be had again", every_s=0.01)
         led.append(part.is_leader)
         await part.end()
         return led
@@ -140,7 +134,7 @@ def test_who_was_deposed_ends(found: dict[str, Any], why: str) -> None:
         part = election(server)
         await part.acquired()
         server.is_away = True
-        await until(lambda: not part.is_leader)
+        await wait_in_loop(lambda: not part.is_leader, 5, "the Lease to be given up", every_s=0.01)
         server.write(found)
         server.is_away = False
         with pytest.raises(LeadershipLost, match=why):
@@ -192,7 +186,7 @@ def test_who_stands_by_can_be_ended() -> None:
         server.write({"holderIdentity": "other", "leaseDurationSeconds": 1000, "renewTime": "now"})
         part = election(server)
         waiting = asyncio.create_task(part.acquired())
-        await until(lambda: "GET" in server.asked)
+        await wait_in_loop(lambda: "GET" in server.asked, 5, "the Lease to be read", every_s=0.01)
         waiting.cancel()
         await part.end()
         return server
@@ -225,10 +219,14 @@ def test_what_is_ours_is_renewed_without_reading_it() -> None:
         leadership = Leadership(server, "ns", "lease", "me", TIMES)
         await leadership.acquire()
         holding = asyncio.create_task(leadership.hold())
-        await until(lambda: len(server.asked) >= 5)
+        await wait_in_loop(lambda: len(server.asked) >= 5, 5, "some renewals", every_s=0.01)
         before = list(server.asked)
         server.write({"strategy": "written by another"})
-        await until(lambda: "GET" in server.asked[len(before) :] and server.asked[-1] == "PATCH")
+        await wait_in_loop(
+            lambda: "GET" in server.asked[len(before) :] and server.asked[-1] == "PATCH",
+            *(5, "it to be read and renewed again"),
+            every_s=0.01,
+        )
         assert leadership.is_leader
         holding.cancel()
         return before, server.lease["spec"]["holderIdentity"]
