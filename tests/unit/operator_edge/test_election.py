@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kubernetes.aio import client
+from structlog.testing import capture_logs
 
 from astrid_operator.election import Election
 from astrid_operator.errors import LeadershipLost, NoCluster
@@ -36,11 +37,14 @@ class OneLease(client.ApiClient):
         self.lease: dict[str, Any] = {"metadata": {"name": "lease", "resourceVersion": "1"}, "spec": {}}
         self.asked: list[str] = []
         self.is_away = self.is_closed = False
+        self.forbidden: set[str] = set()
 
     async def call_api(self, method: str, url: str, *, body: Any = None, **_: Any) -> Any:  # type: ignore[override]
         self.asked.append(method)
         if self.is_away:
             raise ConnectionRefusedError
+        if method in self.forbidden:
+            raise LookupError(method)
         if method == "PATCH":
             if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
                 return Answer(409, {"kind": "Status", "message": "it was changed", "code": 409})
@@ -176,6 +180,23 @@ def test_at_the_end_the_lease_is_given_back() -> None:
     server = asyncio.run(end())
     assert server.lease["spec"]["holderIdentity"] == ""
     assert server.is_closed
+
+
+def test_what_fails_at_the_end_is_told_with_its_traceback() -> None:
+    """Nobody waits for the part any more: without a line of the log it would never be known."""
+
+    async def end() -> LookupError:
+        server = OneLease()
+        part = election(server)
+        await part.acquired()
+        server.forbidden = {"GET"}  # to renew takes none
+        with capture_logs() as said:
+            await part.end()
+        (line,) = said
+        assert (line["event"], line["identity"]) == ("Part in the election ended unexpectedly", "me")
+        return line["exc_info"]
+
+    assert asyncio.run(end()).args == ("GET",)
 
 
 def test_who_stands_by_can_be_ended() -> None:
