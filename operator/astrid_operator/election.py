@@ -10,8 +10,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import structlog
+
 from astrid_operator.kubernetes_connection import Connection
 from astrid_operator.leadership import Leadership
+
+log = structlog.get_logger(__name__)
 
 #: Seconds that giving the Lease back may take at the end; who stands by waits for it to run out otherwise.
 LONGEST_END_SECONDS = 5.0
@@ -57,15 +61,19 @@ class Election:
             raise self._why_ended
 
     async def end(self) -> None:
-        """Give the Lease back if it is ours, and leave."""
+        """Give the Lease back if it is ours, and leave; what fails meanwhile is told, and stops nobody."""
         if self._loop is None:
             return
+        was_over = self._ended.is_set()
         if self._within is not None:
             loop, task = self._within
             with suppress(RuntimeError):  # it has ended by itself meanwhile
                 loop.call_soon_threadsafe(task.cancel)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), LONGEST_END_SECONDS)
+        if self._why_ended is not None and not was_over:
+            who = None if self._leadership is None else self._leadership.identity
+            log.error("Part in the election ended unexpectedly", identity=who, exc_info=self._why_ended)
 
     # ------------------------------------------------------------------ in the thread
 

@@ -169,7 +169,7 @@ class ProcessPods:
                 await self._list_and_watch()
             except (httpx.HTTPError, _WatchEnded) as failure:
                 logger.info("watch of %s begins again: %r", self.node, failure)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # before the next try, as a kubelet waits
 
     async def _list_and_watch(self) -> None:
         query = {"fieldSelector": f"spec.nodeName={self.node}"}
@@ -283,7 +283,7 @@ class ProcessPods:
         name = container["name"]
         policy = pod["spec"].get("restartPolicy", "Always")
         pause_s = BACK_OFF_S[0]
-        await asyncio.sleep(self._random.uniform(*self._start_seconds))
+        await asyncio.sleep(self._random.uniform(*self._start_seconds))  # the start itself
         while run.asked_to_leave_at is None:
             command, env = await self._prepared(run, pod, container, statuses)
             if run.asked_to_leave_at is not None:
@@ -295,7 +295,7 @@ class ProcessPods:
             if not restarts or run.asked_to_leave_at is not None:
                 return
             await self._publish(run, statuses)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s)  # the back-off itself
             pause_s = min(2 * pause_s, BACK_OFF_S[1])
 
     async def _prepared(
@@ -313,7 +313,7 @@ class ProcessPods:
                     reason, message = "CreateContainerConfigError", str(missing)
             if statuses.waits(container["name"], reason, message):
                 await self._publish(run, statuses)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # before the next look, as a kubelet waits
 
     async def _one_start(
         self, run: PodRun, name: str, command: list[str], env: dict[str, str], statuses: PodStatus
@@ -372,7 +372,7 @@ class ProcessPods:
             except httpx.TransportError:
                 if attempt == 5:
                     raise
-                await asyncio.sleep(0.2 * attempt)
+                await asyncio.sleep(0.2 * attempt)  # before the next try, as a kubelet waits
                 continue
             if answer.status_code not in (404, 409):  # gone, or another pod of that name by now
                 answer.raise_for_status()

@@ -23,6 +23,7 @@ signal.signal(signal.SIGTERM, leave)
 print("started", os.environ.get("GREETING"), sys.argv[1:], flush=True)
 while True: time.sleep(0.05)
 """
+#: Goes on whatever it is told. To sleep is all the work that either of the two has.
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('started', flush=True)\nwhile True: time.sleep(0.05)"
 
 

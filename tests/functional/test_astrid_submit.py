@@ -1,6 +1,5 @@
 """`astrid submit` and `astrid show`: as a person uses them, up to the row and the message."""
 
-import argparse
 import csv
 import json
 from datetime import UTC, datetime
@@ -8,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from astrid_workers.cli import show, submit
+from astrid_workers.__main__ import main
+from astrid_workers.cli import submit
 from astrid_workers.identity import derived_uuid, observation_uuid, survey_uuid
 from astrid_workers.ingestion import observation_workers as workers
 from astrid_workers.pipeline import Stage
@@ -51,10 +51,8 @@ def configured(monkeypatch, tmp_path, redis_url):
 def astrid(capsys):
     """Runs one verb with words; returns status, what was printed, and the JSON of it."""
 
-    def run(module, *words):
-        parser = argparse.ArgumentParser()
-        module.configure(parser)
-        status = module.main(parser.parse_args([str(word) for word in words]))
+    def run(verb, *words):
+        status = main([verb, *map(str, words)])
         captured = capsys.readouterr()
         parsed = json.loads(captured.out) if "--json" in words else captured.out + captured.err
         return status, parsed
@@ -76,7 +74,7 @@ def ingest_all(redis_client):
 
 def test_a_folder_is_sent_with_what_its_headers_say(astrid, night, redis_client):
     """Position, time, filter and exposure; ids are the paths within the folder."""
-    status, said = astrid(submit, night, "--survey", "s", "--json")
+    status, said = astrid("submit", night, "--survey", "s", "--json")
     assert (status, said["sent"], said["refused"]) == (0, 2, 0)
     payloads = waiting(redis_client)
     assert set(payloads) == {"a", "deep/ref_b"}
@@ -94,19 +92,19 @@ def test_files_that_workers_may_read_stay_and_others_go_into_the_store(
     astrid, night, redis_client, monkeypatch
 ):
     """Either way a worker can read what it is sent."""
-    astrid(submit, night / "a.fits")
+    astrid("submit", night / "a.fits")
     assert waiting(redis_client)["a"]["fits_url"].startswith("file:///")
     assert "/artifacts/incoming/" in waiting(redis_client)["a"]["fits_url"]
     monkeypatch.setenv("ASTRID_INPUT_ROOTS", str(night))
-    astrid(submit, night / "deep/ref_b.fits")
+    astrid("submit", night / "deep/ref_b.fits")
     assert waiting(redis_client)["ref_b"]["fits_url"] == str(night / "deep/ref_b.fits")
     ingest_all(redis_client)
 
 
 def test_a_second_run_skips_what_was_sent_and_what_is_there(astrid, night, redis_client):
     """Interrupted in the middle, it goes on where it stopped."""
-    astrid(submit, night / "a.fits")
-    status, said = astrid(submit, night / "a.fits", night / "deep/ref_b.fits", "--json")
+    astrid("submit", night / "a.fits")
+    status, said = astrid("submit", night / "a.fits", night / "deep/ref_b.fits", "--json")
     assert [(item["observation_id"], item["outcome"]) for item in said["items"]] == [
         ("ref_b", "sent"),
         ("a", "skipped"),
@@ -114,32 +112,32 @@ def test_a_second_run_skips_what_was_sent_and_what_is_there(astrid, night, redis
     assert said["items"][1]["why"] == "it was sent before"
     ingest_all(redis_client)
     (night.parent / "out/astrid/submitted.jsonl").unlink()
-    status, said = astrid(submit, night / "a.fits", "--json")
+    status, said = astrid("submit", night / "a.fits", "--json")
     assert (status, said["items"][0]["why"]) == (3, "it is in the database already")
-    assert astrid(submit, night / "a.fits", "--again", "--json")[1]["sent"] == 1
+    assert astrid("submit", night / "a.fits", "--again", "--json")[1]["sent"] == 1
 
 
 def test_a_journal_that_was_cut_off_in_the_middle_of_a_line_still_counts(astrid, night, redis_client):
     """The machine went down while it was written."""
-    astrid(submit, night / "a.fits")
+    astrid("submit", night / "a.fits")
     journal = night.parent / "out/astrid/submitted.jsonl"
     journal.write_text(journal.read_text().strip() + '\n{"uuid": "12')
-    assert astrid(submit, night / "a.fits", night / "deep/ref_b.fits", "--json")[1]["skipped"] == 1
-    assert astrid(submit, night / "a.fits", night / "deep/ref_b.fits", "--json")[1]["skipped"] == 2
+    assert astrid("submit", night / "a.fits", night / "deep/ref_b.fits", "--json")[1]["skipped"] == 1
+    assert astrid("submit", night / "a.fits", night / "deep/ref_b.fits", "--json")[1]["skipped"] == 2
 
 
 def test_a_file_that_changed_is_sent_again(astrid, night, redis_client):
     """The journal knows files, not only names."""
-    astrid(submit, night / "a.fits")
+    astrid("submit", night / "a.fits")
     (night / "a.fits").write_bytes(fits_bytes(OBJECT="new"))
-    assert astrid(submit, night / "a.fits", "--json")[1]["sent"] == 1
+    assert astrid("submit", night / "a.fits", "--json")[1]["sent"] == 1
 
 
 def test_one_bad_file_does_not_stop_the_rest(astrid, night, redis_client):
     """What is wrong with each is said, and the exit status says that something was refused."""
     (night / "broken.fits").write_text("no image")
     (night / "nowhere.fits").write_bytes(fits_bytes(wcs=False))
-    status, said = astrid(submit, night, night / "missing.fits", "--json")
+    status, said = astrid("submit", night, night / "missing.fits", "--json")
     assert (status, said["sent"], said["refused"]) == (2, 2, 3)
     why = {
         item["name"].rsplit("/", 1)[-1]: item["why"] for item in said["items"] if item["outcome"] == "refused"
@@ -167,7 +165,7 @@ def test_options_win_over_the_header(astrid, night, redis_client):
         "--exposure",
         7,
     ]
-    assert astrid(submit, night / "nowhere.fits", *words, "--reference")[0] == 0
+    assert astrid("submit", night / "nowhere.fits", *words, "--reference")[0] == 0
     sent = waiting(redis_client)["mine"]
     assert (sent["ra"], sent["dec"], sent["filter_band"], sent["exposure_time"], sent["is_reference"]) == (
         10,
@@ -198,7 +196,7 @@ def test_a_table_names_files_addresses_and_facts(astrid, night, redis_client):
     ]
     with table.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([columns, *rows])
-    status, said = astrid(submit, table, "--json")
+    status, said = astrid("submit", table, "--json")
     assert status == 2
     assert [item["outcome"] for item in said["items"]] == ["refused", "sent", "sent"]
     assert said["items"][0]["why"] == "RA must be a number, not str"
@@ -221,13 +219,13 @@ def test_a_table_names_files_addresses_and_facts(astrid, night, redis_client):
 def test_a_table_that_is_none_is_refused_whole(astrid, night, text, sentence):
     """Before anything of it is sent."""
     (night / "bad.csv").write_bytes(text.encode("latin-1"))
-    status, said = astrid(submit, night / "bad.csv")
+    status, said = astrid("submit", night / "bad.csv")
     assert (status, sentence in said) == (2, True), said
 
 
 def test_a_dry_run_sends_and_stores_nothing(astrid, night, redis_client):
     """And says what it would send."""
-    status, said = astrid(submit, night, "--dry-run", "--json")
+    status, said = astrid("submit", night, "--dry-run", "--json")
     assert (status, said["would_send"]) == (0, 2)
     assert said["items"][0]["payload"]["fits_url"] == str(night / "deep/ref_b.fits")
     assert waiting(redis_client) == {}
@@ -238,7 +236,7 @@ def test_a_dry_run_sends_and_stores_nothing(astrid, night, redis_client):
 def test_nothing_found_is_nothing_to_do(astrid, tmp_path):
     """Exit status 3."""
     (tmp_path / "empty").mkdir()
-    assert astrid(submit, tmp_path / "empty") == (3, "nothing found\n")
+    assert astrid("submit", tmp_path / "empty") == (3, "nothing found\n")
 
 
 def test_a_broker_that_is_gone_stops_the_submission_and_says_how_to_go_on(astrid, night, monkeypatch):
@@ -250,7 +248,7 @@ def test_a_broker_that_is_gone_stops_the_submission_and_says_how_to_go_on(astrid
         raise ServiceUnavailable("the broker does not answer")
 
     monkeypatch.setattr(submit, "send", gone)
-    status, said = astrid(submit, night)
+    status, said = astrid("submit", night)
     assert status == 1
     assert "run it again to go on" in said
     monkeypatch.undo()
@@ -265,7 +263,7 @@ def test_show_tells_the_story_of_an_observation(astrid, night):
         for row in finished_rows(observation_uuid(survey_uuid("s"), "o")):
             session.add(row)
             session.flush()
-    status, said = astrid(show, "o")
+    status, said = astrid("show", "o")
     assert status == 0
     for word in (
         "preprocessing",
@@ -277,7 +275,7 @@ def test_show_tells_the_story_of_an_observation(astrid, night):
         "Detections: 1",
     ):
         assert word in said, said
-    status, story = astrid(show, "o", "--json", "--most", 1)
+    status, story = astrid("show", "o", "--json", "--most", 1)
     assert [run["status"] for run in story["runs"]] == ["nothing_to_do", "failed", "completed"]
     assert (story["candidates"]["count"], len(story["candidates"]["best"])) == (2, 1)
     assert story["detections"]["best"][0]["confidence"] is None
@@ -286,13 +284,13 @@ def test_show_tells_the_story_of_an_observation(astrid, night):
 
 def test_show_of_nothing_is_said(astrid):
     """Exit status 2 and a sentence."""
-    assert astrid(show, "none") == (2, "astrid show: there is no observation none yet\n")
+    assert astrid("show", "none") == (2, "astrid show: there is no observation none yet\n")
 
 
 def test_show_without_a_database_is_said(astrid, monkeypatch):
     """Exit status 1 and a sentence."""
     monkeypatch.setenv("ASTRID_DATABASE_URL", "postgresql://127.0.0.1:1/x")
-    status, said = astrid(show, "o")
+    status, said = astrid("show", "o")
     assert (status, "does not answer" in said) == (1, True)
 
 
@@ -351,5 +349,5 @@ def finished_rows(observation_id):
 
 def test_the_queue_that_is_used_is_the_stages(astrid, night, redis_client):
     """The wire that workers listen to."""
-    astrid(submit, night)
+    astrid("submit", night)
     assert redis_client.llen(f"dramatiq:{Stage.OBSERVATION_INGESTION}") == 2

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
-from astrid_workers.cli import db as db_command
+from astrid_workers.__main__ import main
 from astrid_workers.errors import ServiceUnavailable, SettingRejected
 from astrid_workers.identity import survey_uuid
 from astrid_workers.storage import database as process_wide
@@ -306,14 +306,10 @@ def test_astrid_db_says_where_the_schema_is(
     database_url, monkeypatch, capsys, action, status_before, said_before, said_after
 ):
     """Before and after an upgrade, on both; looking makes no file."""
-    import argparse
-
     monkeypatch.setenv("ASTRID_DATABASE_URL", database_url)
 
     def run(words):
-        parser = argparse.ArgumentParser()
-        db_command.configure(parser)
-        return db_command.main(parser.parse_args(words)), capsys.readouterr().out
+        return main(["db", *words]), capsys.readouterr().out
 
     status, said = run([action])
     assert (status, said_before in said) == (status_before, True)

@@ -23,6 +23,8 @@ from support.tcp_proxy import TcpProxy
 from support.waiting import wait_for_answer
 
 KEY = QueueKey("sky", "q")
+#: Between two readings that are timed: the load itself, for the loop does not read without a pause either.
+TICK_SECONDS = 0.1
 Play = Callable[[Callable[[DemandReader], Coroutine[Any, Any, Any]]], Any]
 
 
@@ -169,7 +171,7 @@ def test_a_server_that_answers_late_is_known_and_holds_up_nobody_else(
                 readings = await reader.read(wanted)
                 held_up += time.monotonic() - started > PATIENCE_SECONDS / 2
                 assert readings[KEY].demand is not None
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(TICK_SECONDS)
             assert held_up <= 1
         finally:
             await reader.close()
@@ -196,7 +198,7 @@ def test_a_frozen_server_holds_up_nobody_else(redis_url: str, redis_server: Redi
                 readings = await reader.read(wanted)
                 slow += time.monotonic() - started > PATIENCE_SECONDS / 2
                 assert readings[other].demand is not None
-                await asyncio.sleep(0.1)  # the tick: the loop does not read without a pause either
+                await asyncio.sleep(TICK_SECONDS)
             assert slow <= 1
         finally:
             redis_server.thaw()

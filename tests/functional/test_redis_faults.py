@@ -74,7 +74,7 @@ class World:
             self.now += 1.0
             await self._loop.tick()
             await self._loop.settled()
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # the second itself: what goes on beside a tick gets this much of it
 
     async def until(self, size: int, *, within: int) -> int:
         """Decide until the fleet has `size`; after how many seconds that was."""

@@ -27,10 +27,11 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.promotion import Promotion
 from astrid_operator.quiesce import Conversation
 from astrid_operator.recovery import Recovery
+from astrid_operator.scaling import DemandReading
 from astrid_workers.fleet_reading import read_fleet
 from astrid_workers.result_backend import PatientResults
 from support.redis_server import RedisServer
-from support.waiting import wait_until
+from support.waiting import wait_for_answer, wait_until
 from support.worker_processes import WITH_TEST_ACTORS, WorkerProcesses
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/redis.md"
@@ -135,14 +136,17 @@ async def _operate(url: str) -> None:
     recovery = Recovery(lambda: ours[0], timeout_seconds=5.0)
     conversation, doorbell = Conversation(), Doorbell()
     moved = 0
+
+    async def all_moved() -> DemandReading | None:
+        nonlocal moved
+        readings = await reader.read(claims)
+        promotion.begin(claims)
+        moved += sum(count for _, count in promotion.take())
+        return readings[key] if moved >= 61 else None
+
     try:
-        deadline = time.monotonic() + 30
-        while moved < 61 and time.monotonic() < deadline:
-            readings = await reader.read(claims)
-            promotion.begin(claims)
-            moved += sum(count for _, count in promotion.take())
-            await asyncio.sleep(0.2)
-        assert readings[key].server is not None
+        reading = await wait_for_answer(all_moved, 30, "the due messages to be moved", every_s=0.2)
+        assert reading.server is not None
         for _ in range(20):
             ours[0] += 4
             recovery.begin(claims)

@@ -22,5 +22,5 @@ def work(seconds: float, mark: str) -> None:
     """Take `seconds`."""
     pod = os.environ["POD_NAME"]
     broker.client.rpush(f"diary:{QUEUE}", f"begin {mark} {pod}")
-    time.sleep(seconds)
+    time.sleep(seconds)  # the task itself
     broker.client.rpush(f"diary:{QUEUE}", f"end {mark} {pod}")

@@ -22,7 +22,7 @@ diary = redis.Redis.from_url(os.environ["REDIS_URL"])
 def _nap(seconds: float, mark: str) -> None:
     threads = sys.argv[sys.argv.index("--threads") + 1]
     diary.rpush(DIARY, f"begin {mark} {os.getpid()} {threads}")
-    time.sleep(seconds)
+    time.sleep(seconds)  # the task itself
     diary.rpush(DIARY, f"end {mark} {os.getpid()} {threads}")
 
 

@@ -82,7 +82,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, dela
     """Pass on what comes, each piece `delay_s` after it came; the end too."""
     while data := await source.read(65536):
         if delay_s:
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(delay_s)  # the fault itself
         target.write(data)
         await target.drain()
     target.close()

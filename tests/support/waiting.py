@@ -36,3 +36,14 @@ async def wait_for_answer(
             message = f"waited {timeout_s:g} s in vain: {what}"
             raise AssertionError(message)
         await asyncio.sleep(every_s)
+
+
+async def wait_in_loop(
+    condition: Callable[[], T], timeout_s: float, what: str, *, every_s: float = 0.05
+) -> T:
+    """`wait_until` in an event loop that goes on meanwhile."""
+
+    async def ask() -> T:
+        return condition()
+
+    return await wait_for_answer(ask, timeout_s, what, every_s=every_s)

@@ -69,7 +69,7 @@ def die(name: str) -> None:
 def stuck(name: str, seconds: float) -> None:
     """Be inside C code that has let the interpreter go and comes back after `seconds`."""
     _note(f"stuck {name}")
-    time.sleep(seconds)
+    time.sleep(seconds)  # the task itself
     _note(f"unstuck {name}")
 
 
@@ -77,7 +77,7 @@ def stuck(name: str, seconds: float) -> None:
 def seize(name: str, seconds: int) -> None:
     """Be inside C code that keeps the interpreter's lock: no other thread of this process runs."""
     _note(f"seize {name}")
-    ctypes.PyDLL(None).sleep(seconds)
+    ctypes.PyDLL(None).sleep(seconds)  # the task itself
     _note(f"let go {name}")
 
 

@@ -1,7 +1,8 @@
 """The astronomer's command line, `astrid`.
 
-Owns the list of verbs and their order in `--help`; each verb lives in `cli/` and is imported only when it is
-used, so that `astrid --help` answers at once.
+Owns the list of verbs and their order in `--help`. A verb's arguments stand in `cli/arguments/`, its work in
+`cli/`; the work is imported only when it is to be done, so that help and a wrong argument are answered at
+once.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from types import ModuleType
 from astrid_workers.kept_memory import keep_freed_memory
 from astrid_workers.numeric_threads import limit_numeric_threads
 
-#: verb → (module under `cli`, one line for --help)
+#: verb → (module under `cli` and under `cli.arguments`, one line for --help)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "run the whole pipeline on a simulated sky, on this machine, and write a report"),
     "run": ("run", "difference one science frame against one reference, without any server"),
@@ -42,7 +43,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             verb, help=line, description=line, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if verb == only:
-            _verb(module).configure(sub)
+            importlib.import_module(f"astrid_workers.cli.arguments.{module}").configure(sub)
     return parser
 
 
@@ -54,12 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         limit_numeric_threads(1)
         keep_freed_memory()
     options = build_parser(only).parse_args(arguments)
-    status: int = _verb(VERBS[options.verb][0]).main(options)
+    status: int = _work(VERBS[options.verb][0]).main(options)
     return status
 
 
-def _verb(name: str) -> ModuleType:
-    """The module of a verb.
+def _work(name: str) -> ModuleType:
+    """The module with what a verb does.
 
     What imports leave lives as long as the process: to look for garbage among it while it grows would take a
     seventh of their time.

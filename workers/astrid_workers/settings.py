@@ -9,10 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from astrid_workers.defaults import ALGORITHM, HOME, THRESHOLD_SIGMA
 from astrid_workers.errors import SettingRejected
-
-#: Where the embedded default keeps its database and artifacts, relative to the working directory.
-DEFAULT_HOME = Path("out/astrid")
 
 
 class EnvironmentSettings(BaseSettings):
@@ -36,9 +34,9 @@ class StorageSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="ASTRID_", extra="ignore", frozen=True)
 
     #: SQLAlchemy URL. `sqlite:///…` or `postgresql+psycopg://…`; plain `postgresql://` is understood too.
-    database_url: SecretStr = SecretStr(f"sqlite:///{DEFAULT_HOME}/astrid.sqlite3")
+    database_url: SecretStr = SecretStr(f"sqlite:///{HOME}/astrid.sqlite3")
     #: fsspec URL of the artifact store: a folder (`file:///…` or a path) or `s3://bucket/prefix`.
-    artifacts_url: str = f"{DEFAULT_HOME}/artifacts"
+    artifacts_url: str = f"{HOME}/artifacts"
     #: Colon-separated folders from which `file://` addresses and plain paths may be read; empty: none.
     input_roots: str = ""
     #: Most bytes that one fetched or read file may have, and that it may become when decompressed.
@@ -75,9 +73,9 @@ class DifferencingSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="ASTRID_DIFFERENCING_", extra="ignore", frozen=True)
 
     #: `auto` chooses between the others by what the frames allow.
-    algorithm: AlgorithmName = "auto"
+    algorithm: AlgorithmName = ALGORITHM
     #: |score| in sigma from which a peak of either sign is a candidate.
-    threshold_sigma: float = Field(default=5.0, ge=3.0, le=100.0)
+    threshold_sigma: float = Field(default=THRESHOLD_SIGMA, ge=3.0, le=100.0)
 
 
 class CurationSettings(EnvironmentSettings):

@@ -21,7 +21,7 @@ from astrid_operator.leadership import LeaseTimes
 from astrid_operator.seen import Seen
 from astrid_operator.settings import OperatorSettings, redacted
 from astrid_operator.transitions import events_between
-from support.waiting import wait_for_answer
+from support.waiting import wait_in_loop
 
 ENDING = {"details": {"causes": [{"reason": "NamespaceTerminating"}]}}
 
@@ -186,10 +186,7 @@ def test_a_watch_that_never_tells_what_lists_tell_is_not_trusted(monkeypatch: py
         assert informer.waiting_for == ""
         running = asyncio.create_task(informer.run(0.01))
 
-        async def is_doubted() -> bool:
-            return not informer.is_trusted
-
-        await wait_for_answer(is_doubted, 10, "the watch to be doubted", every_s=0.01)
+        await wait_in_loop(lambda: not informer.is_trusted, 10, "the watch to be doubted", every_s=0.01)
         running.cancel()
         return informer.is_trusted
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from kubernetes.aio import client
+from structlog.testing import capture_logs
 
 from astrid_operator.election import Election
 from astrid_operator.errors import LeadershipLost, NoCluster
 from astrid_operator.leadership import Leadership, LeaseTimes
+from support.waiting import wait_in_loop
 
 TIMES = LeaseTimes(lease=0.6, renew=0.4, retry=0.05)
 
@@ -35,11 +37,14 @@ class OneLease(client.ApiClient):
         self.lease: dict[str, Any] = {"metadata": {"name": "lease", "resourceVersion": "1"}, "spec": {}}
         self.asked: list[str] = []
         self.is_away = self.is_closed = False
+        self.forbidden: set[str] = set()
 
     async def call_api(self, method: str, url: str, *, body: Any = None, **_: Any) -> Any:  # type: ignore[override]
         self.asked.append(method)
         if self.is_away:
             raise ConnectionRefusedError
+        if method in self.forbidden:
+            raise LookupError(method)
         if method == "PATCH":
             if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
                 return Answer(409, {"kind": "Status", "message": "it was changed", "code": 409})
@@ -55,13 +60,6 @@ class OneLease(client.ApiClient):
 
     async def close(self) -> None:
         self.is_closed = True
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once it holds; fail after five seconds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the other side is a thread
-            await asyncio.sleep(0.01)
 
 
 def election(server: OneLease, unfit: Callable[[], str] = lambda: "") -> Election:
@@ -113,10 +111,10 @@ def test_an_api_server_that_was_away_is_no_reason_to_end() -> None:
         await part.acquired()
         server.is_away = True
         led = [part.is_leader]
-        await until(lambda: not part.is_leader)
+        await wait_in_loop(lambda: not part.is_leader, 5, "the Lease to be given up", every_s=0.01)
         led.append(part.is_leader)
         server.is_away = False
-        await until(lambda: part.is_leader)
+        await wait_in_loop(lambda: part.is_leader, 5, "the Lease to be had again", every_s=0.01)
         led.append(part.is_leader)
         await part.end()
         return led
@@ -140,7 +138,7 @@ def test_who_was_deposed_ends(found: dict[str, Any], why: str) -> None:
         part = election(server)
         await part.acquired()
         server.is_away = True
-        await until(lambda: not part.is_leader)
+        await wait_in_loop(lambda: not part.is_leader, 5, "the Lease to be given up", every_s=0.01)
         server.write(found)
         server.is_away = False
         with pytest.raises(LeadershipLost, match=why):
@@ -184,6 +182,23 @@ def test_at_the_end_the_lease_is_given_back() -> None:
     assert server.is_closed
 
 
+def test_what_fails_at_the_end_is_told_with_its_traceback() -> None:
+    """Nobody waits for the part any more: without a line of the log it would never be known."""
+
+    async def end() -> LookupError:
+        server = OneLease()
+        part = election(server)
+        await part.acquired()
+        server.forbidden = {"GET"}  # to renew takes none
+        with capture_logs() as said:
+            await part.end()
+        (line,) = said
+        assert (line["event"], line["identity"]) == ("Part in the election ended unexpectedly", "me")
+        return line["exc_info"]
+
+    assert asyncio.run(end()).args == ("GET",)
+
+
 def test_who_stands_by_can_be_ended() -> None:
     """While another holds the Lease, which it keeps."""
 
@@ -192,7 +207,7 @@ def test_who_stands_by_can_be_ended() -> None:
         server.write({"holderIdentity": "other", "leaseDurationSeconds": 1000, "renewTime": "now"})
         part = election(server)
         waiting = asyncio.create_task(part.acquired())
-        await until(lambda: "GET" in server.asked)
+        await wait_in_loop(lambda: "GET" in server.asked, 5, "the Lease to be read", every_s=0.01)
         waiting.cancel()
         await part.end()
         return server
@@ -225,10 +240,14 @@ def test_what_is_ours_is_renewed_without_reading_it() -> None:
         leadership = Leadership(server, "ns", "lease", "me", TIMES)
         await leadership.acquire()
         holding = asyncio.create_task(leadership.hold())
-        await until(lambda: len(server.asked) >= 5)
+        await wait_in_loop(lambda: len(server.asked) >= 5, 5, "some renewals", every_s=0.01)
         before = list(server.asked)
         server.write({"strategy": "written by another"})
-        await until(lambda: "GET" in server.asked[len(before) :] and server.asked[-1] == "PATCH")
+        await wait_in_loop(
+            lambda: "GET" in server.asked[len(before) :] and server.asked[-1] == "PATCH",
+            *(5, "it to be read and renewed again"),
+            every_s=0.01,
+        )
         assert leadership.is_leader
         holding.cancel()
         return before, server.lease["spec"]["holderIdentity"]

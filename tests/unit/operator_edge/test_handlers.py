@@ -53,7 +53,7 @@ def test_what_else_waits_in_the_loop_goes_on_in_between() -> None:
             across.send(Kind.POD, event(number))
         goes = [0]
         while len(found) < EVENTS:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one go of the loop, not time: what is counted
             goes.append(len(found))
         return max(after - before for before, after in pairwise(goes))
 
@@ -77,7 +77,7 @@ def test_one_that_cannot_be_taken_keeps_no_other_away() -> None:
         for number in range(3):
             across.send(Kind.POD, event(number))
         for _ in range(5):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # goes of the loop, not time: more than three events need
         return found, len(failures)
 
     assert asyncio.run(taken()) == ([0, 2], 1)

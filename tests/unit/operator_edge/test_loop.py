@@ -567,7 +567,7 @@ def test_what_was_written_in_the_midst_of_a_tick_is_not_written_again(
         world.demand[KEY] = Demand(ready=50, service_seconds=60.0)
         await world.loop.tick()
         for _ in range(10):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a go of the loop, not time: whoever could write writes
         assert told == [KEY]
         may_end.set()  # from here on the write may end: it does so while the tick looks at the other queue
         await world.loop.tick()

@@ -6,6 +6,7 @@ import pytest
 
 from astrid_operator import write_lanes
 from astrid_operator.write_lanes import OTHERS_AMONG_SIZES, SIZES_AT_A_TIME, WRITES_AT_A_TIME, WriteLanes
+from support.waiting import wait_in_loop
 
 
 class Server:
@@ -23,7 +24,7 @@ class Server:
 async def settle() -> None:
     """Let every task run as far as it can."""
     for _ in range(20):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a go of the loop, not time
 
 
 def test_what_is_told_waits_until_every_size_is_written() -> None:
@@ -113,9 +114,9 @@ def test_where_sizes_take_long_few_others_go_among_them(monkeypatch: pytest.Monk
                 await others.take("status")
 
         tasks = [asyncio.create_task(each()) for each in [size, *[other] * WRITES_AT_A_TIME]]
-        async with asyncio.timeout(5):
-            while len(others.asked) < OTHERS_AMONG_SIZES:  # noqa: ASYNC110 - time is what lets them go
-                await asyncio.sleep(0.01)
+        await wait_in_loop(
+            lambda: len(others.asked) >= OTHERS_AMONG_SIZES, 5, "the first others to go", every_s=0.01
+        )
         await asyncio.sleep(0.1)  # five times as long as others wait: who could come has come
         among = list(others.asked)
         others.answers.set()

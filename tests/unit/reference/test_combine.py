@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from astrid_workers.defaults import CLIP_SIGMA
 from astrid_workers.differencing.row_store import RowStore
 from astrid_workers.imaging.combine import (
-    CLIP_SIGMA,
     FORGIVEN_RANGE,
     NEIGHBOUR_PX,
     NEIGHBOUR_SIGMA,

@@ -24,23 +24,6 @@ from astrid_workers.pipeline import Stage
 _MADE = ("frames", "artifacts")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
-    add = parser.add_argument
-    add("--observations", type=int, default=12, metavar="N", help="science frames to submit (default 12)")
-    add(
-        "--queues",
-        type=Path,
-        default=Path("manifests/samples"),
-        help="AstridQueue files, or a folder of them",
-    )
-    add("--out", type=Path, default=Path("out/demo"), help="folder for everything (default out/demo)")
-    add("--seed", type=int, default=1, help="seed of the simulated night (default 1)")
-    add("--capacity", type=int, default=None, help="most worker processes (default: 6 + 1 per core)")
-    add("--redis-url", default=None, help="redis://host:port of a server to use instead of starting one")
-    add("--timeout-seconds", type=float, default=600.0, help="give up after so long (default 600)")
-
-
 def main(options: argparse.Namespace) -> int:
     """Run the demonstration."""
     home: Path = options.out.resolve()

@@ -1,6 +1,6 @@
 """`astrid reference`: one deep reference from several frames of a field, without any server.
 
-Owns the arguments, the files that are written and the words that are printed; the science is
+Owns the files that are written and the words that are printed; the science is
 `differencing.build_reference`.
 """
 
@@ -26,33 +26,6 @@ from astrid_workers.storage.fits_reference import reference_to_fits
 DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
 #: Least and greatest clipping that makes sense, sigma.
 CLIPS = (3.0, 100.0)
-EXAMPLES = """
-examples:
-  astrid reference night1.fits night2.fits night3.fits --out reference.fits
-  astrid reference archive/*.fits --out reference.fits --onto best
-  astrid run tonight.fits reference.fits --out found/
-  astrid reference --from-observations --field 150.1,2.2 --filter r
-
-writes reference.fits (SCI, VAR, MASK, COVERAGE; its grade in the header) and reference.json beside it
-exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = EXAMPLES
-    add = parser.add_argument
-    add("frames", type=Path, nargs="*", metavar="FRAME.fits", help="frames of one field, filter and unit")
-    add("--out", type=Path, metavar="FILE.fits", help="where the reference goes")
-    add(
-        "--onto", choices=("first", "best"), default="first", help="whose pixel grid it takes (default first)"
-    )
-    add("--clip", type=float, default=5.0, metavar="SIGMA", help="outliers against the median (default 5)")
-    add("--bias", type=Path, metavar="FILE", help="bias frame for all frames")
-    add("--dark", type=Path, metavar="FILE", help="dark frame for all frames, scaled by exposure")
-    add("--flat", type=Path, metavar="FILE", help="flat field for all frames")
-    add("--json", action="store_true", help="print the content of the JSON file on standard output")
-    reference_from_observations.configure(parser)
 
 
 def main(options: argparse.Namespace) -> int:

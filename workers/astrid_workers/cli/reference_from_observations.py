@@ -1,6 +1,6 @@
 """`astrid reference --from-observations`: a reference of the pipeline, from what the pipeline has seen.
 
-Owns the arguments of that way and the words that are printed; the work is `differencing.stacked_reference`,
+Owns the words that are printed; the work is `differencing.stacked_reference`,
 done here and now, as the actor `build_reference` does it on a worker.
 """
 
@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from astrid_workers.differencing.stacked_reference import (
-    DEFAULT_MOST,
     load,
     parsed_request,
     run,
@@ -20,19 +19,6 @@ from astrid_workers.differencing.stacked_reference import (
 from astrid_workers.errors import AstridError, NothingToDo, SettingRejected
 
 DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this way."""
-    group = parser.add_argument_group("from the observations of the pipeline")
-    add = group.add_argument
-    add(
-        "--from-observations", action="store_true", help="stack what the database has of a field, register it"
-    )
-    add("--field", metavar="RA,DEC", help="a position on the field, in degrees")
-    add("--filter", metavar="BAND", help="filter band, as the observations have it (default: those without)")
-    add("--survey", metavar="NAME", default="default", help="survey they belong to (default: default)")
-    add("--most", type=int, default=DEFAULT_MOST, metavar="N", help=f"most frames (default {DEFAULT_MOST})")
 
 
 def main(options: argparse.Namespace) -> int:

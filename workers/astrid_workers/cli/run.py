@@ -1,6 +1,6 @@
 """`astrid run`: difference one science frame against one reference, without any server.
 
-Owns the arguments, the files that are written and the words that are printed; the science is
+Owns the files that are written and the words that are printed; the science is
 `differencing.pair`.
 """
 
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from astrid_workers.cli.arguments.run import ALGORITHMS
 from astrid_workers.cli.run_mosaic import Mosaic, mosaic_candidates, mosaic_forced, remove_pages, run_mosaic
 from astrid_workers.cli.run_work import Asked, Done, difference_and_measure
 from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
@@ -40,7 +41,6 @@ DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
 THRESHOLDS = (2.0, 1000.0)
 #: Most sources that are injected.
 MOST_INJECTIONS = 100_000
-ALGORITHMS = ("auto", "zogy", "classic", "none")
 #: What is null in the report of a run that did not get that far.
 MEASURED_LATER = (
     "algorithm",
@@ -52,66 +52,6 @@ MEASURED_LATER = (
     "n_candidates",
     "assumed",
 )
-EXAMPLES = """
-examples:
-  astrid run night.fits reference.fits --out found/
-  astrid run raw.fits reference.fits --bias bias.fits --flat flat.fits --out found/ --threshold 6
-  astrid run sci.fits ref.fits --noise sci.noise.fits --reference-noise ref.noise.fits --out found/ --json
-
-  astrid run night.fits reference.fits --out found/ --inject 200      (how deep is my frame?)
-  astrid run night.fits reference.fits --out found/ --forced positions.csv
-
-writes to DIR: candidates.ecsv, difference.fits, score.fits, report.json, report.html (and forced.ecsv)
-exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.epilog = EXAMPLES
-    add = parser.add_argument
-    add("science", type=Path, metavar="SCIENCE.fits", help="the new frame")
-    add("reference", type=Path, metavar="REFERENCE.fits", help="the earlier frame of the same field")
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for the results; made if it is not there",
-    )
-    add("--bias", type=Path, metavar="FILE", help="bias frame for the science frame")
-    add("--dark", type=Path, metavar="FILE", help="dark frame for the science frame, scaled by exposure")
-    add("--flat", type=Path, metavar="FILE", help="flat field for the science frame")
-    add("--mask", type=Path, metavar="FILE", help="bad pixels of the science frame: anything but 0")
-    add("--noise", type=Path, metavar="FILE", help="1-sigma noise of the science frame, in its unit")
-    add("--reference-noise", type=Path, metavar="FILE", help="1-sigma noise of the reference, in its unit")
-    add(
-        "--threshold",
-        type=float,
-        metavar="SIGMA",
-        help="|score| from which a peak is a candidate (default 5)",
-    )
-    add("--algorithm", choices=ALGORITHMS, help="how to subtract (default auto: chosen by what is measured)")
-    add(
-        "--inject",
-        type=int,
-        metavar="N",
-        help="put N sources of known flux into the science frame and report how many come back, how deep",
-    )
-    add("--inject-seed", type=int, default=1, metavar="SEED", help="seed of the injections (default 1)")
-    add(
-        "--forced",
-        type=Path,
-        metavar="FILE.csv",
-        help="measure at these positions (heading x,y or ra_deg,dec_deg; x, y from 0) into forced.ecsv",
-    )
-    add(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="TOML file with threshold, algorithm or other options of the subtraction; the command line wins",
-    )
-    add("--json", action="store_true", help="print report.json's content on standard output")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -27,19 +27,6 @@ _STYLES = {
 }
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("observation", metavar="OBSERVATION", help="its UUID, or its external id")
-    parser.add_argument(
-        "--most",
-        type=int,
-        default=10,
-        metavar="N",
-        help="most candidates and detections to list (default 10)",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-
-
 def main(options: argparse.Namespace) -> int:
     """Show it: 0 done, 1 the database does not answer, 2 no such observation, or several."""
     try:

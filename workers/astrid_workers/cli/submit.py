@@ -22,7 +22,7 @@ from astrid_workers.ingestion.journal import Journal
 from astrid_workers.ingestion.listing import Item, TableRejected, items_of
 from astrid_workers.ingestion.submission import Submission, placed, prepared
 from astrid_workers.pipeline import Stage
-from astrid_workers.settings import DEFAULT_HOME, StorageSettings
+from astrid_workers.settings import StorageSettings
 from astrid_workers.storage.artifacts import get_store
 from astrid_workers.storage.connection import Database
 from astrid_workers.storage.database import open_database
@@ -30,44 +30,6 @@ from astrid_workers.storage.fits import FitsLimits
 from astrid_workers.storage.models import Observation
 
 T = TypeVar("T")
-
-_DESCRIPTION = """\
-Files are FITS (.fits .fit .fts, also .gz .fz .bz2 .xz), folders are searched for them in depth, and a .csv
-table has a header row with some of: path fits_url survey_id observation_id ra dec observation_time
-filter_band exposure_time pixel_scale airmass seeing is_reference mask_url noise_url bias_frame dark_frame
-flat_frame.
-
-Position, time, filter and exposure are read from the header; a table wins over the header, an option over
-both. Files under ASTRID_INPUT_ROOTS are sent by their path, others are put into the artifact store first.
-References go first. What is in the database with its image, or was sent from here before, is skipped."""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.description = _DESCRIPTION
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a FITS file, a folder or a .csv table"
-    )
-    parser.add_argument("--survey", metavar="NAME", help="survey they belong to (default: default)")
-    parser.add_argument("--id", metavar="ID", help="external id, for one file (default: its name)")
-    parser.add_argument("--reference", action="store_true", default=None, help="declare them references")
-    parser.add_argument("--ra", type=float, metavar="DEG", help="right ascension of the centre")
-    parser.add_argument("--dec", type=float, metavar="DEG", help="declination of the centre")
-    parser.add_argument("--time", metavar="ISO", help="start of the exposure, UTC unless it has a zone")
-    parser.add_argument("--filter", metavar="BAND", help="filter band")
-    parser.add_argument("--exposure", type=float, metavar="S", help="exposure time in seconds")
-    for kind in ("bias", "dark", "flat"):
-        parser.add_argument(f"--{kind}", metavar="FILE", help=f"master {kind} frame for all of them")
-    parser.add_argument(
-        "--journal",
-        type=Path,
-        default=DEFAULT_HOME / "submitted.jsonl",
-        metavar="FILE",
-        help="what was sent from here (default: %(default)s)",
-    )
-    parser.add_argument("--again", action="store_true", help="send also what was sent before")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
 @dataclass(slots=True)

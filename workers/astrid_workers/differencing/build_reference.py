@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.defaults import CLIP_SIGMA, ONTO
 from astrid_workers.differencing.grade_reference import Grade, grade_reference
 from astrid_workers.differencing.match_frames import match_frames
 from astrid_workers.differencing.measure import Measured, Sky, measure_frame, sky_of, unusable_pixels
@@ -19,7 +20,7 @@ from astrid_workers.differencing.row_store import RowStore, StoredImage
 from astrid_workers.errors import AstridError, NothingToDo
 from astrid_workers.frame import Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.align import Registration, measure_registration
-from astrid_workers.imaging.combine import CLIP_SIGMA, Combined, combine
+from astrid_workers.imaging.combine import Combined, combine
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.resample import resample_frame
 from astrid_workers.imaging.stars import frame_fwhm_px
@@ -41,7 +42,7 @@ class StackOptions:
     """How frames are stacked."""
 
     #: Whose grid the reference takes: the first frame's, or that of the one with the largest weight.
-    onto: Onto = "first"
+    onto: Onto = ONTO
     clip_sigma: float = CLIP_SIGMA
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.defaults import THRESHOLD_SIGMA
 from astrid_workers.differencing.glints import flag_glints
 from astrid_workers.differencing.neighbours import (
     BLENDED_SHARE,
@@ -50,7 +51,7 @@ class _Peaks:
 
 
 def extract_sources(
-    difference: Difference, *, threshold_sigma: float = 5.0, wcs: WCS | None = None
+    difference: Difference, *, threshold_sigma: float = THRESHOLD_SIGMA, wcs: WCS | None = None
 ) -> Candidates:
     """Candidates with |score| above `threshold_sigma`, strongest first.
 

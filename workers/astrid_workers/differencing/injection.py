@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from astrid_workers.defaults import INJECTION_SEED
 from astrid_workers.differencing.difference import difference
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.forced_photometry import difference_fluxes
@@ -49,7 +50,7 @@ class InjectionOptions:
     """How many sources, how bright, and the seed; the same options give the same places and photons."""
 
     count: int = 200
-    seed: int = 1
+    seed: int = INJECTION_SEED
     #: S/N as the difference's `flux_error` at the place has it; drawn log-uniform.
     least_snr: float = 2.0
     most_snr: float = 20.0

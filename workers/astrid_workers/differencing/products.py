@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.defaults import ALGORITHM, THRESHOLD_SIGMA
 from astrid_workers.frame import Float32Image, Uint32Image
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import Psf
@@ -33,9 +34,9 @@ class DifferenceOptions:
 
     #: `auto` picks by measured facts; `none` subtracts without matching PSFs and is there for comparison
     #: only.
-    algorithm: Requested = "auto"
+    algorithm: Requested = ALGORITHM
     #: Candidates are extrema of the score beyond this many sigma, of either sign.
-    threshold_sigma: float = 5.0
+    threshold_sigma: float = THRESHOLD_SIGMA
     #: Highest polynomial order of the PSF over the frame; fewer stars lower it.
     max_psf_order: int = 2
     #: Highest polynomial order of gain, shift and kernel over the frame; fewer sources lower it.

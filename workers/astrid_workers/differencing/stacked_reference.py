@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from astrid_workers import broker
+from astrid_workers.defaults import MOST_STACKED, SURVEY
 from astrid_workers.differencing.build_reference import Reference, build_reference
 from astrid_workers.errors import NothingToDo, SettingRejected
 from astrid_workers.frame import Frame
@@ -35,8 +36,8 @@ from astrid_workers.storage.reference_ranking import Pointing, ranked
 from astrid_workers.storage.states import ObservationState, RunStatus
 from astrid_workers.storage.waiting_observations import waiting_for
 
-#: Fewest and most frames of a stack, and how many are taken where nobody says.
-FEWEST, MOST, DEFAULT_MOST = 2, 200, 30
+#: Fewest and most frames of a stack that may be asked for.
+FEWEST, MOST = 2, 200
 #: Keys of a request: `ra` and `dec` (degrees) lie on the field, `filter_band` may be null.
 REQUEST_KEYS = ("survey_id", "ra", "dec", "filter_band", "most")
 
@@ -49,7 +50,7 @@ class ReferenceRequest:
     ra_deg: float
     dec_deg: float
     filter_band: str | None
-    most: int = DEFAULT_MOST
+    most: int = MOST_STACKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ def parsed_request(data: object) -> ReferenceRequest:
         msg = f"a request for a reference has {', '.join(unknown)}; expected {', '.join(REQUEST_KEYS)}"
         raise SettingRejected(msg)
     survey, band, most = (
-        data.get("survey_id", "default"),
+        data.get("survey_id", SURVEY),
         data.get("filter_band"),
-        data.get("most", DEFAULT_MOST),
+        data.get("most", MOST_STACKED),
     )
     if not isinstance(survey, str) or not (band is None or isinstance(band, str)):
         msg = f"survey_id and filter_band must be text, got {survey!r:.60} and {band!r:.60}"

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from astrid_workers.defaults import CLIP_SIGMA
 from astrid_workers.frame import Float32Image
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-#: A pixel further than this from the median of all frames is an outlier.
-CLIP_SIGMA = 5.0
-#: Within so many pixels of one, less suffices: interpolation makes a sharp outlier ring as far as its kernel.
+#: Within so many pixels of an outlier less suffices: by interpolation a sharp one rings as far as its kernel.
 NEIGHBOUR_SIGMA, NEIGHBOUR_PX = 2.5, 3
 #: Seeing that differs moves light between neighbouring pixels: this share of the median's range over 3 × 3
 #: pixels is forgiven, as far as it is more than the range that noise has (3 sigma for nine pixels).

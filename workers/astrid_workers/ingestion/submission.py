@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astrid_workers.defaults import SURVEY
 from astrid_workers.errors import FrameRejected, ObservationRejected
 from astrid_workers.identity import observation_uuid, survey_uuid
 from astrid_workers.ingestion.frame_summary import filter_band_of
@@ -82,7 +83,7 @@ def placed(submission: Submission, store: ArtifactStore, roots: tuple[Path, ...]
 def _defaults_of(item: Item) -> dict[str, Any]:
     """What holds when nobody says otherwise; a file called `ref_…` is a reference in any folder."""
     is_reference = item.default_id.rsplit("/", 1)[-1].startswith(REFERENCE_PREFIX) or None
-    return {"survey_id": "default", "observation_id": item.default_id or None, "is_reference": is_reference}
+    return {"survey_id": SURVEY, "observation_id": item.default_id or None, "is_reference": is_reference}
 
 
 def _headers(path: Path, limits: FitsLimits) -> list[FrameHeader]:
