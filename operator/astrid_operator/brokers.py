@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic
 
 from astrid_operator.errors import BrokerNotConfigured
+from astrid_operator.redis_address import redacted
 from astrid_operator.redis_connection import SCHEMES, sentinel_address
-from astrid_operator.settings import redacted
 
 #: The broker of an AstridQueue that names none: the default of `spec.broker.secretRef`.
 DEFAULT_SECRET, DEFAULT_KEY = "astrid-redis", "url"

@@ -15,8 +15,8 @@ import redis
 
 from astrid_operator.dead_letters import DeadLetter, DeadLetters, Outcome
 from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_operator.redis_address import redacted
 from astrid_operator.redis_connection import blocking_connection, trouble_of
-from astrid_operator.settings import redacted
 
 #: Exit status where some of what was asked could not be done, and where nothing could.
 PARTLY, UNUSABLE = 1, 2

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from astrid_operator.redis_address import redacted
+
 #: Where a pod finds the namespace it runs in.
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -93,14 +95,3 @@ class OperatorSettings(BaseSettings):
         values["redis_url"] = redacted(self.redis_url.get_secret_value()) if self.redis_url else None
         values["home_namespace"] = self.home_namespace
         return values
-
-
-def redacted(url: str) -> str:
-    """`url` without its user and password, fit for logs, status and events."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "(address withheld)"
-    authority, slash, path = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    path = path.partition("?")[0]
-    return f"{scheme}://{'***@' if at and credentials else ''}{host}{slash}{path}"

@@ -18,8 +18,9 @@ from astrid_operator.informer import Informer
 from astrid_operator.kinds import Kind
 from astrid_operator.kubernetes_answers import answer, failure
 from astrid_operator.leadership import LeaseTimes
+from astrid_operator.redis_address import redacted
 from astrid_operator.seen import Seen
-from astrid_operator.settings import OperatorSettings, redacted
+from astrid_operator.settings import OperatorSettings
 from astrid_operator.transitions import events_between
 from support.waiting import wait_in_loop
 
