@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import structlog
 
+from astrid_operator import handlers
 from astrid_operator.brokers import Brokers
 from astrid_operator.demand import DemandReader
 from astrid_operator.desired import OperatorDefaults
@@ -68,38 +69,14 @@ Watch = Callable[
 ]
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the verb."""
-    parser.add_argument(
-        "--namespace",
-        action="append",
-        metavar="NS",
-        help="serve this namespace only; may be repeated (default: all)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        help="least that is logged (default: info)",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=("json", "console"),
-        help="a line of JSON per event, or lines for people (default: json)",
-    )
-    parser.epilog = (
-        "Talks to the cluster of KUBECONFIG, or to its own; a flag wins over its variable ASTRID_OPERATOR_…. "
-        "REDIS_URL is the Redis of every AstridQueue that names none. Exit status: 0 stopped, 1 cannot go on."
-    )
-
-
-def main(options: argparse.Namespace, watch: Watch) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT (0), or until it cannot go on (1)."""
     settings = _settings(options)
     set_up_logs(settings.log_level, settings.log_format)
     gc.set_threshold(*COLLECT_AFTER)
     log.info("Operator started", **settings.effective())
     try:
-        asyncio.run(_run(settings, watch))
+        asyncio.run(_run(settings, handlers.watch))
     except (OperatorError, OSError) as error:
         log.error("Operator ended", reason=type(error).__name__, error=str(error))  # noqa: TRY400 - an ending
         return 1

@@ -28,27 +28,6 @@ SENTENCE_WIDTH = 72
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the verb."""
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    shared = _shared()
-    one = what.add_parser("list", parents=[shared], help="the dead letters of a queue, newest first")
-    one.add_argument("--limit", type=_positive, default=50, metavar="N", help="most rows (default: 50)")
-    one = what.add_parser("show", parents=[shared], help="all that is known of some of them")
-    one.add_argument(
-        "ids", nargs="+", metavar="ID", help="id of a message, or its beginning if that is enough"
-    )
-    for name, line in (
-        ("requeue", "send them again, with all their retries"),
-        ("purge", "delete them for good"),
-    ):
-        one = what.add_parser(name, parents=[shared], help=line)
-        one.add_argument("ids", nargs="*", metavar="ID", help="id of a message, or its beginning")
-        one.add_argument("--all", action="store_true", help="every dead letter of the queue")
-        one.add_argument("--yes", action="store_true", help="do not ask")
-        one.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-
-
 def main(options: argparse.Namespace) -> int:
     """Do what was asked: 0; 1 where some of it could not be done, 2 and a sentence where nothing could."""
     url = options.redis_url or os.environ.get("REDIS_URL")
@@ -60,23 +39,6 @@ def main(options: argparse.Namespace) -> int:
             return _VERBS[options.what](letters, options)
     except (redis.RedisError, OSError, ValueError) as error:
         return _unusable(f"Redis {redacted(url)}: {trouble_of(error)}")
-
-
-def _shared() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    add = parser.add_argument
-    add("--queue", required=True, metavar="Q", help="the Dramatiq queue")
-    add("--redis-url", metavar="URL", help="the Redis (default: REDIS_URL)")
-    add("--namespace", default="dramatiq", metavar="NS", help="Dramatiq's prefix (default: dramatiq)")
-    add("--json", action="store_true", help="JSON instead of text")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        message = f"{text!r} is no number of rows, must be 1 or more"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
 
 
 def _unusable(sentence: str) -> int:

@@ -30,7 +30,7 @@ from astrid_operator.local_files import LocalFiles
 from astrid_operator.local_slots import LocalSlots
 from astrid_operator.local_view import LiveTable, Row, Snapshot, View, missing_warning, view_for, write_status
 from astrid_operator.loop import Loop
-from astrid_operator.manifest_files import STDIN, FileRejected, read_queues
+from astrid_operator.manifest_files import FileRejected, read_queues
 from astrid_operator.member_demand import MemberDemand
 from astrid_operator.member_folder import FolderTaken
 from astrid_operator.process_fleet import ProcessFleet
@@ -44,25 +44,8 @@ log = structlog.get_logger(__name__)
 
 #: Exit status for input that cannot be used.
 UNUSABLE = 2
-#: Where members' logs and what is remembered of them go, relative to the working directory.
-DEFAULT_FOLDER = Path("out/astrid/local")
 #: Status is not held back: telling costs nothing here.
 STATUS_WRITES_PER_SECOND = 1000.0
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the verb."""
-    add = parser.add_argument
-    add("-f", "--filename", action="append", type=_watchable, required=True, metavar="FILE",
-        help="YAML file or folder with AstridQueues; may be repeated; edits act at once")  # fmt: skip
-    add("--capacity", type=_capacity, default=cores(), metavar="N",
-        help="slots: worker processes there may be, shared by priority (default: the cores)")  # fmt: skip
-    add("--folder", type=Path, default=DEFAULT_FOLDER, help="logs of the workers (default: %(default)s)")
-    add("--status-file", type=Path, metavar="PATH", help="written anew every second, as JSON")
-    add("--json", "--log-json", dest="json", action="store_true",
-        help="a line of JSON for every change instead of the table")  # fmt: skip
-    add("--dry-run", "--once", dest="dry_run", action="store_true",
-        help="say what would be done now, do nothing, and end")  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
@@ -79,26 +62,8 @@ def main(options: argparse.Namespace) -> int:
         return UNUSABLE
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 class _NoBroker(Exception):  # noqa: N818 - named for what it is
     """No queue has a Redis that this process knows of."""
-
-
-def _watchable(text: str) -> str:
-    if text == STDIN:
-        raise argparse.ArgumentTypeError("standard input cannot be watched for edits, name a file or folder")
-    return text
-
-
-def _capacity(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of slots, must be 1 or more")
-    return int(text)
 
 
 def _check_brokers(queues: Mapping[QueueKey, AstridQueue], settings: OperatorSettings) -> None:

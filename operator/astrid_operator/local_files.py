@@ -11,9 +11,10 @@ from typing import Any
 
 import structlog
 
+from astrid_operator.arguments.filename import STDIN
 from astrid_operator.astrid_queue import KIND, QueueKey, key_of
 from astrid_operator.errors import InvalidSpec
-from astrid_operator.manifest_files import STDIN, FileRejected, files_of, read_manifests
+from astrid_operator.manifest_files import FileRejected, files_of, read_manifests
 
 log = structlog.get_logger(__name__)
 

@@ -12,13 +12,11 @@ from typing import Any
 
 import yaml
 
+from astrid_operator.arguments.filename import STDIN
 from astrid_operator.astrid_queue import KIND, AstridQueue, QueueKey, parse_astrid_queue
 from astrid_operator.errors import InvalidSpec, PersonMustAct
 
 Json = Any
-
-#: In place of a file: standard input.
-STDIN = "-"
 
 
 class FileRejected(PersonMustAct):

@@ -13,32 +13,14 @@ import yaml
 from astrid_operator.astrid_queue import AstridQueue
 from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb
 from astrid_operator.manifest_files import FileRejected, QueueInFile, read_queues
-from astrid_operator.settings import OperatorSettings
 
 #: Exit status for input that cannot be used.
 UNUSABLE = 2
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the verb."""
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="YAML file or folder with AstridQueues, - for standard input; may be repeated",
-    )
-    parser.add_argument(
-        "--image",
-        metavar="IMAGE",
-        help="image of workers whose AstridQueue names none (default: the setting)",
-    )
-
-
 def main(options: argparse.Namespace) -> int:
     """Print the manifests as YAML; 2 and one sentence on standard error where a file cannot be used."""
-    defaults = OperatorDefaults(image=options.image or OperatorSettings().image)
+    defaults = OperatorDefaults(image=options.image or _image_of_settings())
     try:
         queues = read_queues(options.filename)
     except FileRejected as error:
@@ -46,6 +28,12 @@ def main(options: argparse.Namespace) -> int:
         return UNUSABLE
     sys.stdout.write(rendered(queues, defaults))
     return 0
+
+
+def _image_of_settings() -> str:
+    from astrid_operator.settings import OperatorSettings  # takes longer to import than all the rest
+
+    return OperatorSettings().image
 
 
 def rendered(queues: Sequence[QueueInFile], defaults: OperatorDefaults) -> str:

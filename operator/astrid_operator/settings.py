@@ -4,11 +4,12 @@ Owns names, defaults and units of the variables. Never connects to anything; sec
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from astrid_operator.defaults import LOG_FORMAT, LOG_LEVEL, LogFormat, LogLevel
 from astrid_operator.redis_address import redacted
 
 #: Where a pod finds the namespace it runs in.
@@ -62,9 +63,8 @@ class OperatorSettings(BaseSettings):
     metrics_port: int = Field(default=8080, ge=0, le=65535)
     probes_port: int = Field(default=8081, ge=0, le=65535)
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    #: `json` for collectors, `console` for people.
-    log_format: Literal["json", "console"] = "json"
+    log_level: LogLevel = LOG_LEVEL
+    log_format: LogFormat = LOG_FORMAT
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
+from astrid_operator.defaults import START_SECONDS
 from astrid_operator.fleet import FleetState
 from astrid_operator.retirement import leaving_order
 from astrid_operator.scaling import DemandReading, ScalingDecision, ScalingMemory, decide
@@ -61,7 +62,7 @@ class Conditions:
     """The world of a simulation."""
 
     #: Bounds of the drawn time from asking for a member until it works.
-    start_seconds: tuple[float, float] = (10.0, 10.0)
+    start_seconds: tuple[float, float] = (START_SECONDS, START_SECONDS)
     #: Bounds of the drawn time for which a member that was let go for others still holds its place.
     leave_seconds: tuple[float, float] = (0.0, 0.0)
     seed: int = 0

@@ -4,6 +4,7 @@ The schema that the API server uses is `crds/astridqueues.astrid.dev.yaml`, with
 a test compares the two field by field. Holds no rule between two fields (`rules.py`) and no code.
 """
 
+from astrid_operator.defaults import DRAMATIQ_NAMESPACE
 from astrid_operator.schema import (
     Anything,
     Choice,
@@ -136,7 +137,7 @@ BROKER = Object(
             },
             optional=False,
         ),
-        "namespace": Text(64, min_length=1, pattern=r"[A-Za-z0-9._-]+", default="dramatiq"),
+        "namespace": Text(64, min_length=1, pattern=r"[A-Za-z0-9._-]+", default=DRAMATIQ_NAMESPACE),
     },
     optional=False,
 )
