@@ -53,11 +53,12 @@ def test_each_variable_reaches_its_setting(monkeypatch: pytest.MonkeyPatch, vari
 def test_flags_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--namespace`, `--log-level` and `--log-format` of `astrid-operator run`."""
     from astrid_operator import cluster
+    from astrid_operator.arguments.run import configure
 
     monkeypatch.setenv("ASTRID_OPERATOR_NAMESPACES", "a")
     monkeypatch.setenv("ASTRID_OPERATOR_LOG_LEVEL", "error")
     parser = argparse.ArgumentParser()
-    cluster.configure(parser)
+    configure(parser)
     words = ["--namespace", "b", "--namespace", "c", "--log-level", "debug", "--log-format", "console"]
     settings = cluster._settings(parser.parse_args(words))
 

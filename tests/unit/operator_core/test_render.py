@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from astrid_operator import render
+from astrid_operator.arguments.render import configure
 from astrid_operator.manifest_files import FileRejected, read_queues
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,7 +30,7 @@ HEAD = "apiVersion: astrid.dev/v1alpha1\nkind: AstridQueue\nmetadata: {name: det
 
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    render.configure(parser)
+    configure(parser)
     return render.main(parser.parse_args(list(arguments)))
 
 
