@@ -47,6 +47,17 @@ def test_a_window_shows_the_same_sky() -> None:
     assert np.array_equal(part.sources, whole.sources[window])
 
 
+def test_without_a_known_sky_the_window_alone_is_measured() -> None:
+    frame = replace(_read(), sky=None)
+    window = np.s_[40:200, 100:290]
+    part, alone = (
+        background_within(frame, _unusable(frame), window),
+        estimate_background(frame.science[window]),
+    )
+    assert_allclose(part.level, alone.level)
+    assert_allclose(part.rms, alone.rms)
+
+
 def test_other_pixels_have_another_sky() -> None:
     frame = _read()
     brighter = replace(frame, science=frame.science + np.float32(1000))

@@ -93,7 +93,7 @@ def estimate_background(
     under them. `box_px` is the side of a mesh cell, and is halved until at least two cells fit each way.
     Raises FrameRejected when fewer than `FEWEST_PIXELS` pixels are usable.
     """
-    masked = np.zeros(image.shape, bool) if unusable is None else unusable
+    masked = np.zeros(image.shape, bool) if unusable is None else np.ascontiguousarray(unusable)
     good = int(masked.size - np.count_nonzero(masked))
     if good < FEWEST_PIXELS:
         msg = f"{good} usable pixels of {masked.size}, need {FEWEST_PIXELS} to measure the sky"
