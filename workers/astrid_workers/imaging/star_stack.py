@@ -71,7 +71,7 @@ class StarStack:
         self.flux = np.ones(len(data))
         self.pedestal = np.zeros(len(data))
         self.centred = np.zeros_like(data)
-        self.hats = fft.rfft2(data)
+        self.hats = fft.rfft2(data)  # of `raw`, which is shifted again and again
 
     def __len__(self) -> int:
         return len(self.raw)
