@@ -2,6 +2,7 @@
 
 import argparse
 
+from astrid_operator.arguments.count import count_of
 from astrid_operator.defaults import DRAMATIQ_NAMESPACE
 
 
@@ -11,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shared = _shared()
     one = what.add_parser("list", parents=[shared], help="the dead letters of a queue, newest first")
     one.add_argument(
-        "--limit", type=_positive, default=50, metavar="N", help="most rows (default: %(default)s)"
+        "--limit", type=count_of("rows"), default=50, metavar="N", help="most rows (default: %(default)s)"
     )
     one = what.add_parser("show", parents=[shared], help="all that is known of some of them")
     one.add_argument(
@@ -41,10 +42,3 @@ def _shared() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="JSON instead of text")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        message = f"{text!r} is no number of rows, must be 1 or more"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)

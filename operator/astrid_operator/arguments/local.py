@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from astrid_operator.arguments.count import count_of
 from astrid_operator.arguments.filename import STDIN
 from astrid_operator.cores import cores
 
@@ -15,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-f", "--filename", action="append", type=_watchable, required=True, metavar="FILE",
         help="YAML file or folder with AstridQueues; may be repeated; edits act at once")  # fmt: skip
-    add("--capacity", type=_capacity, default=cores(), metavar="N",
+    add("--capacity", type=count_of("slots"), default=cores(), metavar="N",
         help="slots: worker processes there may be, shared by priority (default: the cores)")  # fmt: skip
     add("--folder", type=Path, default=DEFAULT_FOLDER, help="logs of the workers (default: %(default)s)")
     add("--status-file", type=Path, metavar="PATH", help="written anew every second, as JSON")
@@ -29,9 +30,3 @@ def _watchable(text: str) -> str:
     if text == STDIN:
         raise argparse.ArgumentTypeError("standard input cannot be watched for edits, name a file or folder")
     return text
-
-
-def _capacity(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of slots, must be 1 or more")
-    return int(text)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from astrid_operator.arguments.count import count_of
 from astrid_operator.arguments.filename import add_filename
 from astrid_operator.cores import cores
 from astrid_operator.defaults import START_SECONDS
@@ -64,14 +65,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--fail", dest="fail_share", type=_share, default=0.0, metavar="SHARE",
         help="part of all attempts that fail, 0 to 1; "
         "retried as the spec says (default: %(default)g)")  # fmt: skip
-    add("--capacity", type=_count, metavar="N", help="workers there may be in all, shared by priority")
-    add("--gpus", type=_count, metavar="N", help="GPUs there are for queues with gpu.count")
+    add("--capacity", type=count_of(), metavar="N", help="workers there may be in all, shared by priority")
+    add("--gpus", type=count_of(), metavar="N", help="GPUs there are for queues with gpu.count")
     add("--without-presence", action="store_true",
         help="workers do not say who is busy, as in a foreign image without Astrid's middleware")  # fmt: skip
     add("--seed", type=int, default=0, help="another number draws another load (default: %(default)s)")
-    add("--jobs", type=_count, default=cores(), metavar="N", help="processes to use (default: the cores)")
+    add("--jobs", type=count_of(), default=cores(), metavar="N", help="processes to use (default: the cores)")
     add("--picture", type=Path, metavar="PNG", help="draw the load and the fleet (needs matplotlib)")
-    add("--rows", type=_count, default=30, metavar="N", help="queues to list (default: %(default)s)")
+    add("--rows", type=count_of(), default=30, metavar="N", help="queues to list (default: %(default)s)")
     add("--json", action="store_true", help="print everything, every change of size too, as JSON")
 
 
@@ -134,9 +135,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share, must be 0 to 1")
     return share
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number, must be 1 or more")
-    return int(text)

@@ -1,27 +1,20 @@
 """`astrid-operator VERB --help` and a wrong argument are answered before anything of the work is imported, and a verb imports what it needs."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from astrid_operator.__main__ import VERBS
+from support import ended_program
 
 SAMPLE = str(Path(__file__).resolve().parents[3] / "manifests/samples/differencing.yaml")
 
-#: Runs `astrid-operator` with the words that follow; prints its exit status and what it has imported of what takes long.
-PROGRAM = """
-import sys
-from astrid_operator.__main__ import main
-try:
-    status = main()
-except SystemExit as ended:
-    status = ended.code
-long = {"kopf", "kubernetes", "aiohttp", "redis", "pydantic", "pydantic_settings", "structlog", "prometheus_client"}
-print(status, *sorted((long | {"asyncio", "matplotlib", "rich", "yaml"}) & set(sys.modules)))
-"""
+#: What takes long to import, and what else tells that something of the work was.
+LIBRARIES = (
+    "aiohttp", "asyncio", "kopf", "kubernetes", "matplotlib", "prometheus_client", "pydantic",
+    "pydantic_settings", "redis", "rich", "structlog", "yaml",
+)  # fmt: skip
 #: A verb's words that cannot be parsed → what is said of them.
 WRONG = {
     "run": (["--log-level", "loud"], "argument --log-level: invalid choice: 'loud'"),
@@ -32,14 +25,7 @@ WRONG = {
 }
 
 
-def ended(*words: str, **variables: str) -> tuple[str, str, str]:
-    """`<status> <imported libraries>`, and what was printed on standard output before it and on standard error."""
-    command = [sys.executable, "-c", PROGRAM, *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, **variables}
-    )
-    said, _, ending = done.stdout.rstrip("\n").rpartition("\n")
-    return ending, said, done.stderr
+ended = partial(ended_program.ended, "astrid_operator", LIBRARIES)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,15 @@
 """`--help` and a wrong argument are answered before anything of the work is imported."""
 
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from astrid_workers.__main__ import VERBS
+from support import ended_program
 
-#: Runs `astrid` with the words that follow; prints its exit status and what it has imported of what takes long.
-PROGRAM = """
-import sys
-from astrid_workers.__main__ import main
-try:
-    status = main()
-except SystemExit as ended:
-    status = ended.code
-print(status, *sorted({"numpy", "scipy", "astropy", "torch"} & set(sys.modules)))
-"""
+#: What takes long to import.
+LIBRARIES = ("numpy", "scipy", "astropy", "torch")
 #: A verb's words that cannot be parsed → what is said of them.
 WRONG = {
     "demo": (["--observations", "many"], "argument --observations: invalid int value: 'many'"),
@@ -30,11 +22,7 @@ WRONG = {
 }
 
 
-def ended(*words: str) -> tuple[str, str, str]:
-    """`<status> <imported libraries>`, and what was printed on standard output before it and on standard error."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True)
-    said, _, ending = done.stdout.rstrip("\n").rpartition("\n")
-    return ending, said, done.stderr
+ended = partial(ended_program.ended, "astrid_workers", LIBRARIES)
 
 
 @pytest.mark.parametrize("words", [*([verb] for verb in VERBS), ["db", "upgrade"]], ids=" ".join)
