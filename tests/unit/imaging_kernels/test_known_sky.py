@@ -45,6 +45,7 @@ def test_a_window_shows_the_same_sky() -> None:
     assert_allclose(part.level, whole.level[window])
     assert_allclose(part.rms, whole.rms[window])
     assert np.array_equal(part.sources, whole.sources[window])
+    assert_allclose(part.times(3.0).level, 3 * whole.level[window], rtol=1e-6)
 
 
 def test_without_a_known_sky_the_window_alone_is_measured() -> None:

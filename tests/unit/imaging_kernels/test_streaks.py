@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from astrid_workers.imaging.grouped_median import FEWEST_VALUES, grouped_median
 from astrid_workers.imaging.line_sums import OCTANTS, line_sums
 from astrid_workers.imaging.streak_light import streak_light
-from astrid_workers.imaging.streaks import Streak, find_streaks
+from astrid_workers.imaging.streaks import BIN_CLIP, BLOCK_BINS, STEPS_PER_SIGMA, Streak, find_streaks
 
 SHAPE, SIGMA = (420, 500), 20.0
 
@@ -136,6 +136,18 @@ def test_the_sums_are_those_of_a_plain_walk() -> None:
             slow = sum(float(image[0, r, c]) for r, c in walk if 0 <= r < side)
             assert fast[rise, start + side] == pytest.approx(slow, abs=1e-4)
             assert all(abs(r - start - rise * c / (side - 1)) <= 1.5 for r, c in walk)
+
+
+def test_integers_are_summed_as_floats_are() -> None:
+    """At the largest value that a bin of a block may have, as many as a block may have: nothing overflows."""
+    most = round(BIN_CLIP * STEPS_PER_SIGMA)
+    side = 2 * BLOCK_BINS
+    bins = np.random.default_rng(8).integers(-most, most, (1, side, side), endpoint=True).astype(np.int16)
+    bins[0, 5] = most
+    sums = line_sums(bins)
+    assert sums.dtype == np.int16
+    assert sums[0, 0, side + 5] == most * side
+    np.testing.assert_array_equal(sums, line_sums(bins.astype(np.float32)))
 
 
 @pytest.mark.parametrize("octant", OCTANTS)
