@@ -6,6 +6,7 @@ flags that say why one should not be trusted. Never moves a threshold and never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from astropy.wcs import WCS
@@ -263,9 +264,16 @@ def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
 
 def _moving(size: int, step: float) -> Floats:
     """What moves an odd number of values by a `step` on: Dirichlet's kernel about each."""
+    apart = (np.arange(size) - step + size / 2) % size - size / 2
+    kernel = np.sinc(apart) / np.sinc(apart / size)
+    return np.asarray(kernel[_circulant(size)])
+
+
+@lru_cache(maxsize=4)
+def _circulant(size: int) -> NDArray[np.intp]:
+    """By how many places each row lies beyond each column, around the end."""
     place = np.arange(size)
-    apart = (place[:, None] - place - step + size / 2) % size - size / 2
-    return np.asarray(np.sinc(apart) / np.sinc(apart / size))
+    return np.asarray((place[:, None] - place) % size)
 
 
 def _masked_share(good: NDArray[np.bool_], model: Floats) -> float:

@@ -3,7 +3,7 @@
 Owns interpolation with its footprint, mask and variance; never measures where a grid lies (`align` does).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +28,8 @@ PixelMap = Callable[[Float64Array, Float64Array], tuple[Float64Array, Float64Arr
 NODE_PX = 16
 #: Displacement that a map may deviate by from a pure shift and still be treated as one.
 SHIFT_TOLERANCE_PX = 2e-3
-#: Rows interpolated together: keeps the working set inside the processor's cache.
-_ROWS = 32
+#: Rows and columns interpolated together: what is touched stays inside the processor's cache.
+_ROWS, _COLUMNS = 32, 512
 #: Mask bits whose pixels are filled in before interpolation, so that they do not ring into their neighbours.
 _FILLED = np.uint32(MaskBit.BAD_PIXEL | MaskBit.COSMIC_RAY | MaskBit.NO_DATA)
 #: Units in which a pixel's value does not depend on its size.
@@ -72,9 +72,8 @@ def resample_frame(
     if fixed is not None:
         out.fill_shifted(image, finite, spread, fixed)
     else:
-        for start in range(0, shape[0], _ROWS):
-            rows = slice(start, min(start + _ROWS, shape[0]))
-            out.fill_mapped(image, finite, spread, rows, *nodes.at(rows))
+        for part in _parts(shape):
+            out.fill_mapped(image, finite, spread, part, *nodes.at(*part))
     area = 1.0 if is_per_area(frame.unit) else nodes.median_area
     return _finished(frame, out, area, nodes, wcs)
 
@@ -120,18 +119,30 @@ class _Nodes:
             return None
         return float(dx.mean()), float(dy.mean())
 
-    def at(self, rows: slice) -> tuple[Float64Array, Float64Array]:
-        """The map at every pixel of some rows."""
-        lines = np.arange(rows.start, rows.stop)
-        row, fy = lines // NODE_PX, ((lines % NODE_PX) / NODE_PX)[:, None]
-        columns = np.arange(self.shape[1])
-        column, fx = columns // NODE_PX, ((columns % NODE_PX) / NODE_PX)[None, :]
+    def at(self, rows: slice, columns: slice) -> tuple[Float64Array, Float64Array]:
+        """The map at every pixel of some rows and columns."""
+        row, fy = _node_before(rows)
+        column, fx = _node_before(columns)
+        fy = fy[:, None]
         mapped = []
         for plane in (self.x, self.y):
             band = plane[row] * (1 - fy) + plane[row + 1] * fy
             left = band[:, column]
             mapped.append(left + (band[:, column + 1] - left) * fx)
         return mapped[0], mapped[1]
+
+
+def _node_before(pixels: slice) -> tuple[NDArray[np.intp], Float64Array]:
+    """The last node at or before each pixel, and how much of the way to the next it has gone."""
+    place = np.arange(pixels.start, pixels.stop)
+    return place // NODE_PX, place % NODE_PX / NODE_PX
+
+
+def _parts(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """The grid, part by part."""
+    for top in range(0, shape[0], _ROWS):
+        for left in range(0, shape[1], _COLUMNS):
+            yield slice(top, min(top + _ROWS, shape[0])), slice(left, min(left + _COLUMNS, shape[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,21 +183,21 @@ class _Output:
         image: Float32Image,
         variance: Float32Image,
         mask: Uint32Image,
-        rows: slice,
+        part: tuple[slice, slice],
         x: Float64Array,
         y: Float64Array,
     ) -> None:
-        """Some rows of a general map: 36 taps each."""
+        """A part of a general map: 36 taps each."""
         ny, nx = image.shape
         inside = _inside(x, nx) & _inside(y, ny)
         x, y = np.where(inside, x, 0.0), np.where(inside, y, 0.0)
         values, squares = interpolated(image, x, y)
         nearest = np.rint(y).astype(np.intp) * nx + np.rint(x).astype(np.intp)
         nearest = np.minimum(nearest, image.size - 1)
-        self.science[rows] = values
-        self.variance[rows] = variance.ravel()[nearest] * squares
-        self.mask[rows] = mask.ravel()[nearest]
-        self.footprint[rows] = inside
+        self.science[part] = values
+        self.variance[part] = variance.ravel()[nearest] * squares
+        self.mask[part] = mask.ravel()[nearest]
+        self.footprint[part] = inside
 
 
 def _inside(places: Float64Array, size: int) -> NDArray[np.bool_]:

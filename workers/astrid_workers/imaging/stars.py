@@ -30,7 +30,10 @@ PIXEL_SHARE = 0.3
 #: star must be known to be left out of its PSF.
 BLEND_SHARE = 0.0005
 #: Levels at which a blend is looked for peaks: what takes the most time.
-BLEND_LEVELS = 24
+BLEND_LEVELS = 16
+#: Where so many pixels stand out per source that is wanted, sources are looked for at so many times the
+#: threshold first: those that come out in so large a surplus are the brightest ones, which alone are kept.
+CROWDED_PX, HIGHER, SURPLUS = 25, 2.0, 1.5
 #: A source is no clean star when others of the same blend have this share of its light.
 SPOILING_SHARE = 0.005
 #: Sources of a blend touch within the radius of one of them and so many typical ones.
@@ -120,10 +123,9 @@ def find_stars(
     residual = np.ascontiguousarray(image - background.level, dtype=np.float32)
     hidden = (bits & np.uint32(UNUSABLE & ~MaskBit.SATURATED)) != 0
     residual[hidden] = 0
-    rows = _extracted(residual, background.rms, threshold_sigma)
+    rows = _brightest(residual, background.rms, threshold_sigma, most)
     if rows.size == 0:
         return _none()
-    rows = rows[np.argsort(-rows["flux"], kind="stable")][:most]
     return _measured(rows, residual, bits, background, threshold_sigma)
 
 
@@ -139,6 +141,21 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
     if np.count_nonzero(bright.clean) >= ENOUGH_BRIGHT:
         return frame_fwhm_px(bright)
     return frame_fwhm_px(find_stars(image, background, mask))
+
+
+def _brightest(
+    residual: Float32Image, rms: Float32Image, threshold_sigma: float, most: int
+) -> NDArray[np.void]:
+    """The `most` sources of the most light, brightest first, without a search for faint ones where these are
+    many more.
+    """
+    high = HIGHER * threshold_sigma
+    n_high = np.count_nonzero(residual > np.float32(PIXEL_SHARE * high) * rms)
+    rows = _extracted(residual, rms, high) if n_high > CROWDED_PX * most else None
+    if rows is None or rows.size < SURPLUS * most:
+        rows = _extracted(residual, rms, threshold_sigma)
+    brightest: NDArray[np.void] = rows[np.argsort(-rows["flux"], kind="stable")][:most]
+    return brightest
 
 
 def _extracted(residual: Float32Image, rms: Float32Image, threshold_sigma: float) -> NDArray[np.void]:
