@@ -30,10 +30,11 @@ PIXEL_SHARE = 0.3
 #: star must be known to be left out of its PSF.
 BLEND_SHARE = 0.0005
 #: Levels at which a blend is looked for peaks: what takes the most time.
-BLEND_LEVELS = 16
-#: Where so many pixels stand out per source that is wanted, sources are looked for at so many times the
-#: threshold first: those that come out in so large a surplus are the brightest ones, which alone are kept.
-CROWDED_PX, HIGHER, SURPLUS = 25, 2.0, 1.5
+BLEND_LEVELS = 24
+#: Times the threshold at which sources are looked for first where so many pixels per source that is wanted
+#: stand out, one per so many each way being counted: when so large a surplus comes out, the brightest ones,
+#: which alone are kept, are among it.
+HIGHER, CROWDED_PX, _EACH, SURPLUS = (4.0, 2.0), 70, 3, 1.25
 #: A source is no clean star when others of the same blend have this share of its light.
 SPOILING_SHARE = 0.005
 #: Sources of a blend touch within the radius of one of them and so many typical ones.
@@ -146,13 +147,18 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
 def _brightest(
     residual: Float32Image, rms: Float32Image, threshold_sigma: float, most: int
 ) -> NDArray[np.void]:
-    """The `most` sources of the most light, brightest first, without a search for faint ones where these are
-    many more.
+    """The `most` sources of the most light, brightest first, without a search for faint ones where bright ones
+    are enough.
     """
-    high = HIGHER * threshold_sigma
-    n_high = np.count_nonzero(residual > np.float32(PIXEL_SHARE * high) * rms)
-    rows = _extracted(residual, rms, high) if n_high > CROWDED_PX * most else None
-    if rows is None or rows.size < SURPLUS * most:
+    some = (slice(None, None, _EACH), slice(None, None, _EACH))
+    pulls = residual[some] / rms[some]
+    for times in HIGHER:
+        n_pixels = np.count_nonzero(pulls > PIXEL_SHARE * times * threshold_sigma) * _EACH**2
+        if n_pixels > CROWDED_PX * most:
+            rows = _extracted(residual, rms, times * threshold_sigma)
+            if rows.size > SURPLUS * most:
+                break
+    else:
         rows = _extracted(residual, rms, threshold_sigma)
     brightest: NDArray[np.void] = rows[np.argsort(-rows["flux"], kind="stable")][:most]
     return brightest
