@@ -238,3 +238,39 @@ def test_pieces_find_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> Non
     fitted = same & np.isfinite(whole.fwhm_px)
     assert pieces.flux[which[fitted]] == pytest.approx(whole.flux[fitted], rel=2e-3)
     assert np.mean(pieces.clean[which[same]] == whole.clean[same]) > 0.98
+
+
+@pytest.mark.parametrize("n_stars", [900, 2500])
+def test_the_brightest_of_a_crowd_are_the_same_without_a_search_for_the_faint(
+    n_stars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardly any other of the 300 sources, the same width, and thresholds were indeed higher."""
+    frame = make_sky(seed=7, shape=(640, 640), n_stars=n_stars, star_flux_e=(2e3, 2e5)).science
+    sky, asked = estimate_background(frame.science), []
+    extracted = stars._extracted
+    monkeypatch.setattr(stars, "_extracted", lambda *a: asked.append(a[2]) or extracted(*a))
+    quick = find_stars(frame.science, sky, frame.mask, most=300)
+    assert max(asked) > 5.0
+    assert 5.0 not in asked
+    monkeypatch.setattr(stars, "HIGHER", ())
+    full = find_stars(frame.science, sky, frame.mask, most=300)
+    assert asked[-1] == 5.0
+    distance, _ = cKDTree(np.column_stack([full.x, full.y])).query(np.column_stack([quick.x, quick.y]))
+    assert np.mean(distance < 0.5) > 0.95
+    assert frame_fwhm_px(quick) == pytest.approx(frame_fwhm_px(full), rel=0.01)
+    assert np.count_nonzero(quick.clean) >= 0.9 * np.count_nonzero(full.clean)
+
+
+def test_wide_light_with_few_sources_does_not_hide_faint_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A galaxy that fills half of the frame has pixels enough for a crowd: what it leaves is counted."""
+    frame = make_sky(seed=8, shape=(320, 320), n_stars=60, n_galaxies=0, n_transients=0).science
+    y, x = np.mgrid[:320, :320]
+    level = np.full((320, 320), np.float32(frame.science.mean()))
+    wide = frame.science + (400 * np.exp(-((x - 160) ** 2 + (y - 160) ** 2) / 2 / 70**2)).astype(np.float32)
+    rms = np.full_like(level, 20)
+    sky = Background(SimpleNamespace(level=level, rms=rms), float(level[0, 0]), 20.0, rms < 0)
+    monkeypatch.setattr(stars, "CROWDED_PX", 5)
+    found = find_stars(wide, sky, frame.mask)
+    monkeypatch.setattr(stars, "HIGHER", ())
+    full = find_stars(wide, sky, frame.mask)
+    np.testing.assert_array_equal(found.x, full.x)

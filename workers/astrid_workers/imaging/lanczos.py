@@ -137,9 +137,7 @@ def _fill(values: Float32Image, whole: Float32Image, places: _Places) -> None:
         _weigh(values, taps, (TAPS, TAPS), places.step_x, places.step_y)
 
 
-def _weigh(
-    values: Float32Image, taps: Taps, number: tuple[int, int], step_x: Steps, step_y: Steps
-) -> None:
+def _weigh(values: Float32Image, taps: Taps, number: tuple[int, int], step_x: Steps, step_y: Steps) -> None:
     """Write the sum of a number of taps along each of a number of rows."""
     across = [_TABLE[tap].take(step_x) for tap in range(number[1])]
     values[:] = 0
