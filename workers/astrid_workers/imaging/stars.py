@@ -147,8 +147,8 @@ def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Ima
 def _brightest(
     residual: Float32Image, rms: Float32Image, threshold_sigma: float, most: int
 ) -> NDArray[np.void]:
-    """The `most` sources of the most light, brightest first, without a search for faint ones where bright ones
-    are enough.
+    """The `most` sources of the most light, brightest first, without a search for faint ones where bright
+    ones are enough.
     """
     some = (slice(None, None, _EACH), slice(None, None, _EACH))
     pulls = residual[some] / rms[some]
