@@ -21,12 +21,10 @@ from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.registration_search import (
     Float64Array,
     Found,
-    Search,
     ThroughSky,
     coverage,
     refuse_little_overlap,
-    through_headers,
-    usable_stars,
+    search_map,
 )
 from astrid_workers.imaging.resample import resample_frame
 from astrid_workers.imaging.star_match import Affine, Match
@@ -132,12 +130,10 @@ def measure_registration(
     """
     for frame in (science, reference):
         _refuse_masked(frame)
-    first = usable_stars(science_stars or stars_of(science))
-    second = usable_stars(reference_stars or stars_of(reference))
-    search = Search(science, reference, first, second, through_headers(science, reference))
-    found = search.by_headers() if search.through is not None else search.by_one_grid()
+    first, second = science_stars or stars_of(science), reference_stars or stars_of(reference)
+    found = search_map(science, reference, first, second)
     overlap = refuse_little_overlap(coverage(science, reference, found.mapping))
-    return _registration(science, found, first, second, overlap)
+    return _registration(science, found, overlap)
 
 
 def stars_of(frame: Frame, background: Background | None = None) -> Stars:
@@ -156,7 +152,7 @@ def _refuse_masked(frame: Frame) -> None:
         raise NothingToDo(msg, usable_pixels=usable, required_pixels=FEWEST_PIXELS)
 
 
-def _registration(science: Frame, found: Found, first: Stars, second: Stars, overlap: float) -> Registration:
+def _registration(science: Frame, found: Found, overlap: float) -> Registration:
     centre = np.array([(science.shape[1] - 1) / 2]), np.array([(science.shape[0] - 1) / 2])
     mapping, match = found.mapping, found.match
     through = mapping if isinstance(mapping, ThroughSky) else None
@@ -171,7 +167,7 @@ def _registration(science: Frame, found: Found, first: Stars, second: Stars, ove
         scale=residual.scale,
         rms_px=None if match is None else match.rms_px,
         n_matched=0 if match is None else int(match.first.size),
-        correlation=None if match is None else _flux_correlation(first, second, match),
+        correlation=None if match is None else _flux_correlation(found.first, found.second, match),
         overlap_fraction=overlap,
         method=found.method,
         model="none" if match is None else match.model,

@@ -31,8 +31,8 @@ REQUIRED_MATCH_SHARE = 0.25
 WCS_ERROR_ARCSEC, WCS_ERROR_PX = 15.0, 40.0
 #: S/N from which a source counts for registration.
 REGISTRATION_SNR = 8.0
-#: Sources of each frame that are matched.
-MOST_STARS = 400
+#: Sources of each frame that are matched, and clean ones from which on no others are asked at first.
+MOST_STARS, ENOUGH_CLEAN = 400, 60
 #: Clean stars that both frames must have where a WCS says that they overlap, before their disagreement with
 #: it speaks against the frames and not against the stars.
 ENOUGH_TO_DOUBT = 20
@@ -69,11 +69,13 @@ def through_headers(science: Frame, reference: Frame) -> ThroughSky | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """A map, the stars that it rests on, and the way in which it was found."""
+    """A map, the pairs of stars that it rests on in two lists, and the way in which it was found."""
 
     mapping: "ThroughSky | Affine"
     match: Match | None
     method: str
+    first: Stars
+    second: Stars
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,26 +97,50 @@ class Search:
             if not self._stands(blind):
                 refuse_little_overlap(overlap)
             return self._by_asterisms(blind)
-        match, vote = _matched(self.science, self.reference, self.first, self.second, self.through)
+        match, vote = self._matched()
         if match is not None and match.is_significant:
-            return Found(replace(self.through, correction=match.map), match, "wcs+stars")
+            return self._found(replace(self.through, correction=match.map), match, "wcs+stars")
         blind = self._asterisms()
         if self._stands(blind):
             return self._by_asterisms(blind)
         clean = [np.count_nonzero(stars.clean[near]) for stars, near in self._in_common()]
         if min(clean) >= ENOUGH_TO_DOUBT:
             raise self._refusal("the stars contradict the headers' WCS", match, vote, blind)
-        return Found(self.through, None, "wcs")
+        return self._found(self.through, None, "wcs")
 
     def by_one_grid(self) -> Found:
         """As if the frames had one grid; by asterisms where the stars do not agree with that."""
-        match, vote = _matched(self.science, self.reference, self.first, self.second, None)
+        match, vote = self._matched()
         if match is not None and match.is_significant and match.first.size >= self._needed(match.map):
-            return Found(match.map, match, "stars")
+            return self._found(match.map, match, "stars")
         blind = self._asterisms()
         if self._stands(blind):
             return self._by_asterisms(blind)
         raise self._refusal("no WCS", match, vote, blind)
+
+    def _found(self, mapping: "ThroughSky | Affine", match: Match | None, method: str) -> Found:
+        return Found(mapping, match, method, self.first, self.second)
+
+    def _matched(self) -> tuple[Match | None, Vote]:
+        """Pairs and map; first the vote on a shift, then the refinement."""
+        first, second, through = self.first, self.second, self.through
+        x, y = (first.x, first.y) if through is None else through.predicted(first.x, first.y)
+        placed = np.isfinite(x) & np.isfinite(y)
+        if through is None:
+            within = 0.5 * float(max(*self.science.shape, *self.reference.shape))
+        else:
+            scale = self.reference.facts.pixel_scale_arcsec
+            within = max(WCS_ERROR_PX, WCS_ERROR_ARCSEC / scale if scale else 0.0)
+        ny, nx = self.reference.shape
+        near = placed & (x > -within) & (y > -within) & (x < nx + within) & (y < ny + within)
+        index = np.flatnonzero(near)
+        vote = vote_on_shift(x[index], y[index], second.x, second.y, within)
+        if vote.votes < 3:
+            return None, vote
+        start = Affine.of_shift(vote.dx, vote.dy)
+        sigma = _centring_error(first)[index]
+        match = match_stars(x[index], y[index], second.x, second.y, start, 1.5 * vote.bin_px, sigma)
+        return (None if match is None else replace(match, first=index[match.first])), vote
 
     def _places(self) -> tuple[Float64Array, Float64Array, bool]:
         """Where the headers put the science frame's stars in the reference, if they put them all anywhere.
@@ -133,7 +159,7 @@ class Search:
 
     def _by_asterisms(self, blind: AsterismMatch) -> Found:
         assert blind.match is not None
-        return Found(self._mapping(blind.match.map), blind.match, "asterisms")
+        return self._found(self._mapping(blind.match.map), blind.match, "asterisms")
 
     def _mapping(self, measured: Affine) -> "ThroughSky | Affine":
         _, _, are_predicted = self._places()
@@ -200,37 +226,47 @@ class Search:
         )
 
 
-def usable_stars(stars: Stars) -> Stars:
-    """Sources with a measured shape and enough light, brightest first, clean stars before others."""
-    good = np.isfinite(stars.fwhm_px) & (stars.snr > REGISTRATION_SNR)
-    clean = stars.only(good & stars.clean)
-    if len(clean) >= 60:
-        return clean.only(np.arange(len(clean)) < MOST_STARS)
-    every = stars.only(good)
-    return every.only(np.arange(len(every)) < MOST_STARS)
+def search_map(science: Frame, reference: Frame, first: Stars, second: Stars) -> Found:
+    """The map from `science` to `reference` by their sources.
+
+    Clean stars where a frame has enough of them, which lie where they are said to; where these do not show a
+    map, all sources: in a crowd, or among galaxies, other stars may be clean in the other frame. Raises as
+    `align.measure_registration` does.
+    """
+    through = through_headers(science, reference)
+    every = _measured(first), _measured(second)
+    clean = _clean_where_enough(every[0]), _clean_where_enough(every[1])
+    found, failure = _tried(Search(science, reference, *_brightest(clean), through))
+    is_all = len(clean[0]) == len(every[0]) and len(clean[1]) == len(every[1])
+    if not is_all and (found is None or found.match is None):
+        with_all, failure_with_all = _tried(Search(science, reference, *_brightest(every), through))
+        found, failure = with_all or found, failure_with_all or failure
+    if found is None:
+        assert failure is not None
+        raise failure
+    return found
 
 
-def _matched(
-    science: Frame, reference: Frame, first: Stars, second: Stars, through: ThroughSky | None
-) -> tuple[Match | None, Vote]:
-    """Pairs and map; first the vote on a shift, then the refinement."""
-    x, y = (first.x, first.y) if through is None else through.predicted(first.x, first.y)
-    placed = np.isfinite(x) & np.isfinite(y)
-    if through is None:
-        within = 0.5 * float(max(*science.shape, *reference.shape))
-    else:
-        scale = reference.facts.pixel_scale_arcsec
-        within = max(WCS_ERROR_PX, WCS_ERROR_ARCSEC / scale if scale else 0.0)
-    ny, nx = reference.shape
-    near = placed & (x > -within) & (y > -within) & (x < nx + within) & (y < ny + within)
-    index = np.flatnonzero(near)
-    vote = vote_on_shift(x[index], y[index], second.x, second.y, within)
-    if vote.votes < 3:
-        return None, vote
-    start = Affine.of_shift(vote.dx, vote.dy)
-    sigma = _centring_error(first)[index]
-    match = match_stars(x[index], y[index], second.x, second.y, start, 1.5 * vote.bin_px, sigma)
-    return (None if match is None else replace(match, first=index[match.first])), vote
+def _tried(search: Search) -> tuple[Found | None, SubtractionRefused | NothingToDo | None]:
+    """What a search finds, or why it finds nothing."""
+    try:
+        return search.by_one_grid() if search.through is None else search.by_headers(), None
+    except (SubtractionRefused, NothingToDo) as why:
+        return None, why
+
+
+def _measured(stars: Stars) -> Stars:
+    """Sources with a measured shape and enough light, brightest first."""
+    return stars.only(np.isfinite(stars.fwhm_px) & (stars.snr > REGISTRATION_SNR))
+
+
+def _clean_where_enough(stars: Stars) -> Stars:
+    return stars.only(stars.clean) if np.count_nonzero(stars.clean) >= ENOUGH_CLEAN else stars
+
+
+def _brightest(lists: tuple[Stars, Stars]) -> tuple[Stars, Stars]:
+    first, second = (stars.only(np.arange(len(stars)) < MOST_STARS) for stars in lists)
+    return first, second
 
 
 def _centring_error(stars: Stars) -> Float64Array:
