@@ -166,17 +166,20 @@ def test_nothing_is_taken_off_where_little_is_known() -> None:
     assert alone.all()
 
 
-def test_neighbours_of_a_bright_star_are_left_out_as_far_as_they_have_light() -> None:
-    """One of 1 % of the star's light reaches 2.7 times as far where the sky is that dark."""
+def test_neighbours_are_left_out_as_far_as_they_count_beside_the_star() -> None:
+    """One of a hundredth of the star's light its own core, one as bright as the star far more."""
     stars = replace(
         seen().measured.stars.only(np.arange(2)), x=np.array([50.0, 60.0]), y=np.array([50.0, 50.0]),
-        flux=np.array([1e5, 1e3]), fwhm_px=np.array([3.4, 3.4]),
+        fwhm_px=np.array([3.4, 3.4]),
     )  # fmt: skip
-    bright, dark = (near_neighbours(stars, np.array([0]), 16, level)[0] for level in (1e9, 0.2))
-    assert bright[16, 16 + 10]
-    assert not bright[16, 16 + 5]
-    assert dark[16, 16 + 5]
-    assert not dark[16, 16]
+    faint, bright = (
+        near_neighbours(replace(stars, flux=np.array([1e4, flux])), np.array([0]), 16)[0]
+        for flux in (1e2, 1e4)
+    )
+    assert faint[16, 16 + 10]
+    assert not faint[16, 16 + 7]
+    assert bright[16, 16 + 5]
+    assert not bright[16, 16 + 2]
 
 
 def test_few_stars_give_a_psf_that_varies_without_following_their_noise() -> None:

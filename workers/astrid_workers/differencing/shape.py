@@ -16,8 +16,9 @@ BoolStamp = NDArray[np.bool_]
 #: sigma.
 SHARP_RATIO, SHARP_SIGMA = 1.5, 3.5
 #: Second moment over a PSF's below which it is, if (1 - moment) × S/N exceeds this: it scatters by 1.3 for
-#: point sources of any S/N, and is 9 to 200 for nearly all cosmic rays.
-SHARP_MOMENT, SHARP_MOMENT_SNR = 0.75, 4.5
+#: point sources of any S/N, and is 9 to 200 for nearly all cosmic rays. And FWHM of the widest one, by which
+#: the moment must be less in a wide PSF: a model of that which is a little too wide makes all sources narrow.
+SHARP_MOMENT, SHARP_MOMENT_SNR, WIDEST_RAY_PX = 0.75, 4.5, 3.1
 #: Width over the PSF's from which a peak is extended, and the S/N at which widths mean anything.
 EXTENDED_RATIO, EXTENDED_SNR = 2.0, 6.5
 #: Light beyond the PSF's by which a peak is extended too: FWHM of the profile that it is looked for with, in
@@ -47,9 +48,10 @@ class Shape:
 
     def is_narrower_than_psf(self, snr: float) -> bool:
         """Sharper than light that came through the telescope can be: a cosmic ray or a hot pixel."""
+        rays = 2 / (1 + (self.psf_fwhm_px / WIDEST_RAY_PX) ** 2)  # of a Gaussian of that width
         by_moment = (
             self.moment is not None
-            and self.moment < SHARP_MOMENT
+            and self.moment < min(SHARP_MOMENT, rays)
             and (1 - self.moment) * snr > SHARP_MOMENT_SNR
         )
         return by_moment or self.contrast_sigma > SHARP_SIGMA

@@ -29,9 +29,9 @@ WEIGHT_SNR, FEW_WEIGHT_SNR = 600.0, 80.0
 LEAST_SNR = 10.0
 #: What a background mesh may be wrong by at a star, in sigma of a pixel: holds the star's pedestal.
 PEDESTAL_PRIOR_SIGMA = 0.005
-#: A neighbour is left out as far as it has more than this share of the sky's noise in a pixel; the peak of a
-#: Moffat of exponent 3 and unit flux, times its FWHM squared.
-NEIGHBOUR_SIGMA, MOFFAT_PEAK = 0.05, 0.663
+#: A neighbour is left out as far as it has more than this share of the star's peak. What it has beyond is
+#: told from many stars: masks that reach as far as its light leave nothing of stars in a crowd.
+NEIGHBOUR_SHARE = 0.01
 #: Below this many stars a PSF varies in width and ellipticity only.
 STARS_FOR_FREE_PIXELS = 100
 #: Within this radius in FWHM these are measured, and the relative error that a star's shape may have besides.
@@ -92,9 +92,7 @@ class StarStack:
         columns = np.rint(x).astype(int)[:, None, None] + np.arange(-half, half + 1)[None, None, :]
         inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
         rows, columns = np.clip(rows, 0, image.shape[0] - 1), np.clip(columns, 0, image.shape[1] - 1)
-        usable = inside & ~bad[rows, columns]
-        sky_noise = np.sqrt(np.median(variance[rows, columns][usable])) if usable.any() else 0.0
-        good = usable & ~near_neighbours(stars, index, half, NEIGHBOUR_SIGMA * float(sky_noise))
+        good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
         return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
@@ -286,14 +284,11 @@ def _clipped_means(
         return mean, 1 / np.sqrt(total)
 
 
-def near_neighbours(
-    stars: StarTable, index: NDArray[np.intp], half: int, faintest: float
-) -> NDArray[np.bool_]:
+def near_neighbours(stars: StarTable, index: NDArray[np.intp], half: int) -> NDArray[np.bool_]:
     """Pixels of each star's stamp that another detection reaches: `(n, size, size)`.
 
     A neighbour reaches as far as a Moffat of exponent 3 and its own width, or the stars' where that is more,
-    has more than 0.1 % of the star's peak, or than `faintest` per pixel: of a bright star that is less, and
-    all of its neighbours' light stands in its wing.
+    has more than `NEIGHBOUR_SHARE` of the star's peak, and 0.7 widths at least.
     """
     x, y, flux = (np.nan_to_num(np.asarray(column, float)) for column in (stars.x, stars.y, stars.flux))
     width = float(np.median(np.asarray(stars.fwhm_px)[index])) if index.size else 1.0
@@ -302,14 +297,12 @@ def near_neighbours(
     axis = np.arange(-half, half + 1.0)
     near = np.zeros((len(index), 2 * half + 1, 2 * half + 1), bool)
     for row, star in enumerate(index):
-        peak = max(flux[star], 1e-30) * MOFFAT_PEAK / width**2
-        level = min(1e-3, max(faintest / peak, 1e-6))
         for other in tree.query_ball_point((x[star], y[star]), 1.5 * half):
             distance = np.hypot(x[other] - x[star], y[other] - y[star])
             if other == star or distance < 0.5:
                 continue
-            ratio = max(flux[other] / max(flux[star], 1e-30) / level, 2.0)
-            reach = widths[other] * np.sqrt(max(ratio ** (1 / 3) - 1, 0.5))
+            ratio = flux[other] / max(flux[star], 1e-30) / NEIGHBOUR_SHARE
+            reach = widths[other] * np.sqrt(max(np.cbrt(ratio) - 1, 0.5))
             dx, dy = (
                 axis[None, :] - (x[other] - np.rint(x[star])),
                 axis[:, None] - (y[other] - np.rint(y[star])),
