@@ -19,6 +19,9 @@ SHARP_RATIO, SHARP_SIGMA = 1.5, 3.5
 #: point sources of any S/N, and is 9 to 200 for nearly all cosmic rays. And FWHM of the widest one, by which
 #: the moment must be less in a wide PSF: a model of that which is a little too wide makes all sources narrow.
 SHARP_MOMENT, SHARP_MOMENT_SNR, WIDEST_RAY_PX = 0.75, 4.5, 3.1
+#: Reduced chi² within one FWHM up to which a PSF explains a peak all the same: dark light beside it, of what
+#: faded there, makes its moment small.
+EXPLAINED_CHI2 = 1.3
 #: Width over the PSF's from which a peak is extended, and the S/N at which widths mean anything.
 EXTENDED_RATIO, EXTENDED_SNR = 2.0, 6.5
 #: Light beyond the PSF's by which a peak is extended too: FWHM of the profile that it is looked for with, in
@@ -53,6 +56,7 @@ class Shape:
             self.moment is not None
             and self.moment < min(SHARP_MOMENT, rays)
             and (1 - self.moment) * snr > SHARP_MOMENT_SNR
+            and not (self.chi2 is not None and self.chi2 < EXPLAINED_CHI2)
         )
         return by_moment or self.contrast_sigma > SHARP_SIGMA
 
