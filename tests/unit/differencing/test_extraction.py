@@ -271,6 +271,37 @@ def test_shape_of_a_point_source_is_that_of_the_psf() -> None:
     assert not shape.is_wider_than_psf(100)
 
 
+def looks_narrow(light: np.ndarray, psf: np.ndarray, snr: float, fwhm: float) -> bool:
+    """Whether such light, as bright as a fit of `psf` says `snr`, is called narrower, without noise."""
+    power, seen = float((psf**2).sum()), float((psf * light).sum())
+    stamp = light * snr * np.sqrt(power) / seen
+    good = np.ones_like(psf, bool)
+    return measure_shape(
+        stamp, np.ones_like(psf), good, psf, snr / np.sqrt(power), fwhm
+    ).is_narrower_than_psf(snr)
+
+
+@pytest.mark.parametrize("snr", [12.0, 25.0, 60.0])
+def test_in_a_wide_psf_that_is_taken_for_wider_sources_are_no_rays(snr: float) -> None:
+    """A fifth too wide; of a cosmic ray there is far less light around."""
+    psf = moffat_stamp(6.6, 61).astype(float)
+    assert not looks_narrow(moffat_stamp(5.5, 61).astype(float), psf, snr, 6.6)
+    assert looks_narrow(moffat_stamp(1.5, 61).astype(float), psf, snr, 6.6)
+
+
+@pytest.mark.parametrize("snr", [10.0, 20.0])
+def test_what_faded_beside_a_source_does_not_make_it_a_ray(snr: float) -> None:
+    """Two and a half times as bright, 2.3 FWHM away: under the PSF's weight its dark light counts many times."""
+    psf = moffat_stamp(FWHM, 41).astype(float)
+    faded = 2.5 * np.roll(psf, 7, axis=1)
+    ones, good = np.ones_like(psf), np.ones_like(psf, bool)
+    flux = snr / np.sqrt(float((psf**2).sum()))
+    shape = measure_shape(flux * (psf - faded), ones, good, psf, flux, FWHM)
+    assert (1 - shape.moment) * snr > 4.5
+    assert not shape.is_narrower_than_psf(snr)
+    assert looks_narrow(moffat_stamp(1.2, 41).astype(float), psf, snr, FWHM)
+
+
 def test_galaxy_residual_is_extended() -> None:
     """Three times the width is no point source; where all is faint, a width alone says nothing."""
     psf, wide = moffat_stamp(FWHM, 41).astype(float), moffat_stamp(3.5 * FWHM, 41).astype(float)

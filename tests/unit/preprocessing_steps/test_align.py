@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from astrid_workers.errors import NothingToDo, SubtractionRefused
 from astrid_workers.frame import Frame
-from astrid_workers.imaging.align import align, measure_registration
+from astrid_workers.imaging.align import align, measure_registration, stars_of
 from astrid_workers.imaging.star_match import Affine, match_stars, vote_on_shift
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import Sky, make_sky
@@ -205,6 +206,26 @@ def test_cosmic_rays_and_transients_do_not_shift_the_frames() -> None:
         with_wcs=False, offset_px=(4.0, -3.0),
     )  # fmt: skip
     assert map_error_px(sky, measure_registration(sky.science, sky.reference)) < 0.05
+
+
+@pytest.mark.parametrize("with_wcs", [True, False])
+def test_stars_that_are_clean_in_one_frame_alone_do_not_hide_the_map(with_wcs: bool) -> None:
+    """In a crowd of another seeing others stand alone: with no clean star in common all sources are asked."""
+    sky = make_sky(
+        seed=16, shape=(512, 512), n_stars=400, star_flux_e=(5e3, 2e5), with_wcs=with_wcs, wcs_error_px=(3.0, -2.0),
+        offset_px=(5.0, 2.0),
+    )  # fmt: skip
+    lists = stars_of(sky.science), stars_of(sky.reference)
+    x, y = sky.grid.to_reference(lists[0].x, lists[0].y)
+    chosen = [(np.arange(len(stars)) % 2 == 0) & (stars.snr > 8) for stars in lists]
+    near, index = cKDTree(np.column_stack([lists[1].x, lists[1].y])).query(np.column_stack([x, y]))
+    chosen[1][index[chosen[0] & (near < 2)]] = False
+    assert min(np.count_nonzero(clean) for clean in chosen) >= 60
+    first, second = (stars.with_clean(clean) for stars, clean in zip(lists, chosen, strict=True))
+    found = measure_registration(sky.science, sky.reference, science_stars=first, reference_stars=second)
+    assert found.method == ("wcs+stars" if with_wcs else "stars")
+    assert found.n_matched > 100
+    assert map_error_px(sky, found) < 0.05
 
 
 def test_the_eso_pair_registers_to_a_tenth_of_a_pixel() -> None:
