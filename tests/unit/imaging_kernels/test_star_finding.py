@@ -42,6 +42,17 @@ def test_the_quick_width_agrees_with_the_full_one(n_stars: int, flux: tuple[floa
     assert quick == pytest.approx(full, rel=0.03, nan_ok=True)
 
 
+def test_the_quick_width_is_not_that_of_galaxies_where_bright_stars_clip() -> None:
+    """A deep frame whose 500 brightest sources are saturated stars and galaxies."""
+    sky = make_sky(
+        seed=5, shape=(640, 640), n_stars=2000, star_flux_e=(2e3, 2e6), n_galaxies=400, galaxy_sigma_px=(2.0, 3.0),
+        n_transients=0, fwhm_science_px=1.8, saturation_e=4000.0,
+    )  # fmt: skip
+    frame = sky.science
+    width = measure_fwhm_px(frame.science, estimate_background(frame.science), frame.mask)
+    assert width == pytest.approx(1.8, rel=0.15)
+
+
 def test_the_wider_frame_measures_wider() -> None:
     """The earlier system had it inverted."""
     widths = [

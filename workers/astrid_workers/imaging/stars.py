@@ -47,8 +47,9 @@ PIECE_PX, OVERLAP_PX = 2048, 96
 ENOUGH_PROFILE = 8000
 #: Width below which nothing is a star: cosmic rays and hot pixels are narrower.
 NARROWEST_PX = 1.2
-#: Threshold and number of sources from which a width alone is measured, and clean stars that suffice for it.
-BRIGHT_SIGMA, MOST_BRIGHT, ENOUGH_BRIGHT = 14.0, 500, 10
+#: Threshold and number of sources from which a width alone is measured, clean stars that suffice for it, and
+#: the share of the sources that may clip.
+BRIGHT_SIGMA, MOST_BRIGHT, ENOUGH_BRIGHT, MOST_CLIPPING = 14.0, 500, 10, 0.4
 #: S/N from which a source's width may vote on what a star looks like.
 VOTING_SNR = 20.0
 
@@ -137,11 +138,23 @@ def frame_fwhm_px(stars: Stars) -> float:
 
 
 def measure_fwhm_px(image: Float32Image, background: Background, mask: Uint32Image | None = None) -> float:
-    """FWHM of the frame's stars, from its bright ones where they suffice; NaN without clean stars."""
+    """FWHM of the frame's stars, from its bright ones where they suffice; NaN without clean stars.
+
+    They do not where most of them clip: galaxies as bright, which do not, would be taken for the stars.
+    """
     bright = find_stars(image, background, mask, threshold_sigma=BRIGHT_SIGMA, most=MOST_BRIGHT)
-    if np.count_nonzero(bright.clean) >= ENOUGH_BRIGHT:
+    clips = mask is not None and _share_saturated(mask, bright) > MOST_CLIPPING
+    if np.count_nonzero(bright.clean) >= ENOUGH_BRIGHT and not clips:
         return frame_fwhm_px(bright)
     return frame_fwhm_px(find_stars(image, background, mask))
+
+
+def _share_saturated(mask: Uint32Image, stars: Stars) -> float:
+    """Of sources that are saturated at their centroid; 0 of none."""
+    lines = np.clip(np.rint(stars.y).astype(int), 0, mask.shape[0] - 1)
+    columns = np.clip(np.rint(stars.x).astype(int), 0, mask.shape[1] - 1)
+    clips = (mask[lines, columns] & np.uint32(MaskBit.SATURATED)) != 0
+    return float(clips.mean()) if clips.size else 0.0
 
 
 def _brightest(
