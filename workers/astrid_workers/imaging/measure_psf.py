@@ -33,6 +33,8 @@ WIDTH_ERROR = 1.7
 WIDTH_SIGMA, LEAST_WIDTH_SPREAD, WIDTH_ROUNDS = 3.0, 0.005, 4
 #: More stars than this only cost time.
 MAX_STARS = 300
+#: Exponents of the fallback that several clean stars may ask for, by so much of half their chi² at least.
+OTHER_BETAS, FEWEST_FOR_BETA, LEAST_GAIN = (2.4, 3.6, 4.6), 3, 4.0
 
 
 def measure_psf(
@@ -53,8 +55,8 @@ def measure_psf(
     fwhm, chosen = _choose(stars, image.shape)
     half = half_side(fwhm, size_px)
     if len(chosen) < MIN_STARS_FOR_STACK:
-        width = _profile_width(image, variance, bad, stars, chosen, fwhm)
-        return moffat_psf(width, image.shape, len(chosen), 2 * half + 1)
+        width, beta = _profile(image, variance, bad, stars, chosen, fwhm)
+        return moffat_psf(width, image.shape, len(chosen), 2 * half + 1, beta)
     stack = StarStack.cut(image, variance, bad, stars, chosen, half)
     stack.refine(fwhm)
     if len(stack) < MIN_STARS_FOR_STACK:
@@ -127,15 +129,16 @@ def as_wide_as_others_there(
     return kept
 
 
-def _profile_width(
+def _profile(
     image: Float32Image,
     variance: Float32Image,
     bad: NDArray[np.bool_],
     stars: StarTable,
     chosen: NDArray[np.intp],
     guess: float,
-) -> float:
-    """FWHM of the fallback's Moffat as the few stars' profiles want it: the median of fits to the brightest.
+) -> tuple[float, float]:
+    """FWHM and exponent of the fallback's Moffat as the few stars' profiles want them: the median of fits of
+    the width; of several clean stars the exponent that explains them best, if chance does not.
 
     Gaussian moments say 15 % more for the same star. Without clean stars the brightest detections stand in.
     """
@@ -143,28 +146,36 @@ def _profile_width(
     stack = StarStack.cut(
         image, variance, bad, stars, chosen if len(chosen) else brightest, int(np.ceil(2 * guess))
     )
-    widths = [_moffat_width(stack, i, guess) for i in range(len(stack))]
-    known = [width for width in widths if 0.4 * guess < width < 2.5 * guess]
-    return float(np.median(known)) if known else guess
+    betas = (FALLBACK_BETA, *OTHER_BETAS) if len(chosen) >= FEWEST_FOR_BETA else (FALLBACK_BETA,)
+    fits = np.array([[_moffat_fit(stack, i, guess, beta) for i in range(len(stack))] for beta in betas])
+    known = np.all((fits[..., 0] > 0.4 * guess) & (fits[..., 0] < 2.5 * guess), axis=0)
+    if not known.any():
+        return guess, FALLBACK_BETA
+    costs = fits[:, known, 1].sum(axis=1)
+    best = int(np.argmin(costs))
+    if costs[0] - costs[best] < LEAST_GAIN:
+        best = 0
+    return float(np.median(fits[best, known, 0])), betas[best]
 
 
-def _moffat_width(stack: "StarStack", i: int, guess: float) -> float:
-    """Width of one star by least squares of flux, centre, width and pedestal of a Moffat of the fallback's
-    exponent.
+def _moffat_fit(stack: "StarStack", i: int, guess: float, beta: float) -> tuple[float, float]:
+    """Width of one star, and half the robust chi² that is left, by least squares of flux, centre, width and
+    pedestal of a Moffat of one exponent; NaN where too few pixels are known.
     """
     axis = np.arange(-stack.half, stack.half + 1.0)
     good = stack.good[i]
     data, noise = stack.raw[i][good], stack.noise[i][good] + 0.02 * np.abs(stack.raw[i][good])
-    unit = 2 * np.sqrt(2 ** (1 / FALLBACK_BETA) - 1)
+    unit = 2 * np.sqrt(2 ** (1 / beta) - 1)
 
     def misfit(p: NDArray[np.float64]) -> NDArray[np.float64]:
         radius2 = (axis[None, :] - p[1]) ** 2 + (axis[:, None] - p[2]) ** 2
-        model = p[0] * (1 + radius2[good] * (unit / p[3]) ** 2) ** -FALLBACK_BETA
+        model = p[0] * (1 + radius2[good] * (unit / p[3]) ** 2) ** -beta
         return np.asarray((model + p[4] - data) / noise)
 
     offset = (stack.x[i] - stack.ix[i], stack.y[i] - stack.iy[i])
     start = [max(float(data.max(initial=0.0)), 1e-9), *offset, guess, 0.0]
     bounds = ([0, -2, -2, 0.3 * guess, -np.inf], [np.inf, 2, 2, 3 * guess, np.inf])
     if data.size < 20:
-        return float("nan")
-    return float(optimize.least_squares(misfit, start, bounds=bounds, loss="soft_l1", max_nfev=60).x[3])
+        return float("nan"), float("nan")
+    fit = optimize.least_squares(misfit, start, bounds=bounds, loss="soft_l1", max_nfev=60)
+    return float(fit.x[3]), float(fit.cost)

@@ -92,12 +92,18 @@ def given_psf(stamp: NDArray[np.floating], frame_shape: tuple[int, int]) -> Psf:
     )
 
 
-def moffat_psf(fwhm: float, frame_shape: tuple[int, ...], n_stars: int, size_px: int | None = None) -> Psf:
+def moffat_psf(
+    fwhm: float,
+    frame_shape: tuple[int, ...],
+    n_stars: int,
+    size_px: int | None = None,
+    beta: float = FALLBACK_BETA,
+) -> Psf:
     """The declared low-star fallback: a round Moffat of the given width, constant over the frame."""
-    stamp = moffat_stamp(fwhm, size_px or 2 * half_side(fwhm, None) + 1)
+    stamp = moffat_stamp(fwhm, size_px or 2 * half_side(fwhm, None) + 1, beta)
     why = (
         f"{n_stars} clean stars, {MIN_STARS_FOR_STACK} needed for a stack: "
-        f"a Moffat of FWHM {fwhm:.2f} px and exponent {FALLBACK_BETA:g} serves instead"
+        f"a Moffat of FWHM {fwhm:.2f} px and exponent {beta:g} serves instead"
     )
     return Psf(stamp[None], (frame_shape[0], frame_shape[1]), measure_fwhm(stamp), n_stars, "moffat", why)
 
