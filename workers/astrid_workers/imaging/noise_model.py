@@ -28,7 +28,7 @@ MIN_PIXELS = 2000
 #: fewer at none), and is worth to be known from this share of the variance on.
 SHARED_SIGMA, PROBE_SIGMA, LEAST_SHARED = 6.0, 4.0, 0.01
 #: Light that claims more of a frame's variance than this is a wrong estimate: nothing would be left as noise.
-MOST_SHARED = 0.5
+MOST_SHARED = 0.85
 #: Sources are found, and left out, where they are sharp: light that is left differs between two frames by
 #: this share of what their PSFs do (measured on crowded frames).
 SHARPNESS_LEFT = 0.5
