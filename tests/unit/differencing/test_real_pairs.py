@@ -76,9 +76,9 @@ def test_spikes_of_a_star_that_does_not_clip_are_flagged_on_nircam() -> None:
     pair = nircam_pair()
     near = [c for c in pair.candidates.items if np.hypot(c.x - 278.5, c.y - 640.5) < 25]
     assert pair.difference.numbers["saturated_stars"] == 0
-    assert sum("stray_light" in c.flags for c in near) >= 4
+    assert sum("stray_light" in c.flags for c in near) >= 2
     assert sum(not c.is_doubted for c in near) <= 5
     marked = (pair.difference.mask & np.uint32(MaskBit.STRAY_LIGHT)) != 0
     rows, columns = np.nonzero(marked)
     assert np.hypot(columns - 278.5, rows - 640.5).max() < 40
-    assert sum(not c.is_doubted for c in pair.candidates.items) <= 16
+    assert sum(not c.is_doubted for c in pair.candidates.items) <= 12
