@@ -5,7 +5,7 @@ never lets nonsense through: `parse_astrid_queue` raises InvalidSpec with the fi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -153,21 +153,20 @@ class AstridQueueSpec:
     broker: BrokerRef
     pod: PodSurface
     deletion_policy: DeletionPolicy
+    #: Tasks that one member runs at a time.
+    slots: int = field(init=False)
+    #: Fewest members in Auto: `minReplicas`, or `replicas` where `/scale` asked for more.
+    floor: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        floor = min(max(self.scaling.min_replicas, self.replicas), self.scaling.max_replicas)
+        object.__setattr__(self, "slots", self.concurrency * self.processes)
+        object.__setattr__(self, "floor", floor)
 
     @property
     def is_ours(self) -> bool:
         """The pods run Astrid's own stages, not somebody else's Dramatiq application."""
         return self.app == OUR_APP
-
-    @property
-    def slots(self) -> int:
-        """Tasks that one member runs at a time."""
-        return self.concurrency * self.processes
-
-    @property
-    def floor(self) -> int:
-        """Fewest members in Auto: `minReplicas`, or `replicas` where `/scale` asked for more."""
-        return min(max(self.scaling.min_replicas, self.replicas), self.scaling.max_replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +225,12 @@ def with_defaults(manifest: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _refuse_other_kinds(manifest: Mapping[str, Json]) -> None:
-    for field in manifest:
-        if field not in _TOP_FIELDS:
-            raise InvalidSpec(field, manifest[field], "must not be there, no such field")
-    for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if manifest.get(field) != expected:
-            raise InvalidSpec(field, manifest.get(field), f"must be {expected}")
+    for name in manifest:
+        if name not in _TOP_FIELDS:
+            raise InvalidSpec(name, manifest[name], "must not be there, no such field")
+    for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if manifest.get(name) != expected:
+            raise InvalidSpec(name, manifest.get(name), f"must be {expected}")
 
 
 def _spec(spec: Mapping[str, Json], name: str) -> AstridQueueSpec:

@@ -12,11 +12,13 @@ the next look, and who was asked and is needed after all is told so.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from astrid_operator.fleet import MemberPhase
+from astrid_operator.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Candidate:
     """One member that might leave."""
 
@@ -67,6 +69,8 @@ _WORTH = {
     MemberPhase.DRAINING: 4,
 }
 
+_BUSY = {False: 0, None: 1, True: 2}
+
 
 def leaving_order(members: Iterable[Candidate]) -> list[Candidate]:
     """Those that do no work yet, then the longest idle, then those that do not say, and the busy ones last.
@@ -75,7 +79,7 @@ def leaving_order(members: Iterable[Candidate]) -> list[Candidate]:
     Who was chosen before goes before who was not, so that the choice stays; among equals an outdated one goes
     first, and the newest name before an older one.
     """
-    by_name = sorted(members, key=lambda each: each.name, reverse=True)
+    by_name = sorted(members, key=_name, reverse=True)
     return sorted(by_name, key=_reluctance)
 
 
@@ -152,16 +156,18 @@ def _does_no_work(member: Candidate) -> bool:
     return member.phase is not MemberPhase.READY or member.is_busy is False
 
 
+_name = attrgetter("name")
+
+
 def _names(members: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(each.name for each in members)
 
 
 def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float, float]:
-    busy = {False: 0, None: 1, True: 2}[member.is_busy]
     return (
         _WORTH[member.phase],
         not member.is_marked,
-        busy,
+        _BUSY[member.is_busy],
         not member.is_asked,
         not member.is_outdated,
         -(member.idle_seconds or 0.0),

@@ -23,8 +23,8 @@ from astrid_operator.scaling_growth import (
     seconds,
     wanted_by_demand,
 )
-from astrid_operator.scaling_holds import shrunk, surplus_seconds
-from astrid_operator.scaling_memory import remember, unwatched, watched, with_peak
+from astrid_operator.scaling_holds import Size, shrunk
+from astrid_operator.scaling_memory import decided, remember, unwatched, watched, with_peak
 from astrid_operator.scaling_values import (
     Demand,
     DemandReading,
@@ -59,9 +59,7 @@ def decide(
     """
     memory = remember(reading, fleet.current * policy.slots, memory, now)
     decision, memory = _decision(policy, reading, fleet, memory, now)
-    if memory.decided != decision.replicas:
-        memory = replace(memory, decided=decision.replicas)
-    return decision, memory
+    return decision, decided(memory, decision.replicas)
 
 
 def limited(
@@ -139,51 +137,50 @@ def _auto(it: Situation) -> ScalingDecision:
     _remember_room(it)
     placed = _with_room(it, wanted)
     _remember_surplus(it, placed)
-    decision = _stepped(it, placed)
-    look_again_at = _next_look(it, decision.look_again_at, older_at(it, wanted))
+    size = _stepped(it, placed)
     return ScalingDecision(
-        decision.replicas,
-        decision.reason,
-        decision.told,
-        look_again_at,
-        wanted.replicas,
+        replicas=size.replicas,
+        reason=size.reason,
+        told=size.told,
+        look_again_at=_next_look(it, size.until, older_at(it, wanted)),
+        wanted=wanted.replicas,
         task_seconds=it.task_seconds,
         lull_seconds=lull_seconds(it),
     )
 
 
-def _stepped(it: Situation, wanted: Wanted) -> ScalingDecision:
+def _stepped(it: Situation, wanted: Wanted) -> Size:
     """Up in one step; down past the holds, but to what may be at most at once."""
     if wanted.replicas < it.fleet.desired:
         return _at_most(it, shrunk(it, wanted))
+    return Size(wanted.replicas, wanted.reason, lambda: _asked_for(it, wanted))
+
+
+def _asked_for(it: Situation, wanted: Wanted) -> str:
     starting = it.fleet.starting + it.fleet.unscheduled
-    return ScalingDecision(
-        wanted.replicas,
-        wanted.reason,
-        lambda: f"{wanted.message}; {starting} already starting" if starting else wanted.message,
-    )
+    return f"{wanted.message}; {starting} already starting" if starting else wanted.message
 
 
-def _at_most(it: Situation, decision: ScalingDecision) -> ScalingDecision:
+def _at_most(it: Situation, size: Size) -> Size:
     room, ceiling = _room(it), it.policy.scaling.max_replicas
     most = min(room, ceiling)
-    if decision.replicas <= most:
-        return decision
+    if size.replicas <= most:
+        return size
     reason, what = (Reason.NO_ROOM, "room") if room < ceiling else (Reason.CEILING, "scaling.maxReplicas")
-    return ScalingDecision(
-        most, reason, lambda: f"{most} at most: {what}; {decision.message}", decision.look_again_at
-    )
+    return Size(most, reason, lambda: f"{most} at most: {what}; {size.told()}", size.until)
 
 
 def _with_floor(it: Situation, wanted: Wanted) -> Wanted:
-    floor, policy = it.policy.floor, it.policy
+    floor = it.policy.floor
     if wanted.replicas >= floor:
         return wanted
+    return Wanted(floor, Reason.FLOOR, lambda: f"{_whose_floor(it.policy)}; else {wanted.message}")
+
+
+def _whose_floor(policy: AstridQueueSpec) -> str:
     if policy.replicas > policy.scaling.min_replicas:
-        why = "replicas, which in Auto mode is a floor and never a ceiling"
-    else:
-        why = "scaling.minReplicas"
-    return Wanted(floor, Reason.FLOOR, lambda: f"{why}; else {wanted.message}")
+        return "replicas, which in Auto mode is a floor and never a ceiling"
+    return "scaling.minReplicas"
 
 
 def _with_ceiling(it: Situation, wanted: Wanted) -> Wanted:
@@ -194,9 +191,10 @@ def _with_ceiling(it: Situation, wanted: Wanted) -> Wanted:
 
 
 def _with_room(it: Situation, wanted: Wanted) -> Wanted:
-    room, limit = _room(it), it.policy.scaling.unschedulable_seconds
+    room = _room(it)
     if wanted.replicas <= room:
         return wanted
+    limit = it.policy.scaling.unschedulable_seconds
     return Wanted(room, Reason.NO_ROOM, lambda: f"more fitted nowhere for {limit} s; else {wanted.message}")
 
 
@@ -229,7 +227,7 @@ def _remember_surplus(it: Situation, wanted: Wanted) -> None:
     elif surplus_since is None:
         surplus_since = it.now
     watched_since = it.now if memory.watched_since is None else memory.watched_since
-    peaks = with_peak(memory.peaks, wanted.replicas, it.now, surplus_seconds(it))
+    peaks = with_peak(memory.peaks, wanted.replicas, it.now, it.surplus_seconds)
     it.memory = watched(memory, surplus_since, watched_since, peaks)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from astrid_operator.astrid_queue import AstridQueueSpec
 from astrid_operator.fleet import FleetState
+from astrid_operator.scaling_memory import is_idle
 from astrid_operator.scaling_values import Demand, Reason, ScalingMemory
+from astrid_operator.values import value
 
 #: Two decisions lie about this far apart; what comes sooner than that is due now.
 TICK_SECONDS = 1.0
@@ -19,11 +21,14 @@ TICK_SECONDS = 1.0
 #: a delayed message. A pod whose image is on its node takes about this long.
 UNMEASURED_START_SECONDS = 4.0
 
+#: Seconds for which fewer members must have been enough before idle ones leave a queue that has work.
+SURPLUS_SECONDS = 30.0
+
 #: Spare capacity beside a steady load, in square roots of that load (Halfin and Whitt's staffing rule).
 SPARE_ROOTS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wanted:
     """A size, the rule that asks for it, and what writes why, in words that follow "N wanted: "."""
 
@@ -57,15 +62,22 @@ class Situation:
     #: Seconds that a member must have been idle before it may leave. A device is kept at least as long as it
     #: takes to get one.
     idle_seconds: float = field(init=False)
+    #: For how long fewer members must have been enough before what is beyond them may leave.
+    surplus_seconds: float = field(init=False)
+    #: Nothing waits, runs or is due, and no member says that it is busy.
+    is_idle: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.slots = self.policy.slots
-        self.work = self.demand.work
-        self.task_seconds = self.demand.service_seconds or self.policy.scaling.expected_task_seconds
-        self.start_seconds = self.demand.start_seconds or 0.0
-        self.idle_seconds = self.policy.scaling.idle_seconds
-        if self.policy.gpu.count:
+        policy, demand = self.policy, self.demand
+        self.slots = policy.slots
+        self.work = demand.work
+        self.task_seconds = demand.service_seconds or policy.scaling.expected_task_seconds
+        self.start_seconds = demand.start_seconds or 0.0
+        self.idle_seconds = policy.scaling.idle_seconds
+        if policy.gpu.count:
             self.idle_seconds = max(self.idle_seconds, self.start_seconds)
+        self.surplus_seconds = max(SURPLUS_SECONDS, 2 * self.start_seconds, self.idle_seconds)
+        self.is_idle = is_idle(demand)
 
     @property
     def wake_seconds(self) -> float:
@@ -148,18 +160,20 @@ def messages(count: int) -> str:
 
 def _by_drain_time(it: Situation) -> Wanted:
     """All work should be done within `targetDrainSeconds`."""
-    work, slots, target, each = it.work, it.slots, it.policy.scaling.target_drain_seconds, it.task_seconds
+    each = it.task_seconds
     if each is None:
-        return Wanted(
-            math.ceil(work / slots),
-            Reason.BACKLOG,
-            lambda: f"{messages(work)} ÷ {_threads(slots)}, one each while the task time is not known",
-        )
-    return Wanted(
-        drain_members(work, each, slots, target),
-        Reason.BACKLOG,
-        lambda: f"{messages(work)} × {seconds(each)} ÷ {_threads(slots)} within {target} s",
-    )
+        return Wanted(it.slots_of_use, Reason.BACKLOG, lambda: _one_each(it))
+    members = drain_members(it.work, each, it.slots, it.policy.scaling.target_drain_seconds)
+    return Wanted(members, Reason.BACKLOG, lambda: _drained_in_time(it, each))
+
+
+def _one_each(it: Situation) -> str:
+    return f"{messages(it.work)} ÷ {_threads(it.slots)}, one each while the task time is not known"
+
+
+def _drained_in_time(it: Situation, each: float) -> str:
+    within = it.policy.scaling.target_drain_seconds
+    return f"{messages(it.work)} × {seconds(each)} ÷ {_threads(it.slots)} within {within} s"
 
 
 def _by_arrival_rate(it: Situation) -> Wanted | None:
@@ -167,14 +181,14 @@ def _by_arrival_rate(it: Situation) -> Wanted | None:
     rate, each = _arrivals_per_s(it), it.task_seconds
     if rate is None or each is None:
         return None
+    return Wanted(rate_members(rate, each, it.slots), Reason.ARRIVAL_RATE, lambda: _kept_up(it, rate, each))
+
+
+def _kept_up(it: Situation, rate: float, each: float) -> str:
     load = rate * each / it.slots
-    return Wanted(
-        rate_members(rate, each, it.slots),
-        Reason.ARRIVAL_RATE,
-        lambda: (
-            f"{number(rate)} messages/s × {seconds(each)} ÷ {_threads(it.slots)} "
-            f"is the load of {number(load)}, and its square root to spare"
-        ),
+    return (
+        f"{number(rate)} messages/s × {seconds(each)} ÷ {_threads(it.slots)} "
+        f"is the load of {number(load)}, and its square root to spare"
     )
 
 
@@ -183,11 +197,12 @@ def _by_queue_age(it: Situation) -> Wanted | None:
     age, limit, ready = it.demand.oldest_seconds, it.policy.scaling.max_queue_age_seconds, it.fleet.ready
     if age is None or age <= limit or not ready:
         return None
-    return Wanted(
-        math.ceil(ready * age / limit),
-        Reason.QUEUE_AGE,
-        lambda: f"the oldest message waits for {seconds(age)}, {limit} s are allowed, and {ready} are ready",
-    )
+    return Wanted(math.ceil(ready * age / limit), Reason.QUEUE_AGE, lambda: _too_old(it, age))
+
+
+def _too_old(it: Situation, age: float) -> str:
+    limit, ready = it.policy.scaling.max_queue_age_seconds, it.fleet.ready
+    return f"the oldest message waits for {seconds(age)}, {limit} s are allowed, and {ready} are ready"
 
 
 #: Rows beside the drain time; of equals, the earlier one is named.
@@ -222,19 +237,21 @@ def _delay_horizon(it: Situation) -> float:
 def _worth_it(it: Situation, wanted: Wanted) -> Wanted:
     """No new members where those that are there will be done before a new one could help."""
     fleet, each = it.fleet, it.task_seconds
+    if wanted.replicas <= fleet.desired or each is None:
+        return wanted
     useful = min(fleet.desired, fleet.ready + fleet.starting)
-    if wanted.replicas <= fleet.desired or not useful or each is None:
+    if not useful:
         return wanted
     done_in = it.work * each / (it.slots * useful)
     if done_in >= it.start_seconds + TICK_SECONDS:
         return wanted
-    return Wanted(
-        fleet.desired,
-        Reason.NOT_WORTH_IT,
-        lambda: (
-            f"those there are done in {seconds(done_in)}, and a new one starts in "
-            f"{seconds(it.start_seconds)}; else {wanted.message}"
-        ),
+    return Wanted(fleet.desired, Reason.NOT_WORTH_IT, lambda: _done_before(it, done_in, wanted))
+
+
+def _done_before(it: Situation, done_in: float, wanted: Wanted) -> str:
+    return (
+        f"those there are done in {seconds(done_in)}, and a new one starts in "
+        f"{seconds(it.start_seconds)}; else {wanted.message}"
     )
 
 

@@ -5,23 +5,32 @@ Owns the rows of rules that keep it as it is: each says why, and until when. Nev
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from astrid_operator.scaling_growth import Situation, Wanted, messages, seconds
-from astrid_operator.scaling_memory import BURST_SECONDS, is_idle
-from astrid_operator.scaling_values import Reason, ScalingDecision
+from astrid_operator.scaling_growth import SURPLUS_SECONDS, Situation, Wanted, messages, seconds
+from astrid_operator.scaling_memory import BURST_SECONDS
+from astrid_operator.scaling_values import Reason
+from astrid_operator.values import value
 
 #: Seconds after its start for which an operator only grows: it has not seen yet how long fleets are idle.
 GROW_ONLY_SECONDS = 30.0
-
-#: Seconds for which fewer members must have been enough before idle ones leave a queue that has work.
-SURPLUS_SECONDS = 30.0
 
 #: Part of a fleet that may be surplus without being worth a change: arrivals are never even.
 DEAD_BAND = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@value
+class Size:
+    """How many members there shall be, the rule that says so, what writes the whole sentence, and when it may
+    be over although nothing happens (None: never).
+    """
+
+    replicas: int
+    reason: Reason
+    told: Callable[[], str]
+    until: float | None = None
+
+
+@value
 class Hold:
     """Why a fleet is not shrunk now, and when that may be over (None: when something happens)."""
 
@@ -30,8 +39,8 @@ class Hold:
     until: float | None = None
 
 
-def shrunk(it: Situation, wanted: Wanted) -> ScalingDecision:
-    """The decision where `wanted` is less than there is: past every hold, else as it is."""
+def shrunk(it: Situation, wanted: Wanted) -> Size:
+    """The size where `wanted` is less than there is: past every hold, else as it is."""
     for row in HOLDS:
         hold = row(it)
         if hold is not None:
@@ -46,16 +55,14 @@ def shrunk(it: Situation, wanted: Wanted) -> ScalingDecision:
     return _smaller(replicas, lambda: f"{_why_removable(it)}; {wanted.message}", _peak_leaves_at(it))
 
 
-def _smaller(replicas: int, why: Callable[[], str], look_again_at: float | None) -> ScalingDecision:
+def _smaller(replicas: int, why: Callable[[], str], until: float | None) -> Size:
     reason = Reason.IDLE if replicas == 0 else Reason.SURPLUS
-    return ScalingDecision(replicas, reason, lambda: f"{replicas} wanted: {why()}", look_again_at)
+    return Size(replicas, reason, lambda: f"{replicas} wanted: {why()}", until)
 
 
-def _kept(it: Situation, wanted: Wanted, hold: Hold) -> ScalingDecision:
+def _kept(it: Situation, wanted: Wanted, hold: Hold) -> Size:
     kept = it.fleet.desired
-    return ScalingDecision(
-        kept, hold.reason, lambda: f"{kept} kept: {hold.why()}; {wanted.message}", hold.until
-    )
+    return Size(kept, hold.reason, lambda: f"{kept} kept: {hold.why()}; {wanted.message}", hold.until)
 
 
 def _just_started(it: Situation) -> Hold | None:
@@ -82,7 +89,7 @@ def _in_burst(it: Situation) -> Hold | None:
 
 def _members_unknown(it: Situation) -> Hold | None:
     """The careful rule: nobody can say which member is busy, so all must be idle."""
-    if it.demand.members is not None or is_idle(it.demand):
+    if it.demand.members is not None or it.is_idle:
         return None
     return Hold(
         Reason.STILL_BUSY, lambda: f"{messages(it.work)} to do, and which members are busy is not known"
@@ -91,14 +98,14 @@ def _members_unknown(it: Situation) -> Hold | None:
 
 def _not_idle_for_long(it: Situation) -> Hold | None:
     limit, idle_seconds = it.idle_seconds, it.memory.idle_seconds
-    if not is_idle(it.demand) or _is_rested(it) or (it.fleet.desired > 1 and _surplus(it)):
+    if not it.is_idle or _is_rested(it) or (it.fleet.desired > 1 and _surplus(it)):
         return None
     until = _sooner(it.now + limit - idle_seconds, _peak_leaves_at(it))
     return Hold(Reason.COOLING_DOWN, lambda: f"idle for {seconds(idle_seconds)} of {limit:g} s", until)
 
 
 def _all_busy(it: Situation) -> Hold | None:
-    if is_idle(it.demand) or _removable(it) > 0:
+    if it.is_idle or _removable(it) > 0:
         return None
     limit = it.idle_seconds
     until = _sooner(_next_is_idle_at(it), _peak_leaves_at(it))
@@ -109,7 +116,7 @@ def _surplus_is_young(it: Situation) -> Hold | None:
     """While there is work, fewer members must have been enough without a break."""
     since = it.memory.surplus_since if it.memory.surplus_since is not None else it.now
     until = since + max(SURPLUS_SECONDS, 2 * it.start_seconds)
-    if is_idle(it.demand) or it.now >= until or _surplus(it):
+    if it.is_idle or it.now >= until or _surplus(it):
         return None
     until = _sooner(until, _peak_leaves_at(it))
     return Hold(
@@ -128,14 +135,9 @@ HOLDS: tuple[Callable[[Situation], Hold | None], ...] = (
 )
 
 
-def surplus_seconds(it: Situation) -> float:
-    """For how long fewer members must have been enough before what is beyond them may leave."""
-    return max(SURPLUS_SECONDS, 2 * it.start_seconds, it.idle_seconds)
-
-
 def _is_rested(it: Situation) -> bool:
     """Nothing has been there to do for as long as members may be kept for."""
-    return is_idle(it.demand) and it.memory.idle_seconds >= it.idle_seconds
+    return it.is_idle and it.memory.idle_seconds >= it.idle_seconds
 
 
 def _removable(it: Situation) -> int:
@@ -156,7 +158,7 @@ def _surplus(it: Situation) -> int:
     long: what has been idle then is not a certain member but capacity. A tenth of the fleet is let pass.
     """
     members, since, peaks = it.demand.members, it.memory.watched_since, it.memory.peaks
-    if members is None or since is None or not peaks or it.now < since + surplus_seconds(it):
+    if members is None or since is None or not peaks or it.now < since + it.surplus_seconds:
         return 0
     surplus = it.fleet.desired - peaks[0][1]
     if surplus <= DEAD_BAND * it.fleet.desired:
@@ -166,7 +168,7 @@ def _surplus(it: Situation) -> int:
 
 def _peak_leaves_at(it: Situation) -> float | None:
     """When what was wanted lately is not lately any more; None: it is what is wanted now."""
-    since, peaks, length = it.memory.watched_since, it.memory.peaks, surplus_seconds(it)
+    since, peaks, length = it.memory.watched_since, it.memory.peaks, it.surplus_seconds
     if it.demand.members is None or since is None or not peaks:
         return None
     if it.now < since + length:
@@ -183,7 +185,7 @@ def _next_is_idle_at(it: Situation) -> float:
 
 def _why_removable(it: Situation) -> str:
     if (surplus := _surplus(it)) > _long_idle(it):
-        return f"{surplus} more than were needed at any time of {seconds(surplus_seconds(it))}"
+        return f"{surplus} more than were needed at any time of {seconds(it.surplus_seconds)}"
     return f"{_long_idle(it)} idle for {it.idle_seconds:g} s and more"
 
 

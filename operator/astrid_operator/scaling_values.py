@@ -5,10 +5,10 @@ the log all use. Reads nothing and decides nothing. A field that is None was not
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from astrid_operator.presence import MemberSaid
+from astrid_operator.values import value
 
 
 class Reason(StrEnum):
@@ -35,7 +35,7 @@ class Reason(StrEnum):
     IDLE = "Idle"  #: there is nothing to do
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MembersSeen:
     """What a fleet's members say of themselves, where each of them can be asked to leave."""
 
@@ -47,7 +47,7 @@ class MembersSeen:
     stopped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Demand:
     """One queue as its broker was read: all that justifies capacity."""
 
@@ -107,7 +107,7 @@ class Demand:
         return self.outstanding + (self.due or 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DemandReading:
     """One attempt to read a queue's demand."""
 
@@ -129,7 +129,7 @@ class DemandReading:
         return None if self.last_read_at is None else max(0.0, self.at - self.last_read_at)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScalingMemory:
     """What is remembered of a queue from one decision to the next; a new one needs `started_at` alone."""
 
@@ -160,7 +160,7 @@ class ScalingMemory:
     no_room_until: float = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScalingDecision:
     """How many members a fleet shall have now."""
 
