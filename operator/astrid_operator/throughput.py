@@ -8,6 +8,9 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from astrid_operator.values import value
 
 #: The windows over which arrivals are counted, in seconds.
 FAST_SECONDS = 10.0
@@ -26,7 +29,7 @@ COUNTERS = ("started", "finished", "failed", "seconds", "seconds_squared")
 LONGEST_TASK_SECONDS = 8 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Counted:
     """What workers counted of one queue since counting began."""
 
@@ -39,8 +42,10 @@ class Counted:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Estimates:
+NOTHING_COUNTED = Counted(0, 0.0, 0.0)
+
+
+class Estimates(NamedTuple):
     """What is known of one queue's pace; None: not measured."""
 
     service_seconds: float | None = None
@@ -82,6 +87,7 @@ class Throughput:
         self._last: Counted | None = None
         self._mean: float | None = None
         self._mean_square = 0.0
+        self._spread = 0.0
         #: Oldest first, over a little more than the long window; neighbours differ.
         self._came: deque[_Level] = deque()
 
@@ -101,8 +107,8 @@ class Throughput:
 
     def held_until(self, at: float) -> None:
         """The latest reading still held `at`: for a simulation, which reads only where something changed."""
-        if self._came:
-            self._came[-1].until = max(at, self._came[-1].until)
+        if self._came and at > self._came[-1].until:
+            self._came[-1].until = at
 
     def falls(self, at: float, window: float) -> Iterator[tuple[float, float]]:
         """(when, messages per second from then on): how the rate of `window` falls if nothing comes any more.
@@ -123,15 +129,18 @@ class Throughput:
         self._came.clear()
 
     def _learn(self, now: Counted) -> None:
-        before = self._last or Counted(0, 0.0, 0.0)
-        tasks, seconds = now.ended - before.ended, now.seconds - before.seconds
-        squares = now.seconds_squared - before.seconds_squared
-        if tasks <= 0 or not 0 <= seconds <= tasks * LONGEST_TASK_SECONDS or squares < 0:
+        before = self._last or NOTHING_COUNTED
+        tasks = now.ended - before.ended
+        if tasks <= 0:
+            return
+        seconds, squares = now.seconds - before.seconds, now.seconds_squared - before.seconds_squared
+        if not 0 <= seconds <= tasks * LONGEST_TASK_SECONDS or squares < 0:
             return
         mean, square = seconds / tasks, squares / tasks
         weight = 1.0 if self._mean is None else 1 - (1 - LEAST_WEIGHT) ** tasks
         self._mean = mean if self._mean is None else self._mean + weight * (mean - self._mean)
         self._mean_square += weight * (square - self._mean_square)
+        self._spread = math.sqrt(max(0.0, self._mean_square - self._mean**2))
 
     def _note(self, at: float, came: int) -> None:
         levels = self._came
@@ -143,24 +152,28 @@ class Throughput:
             levels.popleft()
 
     def _estimates(self, at: float) -> Estimates:
-        mean, square = self._mean, self._mean_square
-        return Estimates(
-            # A task that took no time is not known to take none.
-            service_seconds=mean or None,
-            service_spread_seconds=None if mean is None else math.sqrt(max(0.0, square - mean**2)),
-            arrivals_per_s_fast=self._rate(at, FAST_SECONDS),
-            arrivals_per_s_slow=self._rate(at, SLOW_SECONDS),
-        )
-
-    def _rate(self, at: float, window: float) -> float | None:
-        """Messages per second since `window` ago, or since it has been looked at."""
+        fast = slow = None
         levels = self._came
-        if not levels or at - levels[0].since < LEAST_SPAN_SECONDS:
-            return None
-        first = levels[0]
+        if levels and at - levels[0].since >= LEAST_SPAN_SECONDS:
+            fast = self._rate(at, self._level_of(at - FAST_SECONDS), FAST_SECONDS)
+            # `_note` has just dropped what ended before the long window
+            slow = self._rate(at, levels[0], SLOW_SECONDS)
+        # A task that took no time is not known to take none.
+        return Estimates(self._mean or None, None if self._mean is None else self._spread, fast, slow)
+
+    def _level_of(self, at: float) -> _Level:
+        """The last level that had begun by `at`, else the first one."""
+        levels = self._came
         for level in reversed(levels):
-            if level.since <= at - window:
-                first = level
-                break
-        since = max(first.since, min(first.until, at - window))
-        return max(0.0, (levels[-1].came - first.came) / (at - since))
+            if level.since <= at:
+                return level
+        return levels[0]
+
+    def _rate(self, at: float, first: _Level, window: float) -> float:
+        """Messages per second since `window` ago, or since it has been looked at; it begins in `first`."""
+        came, since = self._came[-1].came - first.came, at - window
+        if first.until < since:
+            since = first.until
+        elif first.since > since:
+            since = first.since
+        return came / (at - since) if came > 0 else 0.0

@@ -1,8 +1,13 @@
 """Task times and arrivals, learned from counts that only ever grow."""
 
-import pytest
+import math
+from typing import Any
 
-from astrid_operator.throughput import Counted, Throughput, counted
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astrid_operator.throughput import Counted, Estimates, Throughput, counted
 
 
 def counts(ended: int, each_s: float = 2.0) -> Counted:
@@ -96,3 +101,72 @@ def test_what_no_task_can_take_is_not_believed(ended: Counted) -> None:
 def test_counters_are_numbers_or_nothing(values: list[bytes], found: Counted | None) -> None:
     """Text, NaN, infinity and less than nothing are not counts."""
     assert counted(values) == found
+
+
+#: Seconds since the reading before, messages that came, tasks that ended, seconds of each; None: it failed.
+READING = st.one_of(
+    st.none(),
+    st.tuples(
+        st.floats(0.1, 20.0),
+        st.one_of(st.just(0), st.just(0), st.integers(-2, 30)),
+        st.integers(0, 4),
+        st.floats(0.0, 50.0),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.lists(READING, min_size=1, max_size=60))
+def test_what_is_dropped_and_kept_ready_changes_no_estimate(readings: list[Any]) -> None:
+    """The same numbers, to the last bit, as from all that was ever read."""
+    pace, plain = Throughput(), Plain()
+    at, outstanding, ended, seconds, squares = 0.0, 0, 0, 0.0, 0.0
+    for reading in readings:
+        if reading is None:
+            pace.missed()
+            plain.levels.clear()
+            continue
+        passed, came, tasks, each_s = reading
+        at, outstanding, ended = at + passed, outstanding + came - tasks, ended + tasks
+        seconds, squares = seconds + tasks * each_s, squares + tasks * each_s**2
+
+        assert pace.take(at, outstanding, Counted(ended, seconds, squares)) == plain.take(
+            at, outstanding, Counted(ended, seconds, squares)
+        )
+
+
+class Plain:
+    """The estimates by their definition: every level is kept, and all of it is worked out for each reading."""
+
+    def __init__(self) -> None:
+        #: [since, until, came]
+        self.levels: list[list[float]] = []
+        self.last = Counted(0, 0.0, 0.0)
+        self.mean: float | None = None
+        self.square = 0.0
+
+    def take(self, at: float, outstanding: int, now: Counted) -> Estimates:
+        tasks = now.ended - self.last.ended
+        if tasks:
+            weight = 1.0 if self.mean is None else 1 - 0.95**tasks
+            mean, square = (
+                (now.seconds - self.last.seconds) / tasks,
+                (now.seconds_squared - self.last.seconds_squared) / tasks,
+            )
+            self.mean = mean if self.mean is None else self.mean + weight * (mean - self.mean)
+            self.square += weight * (square - self.square)
+        self.last = now
+        came = outstanding + now.ended
+        if self.levels and self.levels[-1][2] == came:
+            self.levels[-1][1] = at
+        else:
+            self.levels.append([at, at, came])
+        spread = None if self.mean is None else math.sqrt(max(0.0, self.square - self.mean**2))
+        return Estimates(self.mean or None, spread, self._rate(at, 10.0), self._rate(at, 60.0))
+
+    def _rate(self, at: float, window: float) -> float | None:
+        if at - self.levels[0][0] < 5:
+            return None
+        first = [each for each in self.levels if each[0] <= at - window][-1:] or self.levels[:1]
+        since, until, came = first[0]
+        return max(0.0, (self.levels[-1][2] - came) / (at - max(since, min(until, at - window))))
