@@ -17,7 +17,6 @@ import random
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
@@ -56,18 +55,8 @@ SETTLED_SECONDS = 600.0
 ROUNDING_SECONDS = 1e-6
 
 
-class _Kind(IntEnum):
-    """What happens first where two things happen at once."""
-
-    FINISHED = 0
-    STARTED = 1
-    KILLED = 2
-    RETURNED = 3
-    DUE = 4
-    LOOK = 5
-
-
-_FINISHED, _LOOK = _Kind.FINISHED.value, _Kind.LOOK.value
+#: Kinds of events: what happens first where two things happen at once.
+_FINISHED, _STARTED, _KILLED, _RETURNED, _DUE, _LOOK = range(6)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,8 +104,9 @@ class _Simulation:
         self._runs: dict[QueueKey, _Run] = {}
         self._heap: list[tuple[float, int, int, _Run, Any, int]] = []
         self._count = 0
-        #: When the last decision was made.
+        #: When the last decision was made, and for whom: it is not planned yet when they are asked again.
         self._now = 0.0
+        self._decided: list[_Run] = []
 
     def add(self, queue: AstridQueue, load: Sequence[Arrival], decider: Decider) -> None:
         rng = random.Random(f"{self._conditions.seed} {queue.key}")  # noqa: S311 (a simulation)
@@ -136,8 +126,13 @@ class _Simulation:
         for run in self._runs.values():
             self._look(run, 0.0)
         heap, longest, number, total = self._heap, self._conditions.longest_seconds, 0, len(arrivals)
-        while heap or number < total:
-            if number < total and (not heap or arrivals[number][0] <= heap[0][0]):
+        while heap or number < total or self._decided:
+            at = heap[0][0] if heap else math.inf
+            is_arrival = number < total and arrivals[number][0] <= at
+            if self._decided and (arrivals[number][0] if is_arrival else at) >= self._now + TICK_SECONDS:
+                self._plan()
+                continue
+            if is_arrival:
                 at, _, run, message = arrivals[number]
                 number += 1
                 self._enqueued(run, message, at)
@@ -179,13 +174,13 @@ class _Simulation:
     def _delay(self, run: _Run, message: int, eta: float, now: float) -> None:
         run.demand.delay(message, eta)
         run.outcome.timeline.delayed(now, 1)
-        self._push(eta, _Kind.DUE.value, run)
+        self._push(eta, _DUE, run)
         self._changed(run, now)
 
     def _due(self, run: _Run, _: None, __: int, now: float) -> None:
         """What is due goes to the queue; where nobody can move it, once the broker is read again."""
         if self._conditions.is_outage(now) and not run.fleet.has_ready_member():
-            self._push(self._conditions.read_again_at(now), _Kind.DUE.value, run)
+            self._push(self._conditions.read_again_at(now), _DUE, run)
             return
         due = run.demand.delays.take_due(now)
         if due:
@@ -247,7 +242,7 @@ class _Simulation:
             run.outcome.interrupted += 1
             run.outcome.busy_seconds += now - run.began[message]
             back = now + self._conduct.recovery_seconds(run.rng, len(run.fleet.members))
-            self._push(back, _Kind.RETURNED.value, run, None, message)
+            self._push(back, _RETURNED, run, None, message)
         self._changed(run, now)
 
     def _returned(self, run: _Run, _: None, message: int, now: float) -> None:
@@ -286,8 +281,18 @@ class _Simulation:
                 if decision.reason is Reason.SCALE_LIMITED:
                     # who is short gains by waiting, and what others hold changes by idling
                     self._look(self._runs[key], now + TICK_SECONDS)
-        for each in runs:
-            self._look_again(each, now)
+        self._decided += runs
+
+    def _plan(self) -> None:
+        """Plan the next look at everybody who was decided for, as nothing more happens before the next tick.
+
+        Whoever is asked at the next tick anyway, as most are, needs no plan: it would be worked out in vain,
+        and nobody is ever asked sooner. To the others nothing has happened since the decision.
+        """
+        for run in self._decided:
+            if run.next_look > self._now + TICK_SECONDS:
+                self._look_again(run, self._now)
+        self._decided.clear()
 
     def _also_at(self, now: float) -> list[_Run]:
         """Everybody else whose turn it is now."""
@@ -334,9 +339,7 @@ class _Simulation:
         if run.fleet.desired != was:
             run.outcome.resizes.append(Resize(now, was, run.fleet.desired, decision.reason.value))
         for member in change.draining:
-            self._push(
-                now + run.rng.uniform(*self._conditions.leave_seconds), _Kind.KILLED.value, run, member
-            )
+            self._push(now + run.rng.uniform(*self._conditions.leave_seconds), _KILLED, run, member)
         self._hand_out(run, now)
         self._look(run, now + TICK_SECONDS)
 
@@ -348,11 +351,11 @@ class _Simulation:
 
     def _carry_out(self, run: _Run, change: Change, now: float) -> None:
         for member in change.started:
-            self._push(member.ready_at, _Kind.STARTED.value, run, member)
+            self._push(member.ready_at, _STARTED, run, member)
         grace = self._conduct.grace_seconds
         grace = run.queue.spec.timeout_seconds + GRACE_SECONDS if grace is None else grace
         for member in change.draining:
-            self._push(now + grace, _Kind.KILLED.value, run, member)
+            self._push(now + grace, _KILLED, run, member)
 
     def _look_again(self, run: _Run, now: float) -> None:
         """Plan the next decision for what changes by the passing of time alone."""
@@ -389,9 +392,9 @@ class _Simulation:
 
 
 _HANDLERS: Mapping[int, Callable[[_Simulation, _Run, Any, int, float], None]] = {
-    _Kind.FINISHED.value: _Simulation._finished,
-    _Kind.STARTED.value: _Simulation._started,
-    _Kind.KILLED.value: _Simulation._killed,
-    _Kind.RETURNED.value: _Simulation._returned,
-    _Kind.DUE.value: _Simulation._due,
+    _FINISHED: _Simulation._finished,
+    _STARTED: _Simulation._started,
+    _KILLED: _Simulation._killed,
+    _RETURNED: _Simulation._returned,
+    _DUE: _Simulation._due,
 }

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 
 from astrid_operator.astrid_queue import AstridQueueSpec
-from astrid_operator.delayed import Etas
 from astrid_operator.scaling_growth import TICK_SECONDS, drain_members, rate_members
 from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of
 from astrid_operator.scaling_values import Demand
@@ -22,7 +21,11 @@ from astrid_operator.throughput import FAST_SECONDS, SLOW_SECONDS, Counted, Thro
 #: The operator of a simulation has been running for this long when it begins.
 RUNNING_SINCE_SECONDS = 3600.0
 
-NOTHING_DELAYED = Etas(due=0, soon=0, next_due_seconds=None, unread=0)
+#: A fall of a rate that does not come.
+NEVER = (math.inf, 0.0)
+
+#: Messages that are due, and due soon, and seconds until the next one is.
+NOTHING_DELAYED = (0, 0, None)
 
 
 class SimulatedDemand:
@@ -76,36 +79,41 @@ class SimulatedDemand:
 
     def read(self, now: float) -> Demand:
         """Everything that a decision may look at."""
+        pace, waiting = self._throughput, self.waiting
         if self._is_known:
-            self._throughput.held_until(now - TICK_SECONDS)
+            pace.held_until(now - TICK_SECONDS)
         self._is_known = True
-        waiting, running, fleet = self.waiting, self.running, self._fleet
+        ready, running = len(waiting), self.running
         counted = Counted(self._finished, self._seconds, self._seconds_squared)
-        pace = self._throughput.take(now, len(waiting) + running, counted)
-        delayed = self.delays.count
-        etas = self._etas(now) if delayed else NOTHING_DELAYED
+        service, spread, fast, slow = pace.take(now, ready + running, counted)
+        due, soon, next_due_seconds = self._etas(now) if self.delays.count else NOTHING_DELAYED
         self._newest = Demand(
-            ready=len(waiting),
+            ready=ready,
             running=running,
-            delayed=delayed,
+            delayed=self.delays.count,
             dead=self.dead,
-            oldest_seconds=now - self.waits_since(waiting[0]) if waiting else None,
-            due=None if etas is None else etas.due,
-            soon=None if etas is None else etas.soon,
-            next_due_seconds=None if etas is None else etas.next_due_seconds,
-            service_seconds=pace.service_seconds,
-            service_spread_seconds=pace.service_spread_seconds,
-            arrivals_per_s_fast=pace.arrivals_per_s_fast,
-            arrivals_per_s_slow=pace.arrivals_per_s_slow,
+            oldest_seconds=now - self.waits_since(waiting[0]) if ready else None,
+            due=due,
+            soon=soon,
+            next_due_seconds=next_due_seconds,
+            service_seconds=service,
+            service_spread_seconds=spread,
+            arrivals_per_s_fast=fast,
+            arrivals_per_s_slow=slow,
             finished=self._finished,
-            start_seconds=fleet.usual_start_seconds(),
-            members=fleet.seen(now) if self._says_who_is_busy else None,
+            start_seconds=self._fleet.usual_start_seconds(),
+            members=self._fleet.seen(now) if self._says_who_is_busy else None,
         )
         return self._newest
 
-    def _etas(self, now: float) -> Etas | None:
-        """None while anything is outstanding: the operator does not look for ETAs then."""
-        return None if self.work else self.delays.etas(now)
+    def _etas(self, now: float) -> tuple[int | None, int | None, float | None]:
+        """Due, soon, and seconds until the next one; unknown while anything is outstanding, as the operator
+        does not look for ETAs then.
+        """
+        if self.work:
+            return None, None, None
+        etas = self.delays.etas(now)
+        return etas.due, etas.soon, etas.next_due_seconds
 
     # ------------------------------------------------------------------- what changes by itself
 
@@ -125,14 +133,16 @@ class SimulatedDemand:
         """The last tick of a burst, or the first of one: how long it lasts is counted from its last tick."""
         if fast <= BURST_LEAST_PER_S:
             return math.inf
-        slow_falls = list(self._throughput.falls(now, SLOW_SECONDS))
+        slow_falls = self._throughput.falls(now, SLOW_SECONDS)
+        slow_at, slow_then = next(slow_falls, NEVER)
         if not is_burst_of(fast, slow):
-            if not slow_falls:  # the long window is not seen whole: its rate falls with every reading
+            if slow_at == math.inf:  # the long window is not seen whole: its rate falls with every reading
                 return now + TICK_SECONDS
-            return min(at for at, _ in (*slow_falls, *self._throughput.falls(now, FAST_SECONDS)))
+            return min(slow_at, next(self._throughput.falls(now, FAST_SECONDS), NEVER)[0])
         for at, fast_then in self._throughput.falls(now, FAST_SECONDS):
-            slow_then = next((rate for when, rate in reversed(slow_falls) if when <= at), slow)
-            if not is_burst_of(fast_then, slow_then):
+            while slow_at <= at:
+                slow, (slow_at, slow_then) = slow_then, next(slow_falls, NEVER)
+            if not is_burst_of(fast_then, slow):
                 return max(at - TICK_SECONDS, now + TICK_SECONDS)
         return now + TICK_SECONDS
 
