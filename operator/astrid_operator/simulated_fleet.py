@@ -37,10 +37,10 @@ class SimulatedMember:
     place: int = -1
     #: It was asked to leave: it takes nothing more.
     is_asked: bool = False
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return f"member-{self.number:06d}"
+    def __post_init__(self) -> None:
+        self.name = f"member-{self.number:06d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class SimulatedFleet:
     def seen(self, now: float) -> MembersSeen:
         """What the members say of themselves."""
         stopped = [each for each in self._asked_to_leave() if not each.running]
-        idle = tuple([now - each.idle_since for each in [*self._free, *stopped] if not each.running])
+        free = [*self._free, *stopped] if stopped else self._free
+        idle = tuple([now - each.idle_since for each in free if not each.running])
         return MembersSeen(self._ready - len(idle), idle, len(stopped))
 
     def usual_start_seconds(self) -> float | None:
@@ -163,7 +164,7 @@ class SimulatedFleet:
 
     def _retire(self, count: int, now: float) -> Change:
         by_name = {each.name: each for each in self.members.values()}
-        order = self._order(_candidate(each, now) for each in by_name.values())
+        order = self._order([_candidate(each, now) for each in by_name.values()])
         leaving = [by_name[each.name] for each in order[:count]]
         for member in leaving:
             self._leave(member, now)
@@ -277,16 +278,14 @@ def _member(member: SimulatedMember) -> Member:
 
 
 def _candidate(member: SimulatedMember, now: float) -> Candidate:
-    is_up = member.phase is MemberPhase.READY
-    idle = now - member.idle_since if is_up and not member.running else None
-    task = now - member.took_at if member.running else None
     is_busy = bool(member.running)
+    is_idle = not is_busy and member.phase is MemberPhase.READY
     return Candidate(
         member.name,
         member.phase,
         is_busy=is_busy,
-        idle_seconds=idle,
+        idle_seconds=now - member.idle_since if is_idle else None,
         is_asked=member.is_asked,
         is_quiet=member.is_asked and not is_busy,
-        task_seconds=task,
+        task_seconds=now - member.took_at if is_busy else None,
     )

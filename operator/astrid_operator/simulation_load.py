@@ -8,9 +8,9 @@ import csv
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from astrid_operator.errors import PersonMustAct
 
@@ -21,8 +21,7 @@ LONGEST_SECONDS = 7 * 86400.0
 LONGEST_DELAY_SECONDS = 7 * 86400.0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One message: when it is enqueued (seconds since the start), how long a thread works on it, and how long
     after it was enqueued it is due (seconds; 0: it is not delayed).
     """

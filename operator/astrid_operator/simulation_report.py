@@ -232,7 +232,7 @@ def as_json(outcomes: Sequence[QueueOutcome]) -> dict[str, Any]:
     return {
         "total": _as_json(total_of(outcomes)),
         "queues": [
-            {**_as_json(summary_of(each)), "resizes": [asdict(resize) for resize in each.resizes]}
+            {**_as_json(summary_of(each)), "resizes": [resize._asdict() for resize in each.resizes]}
             for each in outcomes
         ],
     }

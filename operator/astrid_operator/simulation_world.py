@@ -9,7 +9,7 @@ import random
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec, QueueKey
 from astrid_operator.defaults import START_SECONDS
@@ -98,8 +98,7 @@ class Conditions:
         return min(times, default=math.inf)
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(NamedTuple):
     """One write of a size."""
 
     at: float
