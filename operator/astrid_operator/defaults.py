@@ -14,6 +14,9 @@ LogFormat = Literal["json", "console"]
 LOG_LEVEL: LogLevel = "info"
 LOG_FORMAT: LogFormat = "json"
 
+#: Image of workers whose AstridQueue names none.
+IMAGE = "astrid-worker:0.1.0"
+
 #: Dramatiq's prefix of its keys in Redis.
 DRAMATIQ_NAMESPACE = "dramatiq"
 

@@ -4,6 +4,7 @@ Owns the printing and the exit status. Asks no server, and decides nothing itsel
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import yaml
 
 from astrid_operator.astrid_queue import AstridQueue
+from astrid_operator.defaults import IMAGE
 from astrid_operator.desired import OperatorDefaults, desired_deployment, desired_pdb
 from astrid_operator.manifest_files import FileRejected, QueueInFile, read_queues
 
 #: Exit status for input that cannot be used.
 UNUSABLE = 2
+
+#: Names the image of workers whose AstridQueue names none (`OperatorSettings.image`).
+IMAGE_VARIABLE = "ASTRID_OPERATOR_IMAGE"
 
 
 def main(options: argparse.Namespace) -> int:
@@ -31,9 +36,11 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _image_of_settings() -> str:
-    from astrid_operator.settings import OperatorSettings  # takes longer to import than all the rest
+    """The image that the operator's settings name, read without them: importing those takes longest of all.
 
-    return OperatorSettings().image
+    As there, the case of the variable's name does not matter.
+    """
+    return {name.upper(): value for name, value in os.environ.items()}.get(IMAGE_VARIABLE, IMAGE)
 
 
 def rendered(queues: Sequence[QueueInFile], defaults: OperatorDefaults) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from astrid_operator.defaults import LOG_FORMAT, LOG_LEVEL, LogFormat, LogLevel
+from astrid_operator.defaults import IMAGE, LOG_FORMAT, LOG_LEVEL, LogFormat, LogLevel
 from astrid_operator.redis_address import redacted
 
 #: Where a pod finds the namespace it runs in.
@@ -27,7 +27,7 @@ class OperatorSettings(BaseSettings):
     )
 
     #: Image of workers whose AstridQueue names none.
-    image: str = "astrid-worker:0.1.0"
+    image: str = IMAGE
     #: Namespaces to serve, separated by commas; empty: all.
     namespaces: Annotated[tuple[str, ...], NoDecode] = ()
     #: Redis of every AstridQueue that names no broker of its own.

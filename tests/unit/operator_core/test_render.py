@@ -10,6 +10,7 @@ import yaml
 from astrid_operator import render
 from astrid_operator.arguments.render import configure
 from astrid_operator.manifest_files import FileRejected, read_queues
+from astrid_operator.settings import OperatorSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = ROOT / "manifests/samples"
@@ -32,6 +33,29 @@ def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     configure(parser)
     return render.main(parser.parse_args(list(arguments)))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"ASTRID_OPERATOR_IMAGE": "registry/mine:7"},
+        {"astrid_operator_image": "registry/mine:8"},
+        {"ASTRID_OPERATOR_IMAGE": ""},
+    ],
+)
+def test_the_image_is_the_operators_own_setting(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --image the manifests name what the operator would use, although its settings are not read."""
+    monkeypatch.delenv("ASTRID_OPERATOR_IMAGE", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert run("-f", str(SAMPLES / "detection.yaml")) == 0
+    deployment = next(yaml.safe_load_all(capsys.readouterr().out))
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == OperatorSettings().image
 
 
 def test_samples_have_the_earlier_systems_settings() -> None:

@@ -51,13 +51,15 @@ def test_a_wrong_argument_is_refused_at_once(verb: str) -> None:
 
 
 def test_a_simulation_or_a_rendering_imports_no_client() -> None:
-    """What asks no server reads YAML, and starts nothing besides; a picture and settings come when they are asked for."""
+    """What asks no server reads YAML, and starts nothing besides; a picture comes when it is asked for."""
     simulation, table, _ = ended("simulate", "-f", SAMPLE, "--burst", "3,1")
     rendering, manifests, _ = ended("render", "-f", SAMPLE, "--image", "mine:7")
+    without_image, usual, _ = ended("render", "-f", SAMPLE)
 
-    assert (simulation, rendering) == ("0 yaml", "0 yaml")
+    assert (simulation, rendering, without_image) == ("0 yaml", "0 yaml", "0 yaml")
     assert "3 of 3 messages finished" in table
     assert "image: mine:7" in manifests
+    assert "image: astrid-worker:0.1.0" in usual
 
 
 def test_dead_letters_are_looked_at_without_settings_and_logs() -> None:
