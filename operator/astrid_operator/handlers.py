@@ -12,11 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import kopf
+import structlog
 
 from astrid_operator.errors import WatchesEnded
 from astrid_operator.kinds import LABELLED, QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_connection import Credentials
 from astrid_operator.kubernetes_requests import RESOURCES
+
+log = structlog.get_logger(__name__)
 
 #: Seconds after which the server ends a watch, which is then begun anew: no stream can be dead for longer.
 WATCH_SECONDS = 600
@@ -39,6 +42,7 @@ Login = Callable[[], Awaitable[Credentials]]
 async def watch(namespaces: Sequence[str], told: Told, login: Login, wait: Callable[[], None]) -> None:
     """Watch until cancelled, and call `told` in the caller's event loop; raises what ended the watches.
 
+    What fails while they are stopped ends nothing any more: it is logged.
     kopf gets a thread and an event loop of its own: when it ends, it cancels every task it finds in its loop.
     `wait` is called in that thread before an event is handed on: as long as it blocks, no watch is read.
     """
@@ -61,10 +65,13 @@ async def watch(namespaces: Sequence[str], told: Told, login: Login, wait: Calla
     threading.Thread(target=run, name="kopf", daemon=True).start()
     try:
         await ended.wait()
-    finally:
+    except asyncio.CancelledError:
         stop.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), STOP_SECONDS)
+        for failure in failures:
+            log.exception("Watches failed while they were stopped", exc_info=failure)
+        raise
     message = "the watches ended"
     raise WatchesEnded(message) from (failures[0] if failures else None)
 

@@ -5,6 +5,11 @@ import threading
 from itertools import pairwise
 from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
+from astrid_operator import handlers
+from astrid_operator.errors import WatchesEnded
 from astrid_operator.handlers import AT_ONE_GO, Across
 from astrid_operator.kinds import Kind
 
@@ -90,3 +95,68 @@ def test_a_loop_that_has_ended_is_told_nothing() -> None:
     loop.close()
 
     across.send(Kind.POD, event(0))
+
+
+def test_what_ends_the_watches_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for them learns why they ended."""
+
+    async def broken(*_: Any) -> None:
+        raise ValueError("a stream that ends")
+
+    monkeypatch.setattr(handlers, "_operator", broken)
+    with pytest.raises(WatchesEnded) as raised:
+        asyncio.run(watching())
+
+    assert repr(raised.value.__cause__) == "ValueError('a stream that ends')"
+
+
+def test_a_failure_while_the_watches_are_stopped_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for them any more, but why they failed is to be seen, with the place where they did."""
+    begun = threading.Event()
+
+    async def broken_when_stopped(_: Any, __: Any, stop: threading.Event) -> None:
+        begun.set()
+        await asyncio.to_thread(stop.wait)
+        raise ValueError("a task that would not end")
+
+    monkeypatch.setattr(handlers, "_operator", broken_when_stopped)
+    with capture_logs() as said:
+        asyncio.run(stopped(begun))
+
+    (line,) = said
+    assert (line["log_level"], line["event"]) == ("error", "Watches failed while they were stopped")
+    assert repr(line["exc_info"]) == "ValueError('a task that would not end')"
+    assert line["exc_info"].__traceback__.tb_next
+
+
+def test_watches_that_end_when_they_are_stopped_are_worth_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do every day."""
+    begun = threading.Event()
+
+    async def quiet(_: Any, __: Any, stop: threading.Event) -> None:
+        begun.set()
+        await asyncio.to_thread(stop.wait)
+
+    monkeypatch.setattr(handlers, "_operator", quiet)
+    with capture_logs() as said:
+        asyncio.run(stopped(begun))
+
+    assert said == []
+
+
+async def watching() -> None:
+    """Watches that are told nothing."""
+
+    async def login() -> Any:
+        raise NotImplementedError
+
+    await handlers.watch((), lambda *_: None, login, lambda: None)
+
+
+async def stopped(begun: threading.Event) -> None:
+    """The same, cancelled once kopf has `begun`."""
+    task = asyncio.create_task(watching())
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
