@@ -103,27 +103,32 @@ def _lines(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _row(path: Path, line: int, cells: Sequence[str], known: set[str]) -> tuple[float, str, float, float]:
-    where = f"{path}, line {line}"
     if len(cells) not in (3, 4):
-        raise LoadRejected(
-            f"{where}: has {len(cells)} cells, must have 3 or 4: enqueue time, queue, seconds[, delay]"
+        raise _rejected(
+            path, line, f"has {len(cells)} cells, must have 3 or 4: enqueue time, queue, seconds[, delay]"
         )
     at, seconds = _time(cells[0]), _time(cells[2])
     if at is None:
-        raise LoadRejected(f"{where}: {cells[0]!r} is no time, must be seconds or a date in ISO 8601")
+        raise _rejected(path, line, f"{cells[0]!r} is no time, must be seconds or a date in ISO 8601")
     if cells[1] not in known:
-        raise LoadRejected(f"{where}: no spec serves queue {cells[1]!r}, only {', '.join(sorted(known))}")
+        raise _rejected(path, line, f"no spec serves queue {cells[1]!r}, only {', '.join(sorted(known))}")
     if seconds is None or not 0 <= seconds <= LONGEST_SECONDS:
-        raise LoadRejected(
-            f"{where}: {cells[2]!r} is no duration, must be 0 to {LONGEST_SECONDS:.0f} seconds"
+        raise _rejected(
+            path, line, f"{cells[2]!r} is no duration, must be 0 to {LONGEST_SECONDS:.0f} seconds"
         )
     delay = _time(cells[3]) if len(cells) == 4 and cells[3] else 0.0
     if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
-        raise LoadRejected(
-            f"{where}: {cells[3]!r} in the 4th column is no delay, must be empty or 0 to"
-            f" {LONGEST_DELAY_SECONDS:.0f} seconds"
+        raise _rejected(
+            path,
+            line,
+            f"{cells[3]!r} in the 4th column is no delay, must be empty or 0 to"
+            f" {LONGEST_DELAY_SECONDS:.0f} seconds",
         )
     return at, cells[1], seconds, delay
+
+
+def _rejected(path: Path, line: int, why: str) -> LoadRejected:
+    return LoadRejected(f"{path}, line {line}: {why}")
 
 
 def _time(text: str) -> float | None:
