@@ -120,11 +120,10 @@ def with_peak(peaks: Peaks, wanted: int, now: float, seconds: float) -> Peaks:
     until = math.ceil(now / PEAK_SECONDS) * PEAK_SECONDS + seconds
     if not peaks:
         return ((until, wanted),)
-    last = peaks[-1][1]
-    if len(peaks) == 1 and wanted >= last:
-        return ((until, wanted),)
-    held = (*peaks[:-1], (until, last))
-    return (*[each for each in held if each[1] > wanted and each[0] > now], (until, wanted))
+    earlier, last = peaks[:-1], peaks[-1][1]
+    if wanted < last:
+        earlier = (*earlier, (until, last))
+    return (*[each for each in earlier if each[1] > wanted and each[0] > now], (until, wanted))
 
 
 def is_idle(demand: Demand) -> bool:
@@ -153,24 +152,26 @@ def _idle_seconds(reading: DemandReading, demand: Demand, memory: ScalingMemory)
 
 def _why_not_to_trust(reading: DemandReading, demand: Demand, slots: int, memory: ScalingMemory) -> str:
     """Why an empty queue should not be believed from here on; empty: nothing speaks against it."""
-    if _is_back(reading, memory):
+    if not memory.was_known and _is_back(reading, memory):
         return "Redis answers again after an outage"
     if reading.server is not None and memory.server not in (None, reading.server):
         return "another Redis server answers, or the same one after a restart"
-    if _vanished(demand, slots, memory, reading.at):
+    if not demand.outstanding and _vanished(demand, slots, memory, reading.at):
         return "messages vanished faster than they could have been worked off"
     return ""
 
 
 def _is_back(reading: DemandReading, memory: ScalingMemory) -> bool:
-    """The reading ends an outage; that nothing was read in the first moments is none."""
-    was_out = memory.at is not None and not memory.was_known
-    return was_out and (memory.demand is not None or reading.at - memory.started_at > FIRST_READ_SECONDS)
+    """Whether what was not known was an outage: that nothing was read in the first moments is none."""
+    if memory.at is None:
+        return False
+    return memory.demand is not None or reading.at - memory.started_at > FIRST_READ_SECONDS
 
 
 def _vanished(demand: Demand, slots: int, memory: ScalingMemory, at: float) -> bool:
+    """Whether `demand`, of which nothing is outstanding, is less than can be explained by work."""
     before = memory.demand
-    if before is None or memory.at is None or demand.outstanding or not before.outstanding:
+    if before is None or memory.at is None or not before.outstanding:
         return False
     if before.finished is not None:
         # Counts that are gone as well were not worked off either.

@@ -104,7 +104,7 @@ class Demand:
     @property
     def work(self) -> int:
         """Outstanding and due."""
-        return self.outstanding + (self.due or 0)
+        return self.ready + self.running + (self.due or 0)
 
 
 @value

@@ -99,10 +99,12 @@ class SimulatedFleet:
 
     def seen(self, now: float) -> MembersSeen:
         """What the members say of themselves."""
-        stopped = [each for each in self._asked_to_leave() if not each.running]
-        free = [*self._free, *stopped] if stopped else self._free
+        free, stopped = self._free, 0
+        if self._has_asked:
+            free = [*free, *[each for each in self._asked_to_leave() if not each.running]]
+            stopped = len(free) - len(self._free)
         idle = tuple([now - each.idle_since for each in free if not each.running])
-        return MembersSeen(self._ready - len(idle), idle, len(stopped))
+        return MembersSeen(self._ready - len(idle), idle, stopped)
 
     def usual_start_seconds(self) -> float | None:
         """Three of four recent members started within this; None: none has started yet."""
@@ -151,10 +153,10 @@ class SimulatedFleet:
 
     def asks(self) -> bool:
         """Somebody is asked to leave."""
-        return bool(self._asked_to_leave())
+        return self._has_asked and bool(self._asked_to_leave())
 
     def _asked_to_leave(self) -> list[SimulatedMember]:
-        return [each for each in self.members.values() if each.is_asked] if self._has_asked else []
+        return [each for each in self.members.values() if each.is_asked]
 
     def _start(self, now: float) -> SimulatedMember:
         self._asked += 1

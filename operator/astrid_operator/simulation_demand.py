@@ -88,13 +88,13 @@ class SimulatedDemand:
         service, spread, fast, slow = pace.take(now, ready + running, counted)
         due, soon, next_due_seconds = self._etas(now) if self.delays.count else NOTHING_DELAYED
         self._newest = Demand(
-            ready=ready,
-            running=running,
-            delayed=self.delays.count,
-            dead=self.dead,
-            oldest_seconds=now - self.waits_since(waiting[0]) if ready else None,
-            due=due,
-            soon=soon,
+            ready,
+            running,
+            self.delays.count,
+            self.dead,
+            now - self.waits_since(waiting[0]) if ready else None,
+            due,
+            soon,
             next_due_seconds=next_due_seconds,
             service_seconds=service,
             service_spread_seconds=spread,

@@ -64,15 +64,15 @@ class Timeline:
         self.bins[int(now / BIN_SECONDS)].more_delayed += more
 
     def _add(self, now: float) -> None:
-        number, last = int(self._at / BIN_SECONDS), int(now / BIN_SECONDS)
-        begin = self._at
+        begin, waiting, members, running = self._at, self._waiting, self._members, self._running
+        number, last = int(begin / BIN_SECONDS), int(now / BIN_SECONDS)
         while begin < now:
             end = now if number == last else (number + 1) * BIN_SECONDS
             each = self.bins[number]
-            if self._waiting > each.most_waiting:
-                each.most_waiting = self._waiting
-            each.member_seconds += self._members * (end - begin)
-            each.running_seconds += self._running * (end - begin)
+            if waiting > each.most_waiting:
+                each.most_waiting = waiting
+            each.member_seconds += members * (end - begin)
+            each.running_seconds += running * (end - begin)
             begin, number = end, number + 1
 
 

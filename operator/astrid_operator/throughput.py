@@ -5,9 +5,12 @@ no clock, no client. Counts that shrink begin the learning anew; what makes no s
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 from astrid_operator.values import value
@@ -80,6 +83,9 @@ class _Level:
     came: int
 
 
+_since = attrgetter("since")
+
+
 class Throughput:
     """The pace of one queue, reading by reading."""
 
@@ -119,9 +125,8 @@ class Throughput:
         if not levels or levels[0].since > at - window:
             return
         last = levels[-1].came
-        for level in levels:
-            if level.since > at - window:
-                yield level.since + window, max(0.0, (last - level.came) / window)
+        for level in islice(levels, bisect_right(levels, at - window, key=_since), None):
+            yield level.since + window, max(0.0, (last - level.came) / window)
 
     def forget(self) -> None:
         """Begin anew: the counts were reset, or nobody counts."""
