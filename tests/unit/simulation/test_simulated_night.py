@@ -205,6 +205,21 @@ def test_deciding_at_changes_is_deciding_every_second(
     assert (quick.retried, quick.dead) == (slow.retried, slow.dead)
 
 
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.lists(st.tuples(LOAD, SPEC), min_size=2, max_size=4), CONDITIONS)
+def test_queues_that_share_nothing_do_not_notice_one_another(
+    nights: list[tuple[list[Arrival], dict[str, Any]]], conditions: Conditions
+) -> None:
+    """Decided and planned in one go, whatever happens to the others meanwhile, each is as if it were alone."""
+    queues = [queue(f"queue-{number}", app="sky.tasks", **spec) for number, (_, spec) in enumerate(nights)]
+    loads = {each.key: load for each, (load, _) in zip(queues, nights, strict=True)}
+    alone = [simulate({each.key: loads[each.key]}, [each], conditions)[0] for each in queues]
+
+    for one, other in zip(alone, simulate(loads, queues, conditions), strict=True):
+        assert one.resizes == other.resizes
+        assert (one.waits, one.decisions) == (other.waits, other.decisions)
+
+
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(
     st.lists(st.tuples(LOAD, SPEC, st.integers(1, 3), st.integers(0, 3)), min_size=1, max_size=4),
