@@ -1,7 +1,7 @@
 """Values that never change, and are quick to make.
 
 Owns one way to write a class of them. A dozen are made for each decision, of which a simulated night has
-millions: a frozen dataclass takes two to five times as long to make as a plain one, field by field, only to
+millions: a frozen dataclass takes two to six times as long to make as a plain one, field by field, only to
 refuse at run time what the type checker has refused before.
 """
 
