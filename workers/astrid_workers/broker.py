@@ -22,6 +22,7 @@ from astrid_workers.middleware.log_context import LogContext
 from astrid_workers.middleware.order import surround
 from astrid_workers.middleware.retries import REDIS_AWAY, PatientRetries
 from astrid_workers.pipeline import Stage, following
+from astrid_workers.queue_limits import QueueLimits
 from astrid_workers.redis_address import redis_client
 from astrid_workers.redis_broker import QueueBroker
 from astrid_workers.result_backend import PatientResults
@@ -72,7 +73,7 @@ def _middleware() -> list[Middleware]:
     ]
     return [
         LogContext(),
-        QueueLimits(),
+        QueueLimits(_limits),
         *surround(
             inner,
             max_retries=config.max_retries,
@@ -91,16 +92,6 @@ def service_away(error: BaseException) -> str | None:
     """
     service = error.numbers.get("service") if isinstance(error, ServiceUnavailable) else None
     return str(service) if service in OWN_SERVICES else None
-
-
-class QueueLimits(Middleware):
-    """Gives an actor the retries, back-off and time limit of the queue, anew for every message."""
-
-    def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
-        actor.options.update(_limits(actor.queue_name))
-
-    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        broker.get_actor(message.actor_name).options.update(_limits(message.queue_name))
 
 
 def _limits(queue_name: str) -> dict[str, int]:

@@ -37,8 +37,8 @@ class Poison(Middleware):
         self._client = side_client(broker)
 
     def before_process_message(self, broker: Any, message: dramatiq.MessageProxy) -> None:
-        options = {**broker.get_actor(message.actor_name).options, **message.options}
-        max_retries = options.get("max_retries")
+        options = broker.get_actor(message.actor_name).options
+        max_retries = message.options.get("max_retries", options.get("max_retries"))
         limit = (self.max_retries if max_retries is None else int(max_retries)) + 1
         without_end = self._count_start(broker, message) - 1
         if without_end >= limit:
