@@ -49,9 +49,7 @@ class QueueLimits(Middleware):
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         self._running.limits = self._limits_of(message.queue_name)
 
-    def after_process_message(
-        self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy, **_: Any
-    ) -> None:  # type: ignore[override]
+    def after_process_message(self, _broker: Any, _message: dramatiq.MessageProxy, **_: Any) -> None:  # type: ignore[override]
         self._running.limits = {}
 
     def after_skip_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
