@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from false_positives import score_pair
+from false_positives import from_files, score_pair
 
 from astrid_workers.differencing.pair import run_pair
 from astrid_workers.errors import AstridError
 from astrid_workers.preprocessing.calibrate import calibrate
-from astrid_workers.sky import make_sky, sky_to_fits
-from astrid_workers.storage.fits import read_frame
+from astrid_workers.sky import make_sky
 
 #: Drawn evenly between these.
 EVEN: dict[str, tuple[float, float]] = {
@@ -102,10 +101,7 @@ def run_job(job: Job) -> dict[str, Any]:
     settings = draw_settings(job.seed, job.size)
     sky = make_sky(**settings)
     try:
-        science, reference = (
-            calibrate(read_frame(data, name=name)).frame
-            for data, name in zip(sky_to_fits(sky), ("science", "reference"), strict=True)
-        )
+        science, reference = (calibrate(frame).frame for frame in from_files(sky))
         pair = run_pair(science, reference)
     except AstridError as error:
         return {"settings": settings, "refused": str(error)}

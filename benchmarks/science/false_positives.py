@@ -46,7 +46,7 @@ def run_job(job: Job) -> dict[str, Any]:
     base_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     cpu = time.process_time()
     try:
-        frames = _from_files(sky) if job.files else (sky.science, sky.reference)
+        frames = from_files(sky) if job.files else (sky.science, sky.reference)
         science, reference = (calibrate(frame).frame for frame in frames)
         options = DifferenceOptions(algorithm=job.algorithm, max_residual_power=np.inf)  # type: ignore[arg-type]
         pair = run_pair(science, reference, options)
@@ -62,7 +62,8 @@ def run_job(job: Job) -> dict[str, Any]:
     }
 
 
-def _from_files(sky: Any) -> tuple[Any, ...]:
+def from_files(sky: Any) -> tuple[Any, ...]:
+    """Science and reference as an observer has them: read from FITS files of integers."""
     from astrid_workers.sky import sky_to_fits
     from astrid_workers.storage.fits import read_frame
 

@@ -59,17 +59,9 @@ class StarStack:
     """Star stamps that are recentred, scaled and combined; private to this module and changed in place."""
 
     def __init__(
-        self,
-        data: Stamps,
-        noise: Stamps,
-        good: NDArray[np.bool_],
-        x: Stamps,
-        y: Stamps,
-        snr: Stamps,
-        index: NDArray[np.intp],
+        self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps
     ) -> None:
         self.raw, self.noise, self.good, self.snr = data, noise, good, snr
-        self.index = index  # of the table that they were cut for
         self.ix, self.iy = np.rint(x), np.rint(y)
         self.x, self.y = x.astype(float), y.astype(float)
         self.sky_noise = np.median(noise, axis=(1, 2))
@@ -103,7 +95,7 @@ class StarStack:
         good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
-        return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index], index)
+        return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         for name in (
@@ -111,7 +103,6 @@ class StarStack:
             "noise",
             "good",
             "snr",
-            "index",
             "ix",
             "iy",
             "x",
