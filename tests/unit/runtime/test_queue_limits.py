@@ -44,7 +44,7 @@ def test_one_actor_on_two_queues_at_once_has_the_limits_of_each(broker, seen) ->
     """The patient task begins, the hasty one begins and ends, then the patient one ends."""
     has_begun, may_end = threading.Event(), threading.Event()
 
-    @dramatiq.actor(broker=broker, queue_name="patient")
+    @dramatiq.actor(broker=broker, queue_name="hasty")
     def work(name: str) -> None:
         if name == "patient":
             has_begun.set()
