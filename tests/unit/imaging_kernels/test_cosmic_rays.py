@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from astrid_workers.imaging.cosmic_rays import find_cosmic_rays, laplacian_edge, star_contrast
+from astrid_workers.imaging.cosmic_rays import SHARPER, find_cosmic_rays, star_contrast
 from astrid_workers.sky import make_sky
 
 
@@ -66,20 +66,37 @@ def test_unusable_pixels_are_neither_flagged_nor_compared_with() -> None:
     assert not find_cosmic_rays(image, np.full(sky.shape, np.inf, np.float32), 3.0).any()
 
 
-def test_the_edge_agrees_with_its_slow_twin() -> None:
-    """Closed form against: sample twice as finely, convolve, clip, rebin, halve."""
-    image = np.random.default_rng(4).normal(0, 1, (40, 50)).astype(np.float32)
-    fine = np.kron(np.pad(image, 1, mode="edge"), np.ones((2, 2)))
-    laplacian = ndimage.convolve(fine, np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], float))
-    twin = np.maximum(laplacian, 0).reshape(42, 2, 52, 2).mean(axis=(1, 3)) / 2
-    np.testing.assert_allclose(laplacian_edge(image), twin[1:-1, 1:-1], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("fwhm", [2.0, 3.0, 4.5, 7.0])
+def test_flanks_of_bright_stars_are_no_rays(fwhm: float) -> None:
+    """Round or drawn out by a fifth, up to just below saturation: where slopes are steepest and noise is least
+    beside them.
+    """
+    rng = np.random.default_rng(7)
+    yy, xx = np.mgrid[:60, :60]
+    for k in range(12):
+        x, y, drawn_out = 29.5 + rng.uniform(-0.5, 0.5), 29.5 + rng.uniform(-0.5, 0.5), rng.uniform(0, 0.2)
+        squares = (xx - x) ** 2 * (1 - drawn_out) + (yy - y) ** 2 / (1 - drawn_out)
+        alpha = fwhm / 2 / np.sqrt(2 ** (1 / 3.5) - 1)
+        expected = 100 + rng.uniform(3e4, 1e5) * (1 + squares / alpha**2) ** -3.5
+        image = rng.poisson(expected).astype(np.float32)
+        found = find_cosmic_rays(image, expected.astype(np.float32), fwhm)
+        assert not found[squares < (2.5 * fwhm) ** 2].any(), k
 
 
-def test_a_lone_pixel_has_an_edge_of_its_height() -> None:
-    """The unit of the edge."""
-    image = np.zeros((9, 9), np.float32)
-    image[4, 4] = 100
-    assert laplacian_edge(image)[4, 4] == 100
+def test_agrees_with_its_slow_twin() -> None:
+    """The same three filters over every pixel: what they flag is found, and nothing that does not touch it."""
+    sky = make_sky(seed=4, shape=(200, 240), n_stars=60, n_cosmic_rays=40, fwhm_science_px=2.6)
+    image, variance = sky.science.science, sky.science.variance
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
+    height = image - ndimage.convolve(image.astype(float), cross, mode="mirror")
+    fine = ndimage.median_filter(image, 3, mode="mirror") - ndimage.median_filter(image, 7, mode="mirror")
+    contrast = SHARPER * star_contrast(2.6)
+    excess = (height - contrast * np.maximum(fine, 0)) / np.sqrt(variance)
+    cores = excess > 4.5 * np.hypot(1.118, contrast * 0.41)
+    found = find_cosmic_rays(image, variance, 2.6)
+    assert np.count_nonzero(cores) > 40
+    assert found[cores].all()
+    assert not (found & ~ndimage.binary_dilation(cores, np.ones((3, 3)), iterations=2)).any()
 
 
 def test_wider_stars_have_less_contrast() -> None:

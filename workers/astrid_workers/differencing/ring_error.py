@@ -20,6 +20,8 @@ RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25)
 RING = 12
 #: Significance from which a source says something of its wings, and how many must.
 MIN_SIGNIFICANCE, MIN_STARS = 60.0, 8
+#: One of so many tells of the brightest.
+STRONGEST = 8
 #: Percentile of |residual| at which noise and wing error are told apart, and its value for a Gaussian.
 PERCENTILE, GAUSSIAN = 85.0, 1.4395
 #: How far a ring of n stars may exceed that by chance, times 1 / sqrt(n).
@@ -55,7 +57,8 @@ def measure_ring_error(
     bad: BoolImage,
     fwhm_px: float,
 ) -> RingError:
-    """The profile at which residuals in rings around `stars` are what noise alone would make.
+    """The profile at which residuals in rings around `stars` are what noise alone would make: around all that
+    tell, and around the brightest eighth of them, of which the many that are fainter know little.
 
     `light` is the statistic of what was subtracted at each star's centre; `bad` pixels are no evidence.
     """
@@ -70,8 +73,14 @@ def measure_ring_error(
         pulls = np.abs(statistic[rows, columns]) / sigma
         significance = light[:, None] / sigma
         told = ~bad[rows, columns] & (significance > MIN_SIGNIFICANCE)
-        if np.count_nonzero(told.any(axis=1)) >= MIN_STARS:
-            errors[k] = _explaining(pulls[told], significance[told], int(np.count_nonzero(told.any(axis=1))))
+        tell = np.flatnonzero(told.any(axis=1))
+        if tell.size < MIN_STARS:
+            continue
+        strongest = tell[np.argsort(-light[tell])][: max(MIN_STARS, tell.size // STRONGEST)]
+        for some in (tell, strongest):
+            which = told[some]
+            error = _explaining(pulls[some][which], significance[some][which], some.size)
+            errors[k] = max(errors[k], error)
     return RingError(radii, errors)
 
 

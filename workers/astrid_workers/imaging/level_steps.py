@@ -20,8 +20,10 @@ SIDE_PX, TREND_PX = 16, (24, 40, 56)
 #: Pixels of a column that tell its level, at most.
 ENOUGH = 512
 #: Scatters of such differences over the frame from which one is looked at; pixels on either side that then
-#: tell its height, and the errors of that, and sigmas of a pixel, from which it is a step.
+#: tell its height, and the errors of that in half of the frame, and sigmas of a pixel, from which it is a step.
 SUSPECT, PAIRS_PX, LEAST_SIGNIFICANCE, LEAST_SIGMA = 5.0, 8, 5.0, 0.2
+#: Sections of a column that must tell the same height, all but one: to half of it, or to so many errors.
+SECTIONS, AGREEMENT_SIGMA = 8, 2.5
 #: Sigmas about the median of a side beyond which a pixel is no sky.
 SKY_SIGMA = 2.5
 #: Steps per axis: more are no amplifiers. Side of the smallest frame that is looked at.
@@ -115,21 +117,23 @@ def _suspects(profile: Floats) -> list[int]:
 
 
 def _height(image: Float32Image, unusable: BoolImage, at: int, scatter: float) -> float:
-    """Height of the step at a place, the mean of both halves of the rows; 0 where they do not agree, or where
-    one is no more than its error.
+    """Height of the step at a place, the median over sections of the rows; 0 where these do not agree, as where
+    crowds of stars made it, or where it is no more than its error.
     """
-    middle = image.shape[0] // 2
-    least = LEAST_SIGNIFICANCE * np.sqrt(np.pi) * scatter / np.sqrt(PAIRS_PX * middle)
-    halves = [
-        _sky_step(image[rows], unusable[rows], at, scatter)
-        for rows in (slice(0, middle), slice(middle, None))
-    ]
-    low, high = sorted(halves, key=abs)
-    return (low + high) / 2 if abs(low) > max(least, abs(high) / 2) and low * high > 0 else 0.0
+    sections = [slice(rows[0], rows[-1] + 1) for rows in np.array_split(np.arange(len(image)), SECTIONS)]
+    heights = np.array([_sky_step(image[rows], unusable[rows], at, scatter) for rows in sections])
+    height = float(np.median(heights))
+    error = np.sqrt(np.pi) * scatter / np.sqrt(PAIRS_PX * len(image) / SECTIONS)
+    agree = np.count_nonzero(np.abs(heights - height) < max(abs(height) / 2, AGREEMENT_SIGMA * error))
+    is_step = abs(height) > LEAST_SIGNIFICANCE * error / np.sqrt(SECTIONS / 2) and agree >= SECTIONS - 1
+    return height if is_step else 0.0
 
 
 def _sky_step(image: Float32Image, unusable: BoolImage, at: int, scatter: float) -> float:
-    """Median difference of sky at equal distances on either side of a place, less that at places beside."""
+    """Mean difference of sky at equal distances on either side of a place, less that at places beside.
+
+    A mean, as the medians of integers are integers themselves.
+    """
     steps = []
     for place in (at, *(at + side * off for off in TREND_PX for side in (-1, 1))):
         sides = [image[:, place : place + PAIRS_PX], image[:, place - PAIRS_PX : place][:, ::-1]]
@@ -139,7 +143,7 @@ def _sky_step(image: Float32Image, unusable: BoolImage, at: int, scatter: float)
             return 0.0
         for side in sides:
             kept &= np.abs(side - np.median(side[~lost[0] & ~lost[1]])) < SKY_SIGMA * scatter
-        steps.append(float(np.median((sides[0] - sides[1])[kept])) if kept.any() else 0.0)
+        steps.append(float(np.mean((sides[0] - sides[1])[kept], dtype=float)) if kept.any() else 0.0)
     return steps[0] - float(np.median(steps[1:]))
 
 
