@@ -4,6 +4,7 @@ Owns one measured profile, the residual at a distance over the light at the cent
 means around every bright source; the cores are the business of `model_error.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from astrid_workers.frame import Float32Image
 
 Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
+Places = tuple[Floats, Floats]
 
 #: Radii of the rings in FWHM; beyond the last one wings are below what is seen.
 RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25)
@@ -20,8 +22,6 @@ RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25)
 RING = 12
 #: Significance from which a source says something of its wings, and how many must.
 MIN_SIGNIFICANCE, MIN_STARS = 60.0, 8
-#: One of so many tells of the brightest.
-STRONGEST = 8
 #: Percentile of |residual| at which noise and wing error are told apart, and its value for a Gaussian.
 PERCENTILE, GAUSSIAN = 85.0, 1.4395
 #: How far a ring of n stars may exceed that by chance, times 1 / sqrt(n).
@@ -35,7 +35,7 @@ class RingError:
     radii_px: Floats
     error: Floats
 
-    def around(self, shape: tuple[int, int], stars: tuple[Floats, Floats], light: Floats) -> Float32Image:
+    def around(self, shape: tuple[int, int], stars: Places, light: Floats) -> Float32Image:
         """Variance that sources of this `light` (statistic at their centres) add around themselves."""
         total = np.zeros(shape, np.float32)
         if not self.error.any():
@@ -52,36 +52,42 @@ class RingError:
 def measure_ring_error(
     statistic: Float32Image,
     variance: Float32Image,
-    stars: tuple[Floats, Floats],
-    light: Floats,
+    samples: Sequence[tuple[Places, Floats]],
     bad: BoolImage,
     fwhm_px: float,
 ) -> RingError:
-    """The profile at which residuals in rings around `stars` are what noise alone would make: around all that
-    tell, and around the brightest eighth of them, of which the many that are fainter know little.
+    """The profile at which residuals in rings around sources are what noise alone would make.
 
-    `light` is the statistic of what was subtracted at each star's centre; `bad` pixels are no evidence.
+    Of each of `samples`, x and y of sources and the statistic of what was subtracted at their centres, the
+    largest: the many of a frame say little of what its brightest leave. `bad` pixels are no evidence.
     """
     radii = np.array(RADII_FWHM) * fwhm_px
+    errors = [
+        [_ring_error(statistic, variance, stars, light, bad, float(radius)) for radius in radii]
+        for stars, light in samples
+    ]
+    return RingError(radii, np.max(errors, axis=0))
+
+
+def _ring_error(
+    statistic: Float32Image,
+    variance: Float32Image,
+    stars: Places,
+    light: Floats,
+    bad: BoolImage,
+    radius_px: float,
+) -> float:
+    """The error at one radius; 0 where too few tell."""
     x, y = stars
     angles = np.arange(RING) * 2 * np.pi / RING
-    errors = np.zeros(len(radii))
-    for k, radius in enumerate(radii):
-        columns = np.clip(np.rint(x[:, None] + radius * np.cos(angles)).astype(int), 0, bad.shape[1] - 1)
-        rows = np.clip(np.rint(y[:, None] + radius * np.sin(angles)).astype(int), 0, bad.shape[0] - 1)
-        sigma = np.sqrt(variance[rows, columns].astype(float))
-        pulls = np.abs(statistic[rows, columns]) / sigma
-        significance = light[:, None] / sigma
-        told = ~bad[rows, columns] & (significance > MIN_SIGNIFICANCE)
-        tell = np.flatnonzero(told.any(axis=1))
-        if tell.size < MIN_STARS:
-            continue
-        strongest = tell[np.argsort(-light[tell])][: max(MIN_STARS, tell.size // STRONGEST)]
-        for some in (tell, strongest):
-            which = told[some]
-            error = _explaining(pulls[some][which], significance[some][which], some.size)
-            errors[k] = max(errors[k], error)
-    return RingError(radii, errors)
+    columns = np.clip(np.rint(x[:, None] + radius_px * np.cos(angles)).astype(int), 0, bad.shape[1] - 1)
+    rows = np.clip(np.rint(y[:, None] + radius_px * np.sin(angles)).astype(int), 0, bad.shape[0] - 1)
+    sigma = np.sqrt(variance[rows, columns].astype(float))
+    pulls = np.abs(statistic[rows, columns]) / sigma
+    significance = light[:, None] / sigma
+    told = ~bad[rows, columns] & (significance > MIN_SIGNIFICANCE)
+    n = int(np.count_nonzero(told.any(axis=1)))
+    return _explaining(pulls[told], significance[told], n) if n >= MIN_STARS else 0.0
 
 
 def _explaining(pulls: Floats, significance: Floats, n_stars: int) -> float:

@@ -8,21 +8,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from astrid_workers.differencing.model_error import ModelError, light_around, measure_model_error, sharp_light
-from astrid_workers.differencing.ring_error import measure_ring_error
+from astrid_workers.differencing.model_error import (
+    POINT,
+    ModelError,
+    light_around,
+    measure_model_error,
+    sharp_light,
+)
+from astrid_workers.differencing.ring_error import RADII_FWHM, measure_ring_error
 from astrid_workers.differencing.tiles import Subtracted
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.fast_median import fast_median
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Places = tuple[Floats, Floats]
 
 #: Sky samples below which neither scatter nor background is measured.
 MIN_SAMPLES = 200
 #: Side of the cells in which the score's own median is taken off, pixels; and smaller ones, while the score
 #: scatters more on empty sky than its noise by so much: fringes, steps between amplifiers, moonlight.
 MEDIAN_BOX_PX, FINER_BOXES_PX, UNEVEN = 96, (48, 24), 1.1
+#: Point sources that tell how wrong wings are around the strongest: one of so many, and at least so many; of
+#: these, where none around has this share of its light.
+STRONGEST, MIN_STRONGEST, ALONE = 8, 16, 0.05
 #: Rows that are divided by their noise together: bounds what is computed on the way.
 _ROWS = 64
 
@@ -54,9 +65,9 @@ def make_score(
     parts: Subtracted,
     sky: BoolImage,
     *,
-    stars: tuple[Floats, Floats],
-    others: tuple[Floats, Floats],
-    bright: tuple[Floats, Floats],
+    stars: Places,
+    others: Places,
+    bright: Places,
     bad: BoolImage,
     fwhm_px: float,
     overfit: float = 1.0,
@@ -82,7 +93,8 @@ def make_score(
             noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
     light = sharp_light(parts.subtracted, parts.kernels.score_profile.mean(axis=(0, 1)), fwhm_px)
-    rings = measure_ring_error(statistic, photons, stars, _at(parts.subtracted, stars), bad, fwhm_px)
+    samples = [(stars, _at(parts.subtracted, stars)), _strongest_points(parts.subtracted, light, bright, fwhm_px)]
+    rings = measure_ring_error(statistic, photons, samples, bad, fwhm_px)
     # a galaxy washes out what is wrong around each point of it as far as it is broad
     photons += rings.around(sky.shape, bright, np.minimum(_at(parts.subtracted, bright), _at(light, bright)))
     error = measure_model_error(
@@ -120,7 +132,26 @@ def _sigma(
     return np.asarray(np.sqrt(photons + of_models**2), np.float32)
 
 
-def _at(image: Float32Image, places: tuple[Floats, Floats]) -> Floats:
+def _strongest_points(
+    subtracted: Float32Image, light: Float32Image, bright: Places, fwhm_px: float
+) -> tuple[Places, Floats]:
+    """Of the `bright` the strongest that are no galaxies and stand alone as far as rings reach, and what was
+    subtracted at each.
+    """
+    strength = _at(subtracted, bright)
+    points = np.flatnonzero(_at(light, bright) > POINT * strength)
+    strongest = points[np.argsort(-strength[points])][: max(MIN_STRONGEST, points.size // STRONGEST)]
+    places = np.stack(bright, axis=1)
+    around = cKDTree(places).query_ball_point(places[strongest], RADII_FWHM[-1] * fwhm_px)
+    alone = [
+        one
+        for one, near in zip(strongest, around, strict=True)
+        if np.count_nonzero(strength[near] > ALONE * strength[one]) == 1
+    ]
+    return (bright[0][alone], bright[1][alone]), strength[alone]
+
+
+def _at(image: Float32Image, places: Places) -> Floats:
     """Values at the nearest pixels, float64."""
     columns = np.clip(np.rint(places[0]).astype(int), 0, image.shape[1] - 1)
     rows = np.clip(np.rint(places[1]).astype(int), 0, image.shape[0] - 1)
