@@ -117,3 +117,33 @@ def test_who_tells_how_wrong_models_are(stars: int, others: int, told_by: str) -
     """Stars, though they be few, where sources are few too; a handful does not stand for hundreds."""
     is_star = np.arange(stars + others) < stars
     assert np.count_nonzero(constant_sources(is_star)) == (stars if told_by == "stars" else stars + others)
+
+
+@pytest.mark.parametrize(
+    ("sources", "changed", "are_constant"),
+    [(10, 1, True), (80, 14, False)],
+    ids=["one of few stars", "a sixth of all"],
+)
+def test_what_changed_is_no_error_of_models(sources: int, changed: int, are_constant: bool) -> None:
+    """A transient on a star among ten, or on many of those that stand in for stars: the others tell."""
+    rng = np.random.default_rng(6)
+    places = rng.permutation(grid())[:sources]
+    true = blobs(places, SIGMA, 900.0).astype(np.float32)
+    noise = ndimage.gaussian_filter(rng.normal(size=true.shape), SIGMA / np.sqrt(2))
+    statistic = (blobs(places[:changed], SIGMA, 25.0) + noise / noise.std()).astype(np.float32)
+    light = sharp_light(true, profile(), FWHM)
+    x, y = places.T.astype(float)
+    nobody = (np.empty(0), np.empty(0))
+    bad = np.zeros(true.shape, bool)
+    error = measure_model_error(
+        statistic,
+        np.ones_like(statistic),
+        light,
+        (x, y),
+        bad,
+        FWHM,
+        subtracted=true,
+        others=nobody,
+        are_constant=are_constant,
+    )
+    assert error.typical == 0

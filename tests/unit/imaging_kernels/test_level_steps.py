@@ -81,3 +81,12 @@ def test_crowds_have_none(seed: int) -> None:
     drawn = make_sky(seed=seed, shape=(384, 384), n_stars=1200, star_flux_e=(5e2, 2e5), n_transients=0)
     for frame in (drawn.science, drawn.reference):
         assert find_level_steps(frame.science, frame.mask != 0) == ()
+
+
+@pytest.mark.parametrize("heights", [(40, -49, 78, 117, 143, 188, 18, 72), (0, 0, 60, 60, 60, 60, 60, 60)])
+def test_sections_of_a_row_must_agree(heights: tuple[int, ...]) -> None:
+    """Crowds of faint stars made the first ones beside a row of a real crowd: both halves rise, no sky does."""
+    image = sky(14)
+    for section, height in zip(np.array_split(np.arange(SHAPE[1]), 8), heights, strict=True):
+        image[256:, section] += height
+    assert not [step for step in find_level_steps(image, NONE) if step.axis == "row"]

@@ -9,13 +9,8 @@ from scipy.spatial import cKDTree
 from astrid_workers.imaging import stars
 from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.moments import adaptive_moments
-from astrid_workers.imaging.stars import (
-    find_stars,
-    frame_fwhm_px,
-    half_sample_mode,
-    measure_fwhm_px,
-    narrowest_crowd,
-)
+from astrid_workers.imaging.star_widths import half_sample_mode, like_stars, narrowest_crowd
+from astrid_workers.imaging.stars import find_stars, frame_fwhm_px, measure_fwhm_px
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import make_sky
 from astrid_workers.sky.light import Galaxies, Points, PsfModel, render
@@ -285,3 +280,34 @@ def test_wide_light_with_few_sources_does_not_hide_faint_ones(monkeypatch: pytes
     monkeypatch.setattr(stars, "HIGHER", ())
     full = find_stars(wide, sky, frame.mask)
     np.testing.assert_array_equal(found.x, full.x)
+
+
+def _widths_of(
+    rng: np.random.Generator, stars: int, galaxies: int, gradient: float
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Widths, S/N and places; the stars first, 7 px wide and wider to the right, galaxies 9 to 32 % wider."""
+    n = stars + galaxies
+    x, y = rng.uniform(0, 1000, n), rng.uniform(0, 1000, n)
+    snr = np.exp(rng.uniform(np.log(25), np.log(600), n))
+    own = np.r_[np.zeros(stars), rng.uniform(3, 6, galaxies)]
+    width = np.hypot(7 * (1 + gradient * (x / 1000 - 0.5)), own)
+    return width * (1 + rng.normal(0, 1.0 / snr)), snr, (x, y)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("gradient", [0.0, 0.15])
+def test_stars_among_many_more_galaxies_are_what_nothing_is_narrower_than(seed: int, gradient: float) -> None:
+    """Twenty-five among a hundred whose widths begin next to theirs."""
+    fwhm, snr, places = _widths_of(np.random.default_rng(seed), 25, 100, gradient)
+    alike = like_stars(fwhm, np.zeros_like(fwhm), snr, np.ones(len(fwhm), bool), places)
+    assert np.count_nonzero(alike[:25]) >= 10
+    assert np.median(fwhm[alike]) == pytest.approx(np.median(fwhm[:25]), rel=0.04)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_narrow_side_of_many_stars_is_no_plane(seed: int) -> None:
+    """Two hundred stars and few galaxies: most of the stars are kept, and their width is the median's."""
+    fwhm, snr, places = _widths_of(np.random.default_rng(100 + seed), 200, 30, 0.2)
+    alike = like_stars(fwhm, np.zeros_like(fwhm), snr, np.ones(len(fwhm), bool), places)
+    assert np.count_nonzero(alike[:200]) > 120
+    assert np.median(fwhm[alike]) == pytest.approx(np.median(fwhm[:200]), rel=0.02)

@@ -28,7 +28,7 @@ from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image, Frame
 from astrid_workers.imaging.inpaint import fill_pair
 from astrid_workers.imaging.out_of_core import empty_plane, let_go, set_aside
-from astrid_workers.imaging.photometric_match import PhotometricMatch, constant_sources
+from astrid_workers.imaging.photometric_match import PhotometricMatch, are_told_by_stars, constant_sources
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM
 from astrid_workers.imaging.stars import Stars
 from astrid_workers.mask import UNUSABLE, MaskBit
@@ -105,6 +105,7 @@ def difference(
         bad=matched.bad | hidden,
         fwhm_px=_broader(seen),
         overfit=getattr(matched.matching, "overfit", 1.0),
+        are_constant=are_told_by_stars(matched.match.is_star),
     )
     let_go(parts.response, parts.score_variance)
     around = measure_around(score, saturated, matched.bad | hidden, _broader(seen))

@@ -17,6 +17,8 @@ BoolImage = NDArray[np.bool_]
 
 #: Stars needed to say anything, and per group of brightness.
 MIN_STARS, MIN_GROUP, MAX_GROUPS = 5, 25, 4
+#: Stars of which the 90th percentile says something.
+ENOUGH_FOR_HIGH = 15
 #: Sources below this significance say nothing of models.
 MIN_SIGNIFICANCE = 15.0
 #: Places at a star where its residual is looked for: the centre and a ring at half a FWHM.
@@ -135,12 +137,14 @@ def measure_model_error(
     *,
     subtracted: Float32Image,
     others: tuple[Floats, Floats],
+    are_constant: bool = True,
 ) -> ModelError:
     """The error at which stars' residuals are what noise alone would make, by groups of brightness.
 
     `overfit` is by how much residuals exceed these at sources that the kernels were not fitted to. Those of
     `others` whose `light` (sharp) is much less than all that was `subtracted` tell how much less models err
-    at them, by their median, which a few that changed do not move.
+    at them, by their median, which a few that changed do not move. So do the `stars` themselves where not all
+    `are_constant`.
     """
     largest, significance = _residuals(statistic, variance, light, stars, bad, fwhm_px)
     enough = significance > MIN_SIGNIFICANCE
@@ -150,7 +154,7 @@ def measure_model_error(
     order = np.argsort(significance)
     groups = np.array_split(order, int(np.clip(len(order) // MIN_GROUP, 1, MAX_GROUPS)))
     centres = np.array([float(np.median(np.log(significance[g]))) for g in groups])
-    errors = np.array([_explaining(largest[g], significance[g]) for g in groups])
+    errors = np.array([_explaining(largest[g], significance[g], are_constant) for g in groups])
     before = float(np.median(largest) / NOISE_MEDIAN)
     points = ModelError(centres, errors, float(np.median(errors)), before)
     sharp, around = _at(light, others), _brightest_near(subtracted, others, fwhm_px)
@@ -193,16 +197,19 @@ def _residuals(
     return largest, light[rows[:, 0], columns[:, 0]] / sigma[:, 0]
 
 
-def _explaining(largest: Floats, significance: Floats) -> float:
+def _explaining(largest: Floats, significance: Floats, are_constant: bool) -> float:
     """The smallest relative error with which median and 90th percentile of residuals are no more than
-    noise's.
+    noise's; the median alone where not all `are_constant`, and of few, of which one may have changed all the
+    same.
     """
 
     slack = 1 + CHANCE / np.sqrt(len(largest))
+    tells_high = are_constant and len(largest) >= ENOUGH_FOR_HIGH
 
     def excess(error: float) -> bool:
         pulls = largest / np.hypot(1.0, error * significance) / slack
-        return bool(np.median(pulls) > NOISE_MEDIAN or np.percentile(pulls, 90) > NOISE_HIGH)
+        is_high = tells_high and np.percentile(pulls, 90) > NOISE_HIGH
+        return bool(is_high or np.median(pulls) > NOISE_MEDIAN)
 
     if not excess(0.0):
         return 0.0

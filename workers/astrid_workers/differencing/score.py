@@ -71,14 +71,16 @@ def make_score(
     bad: BoolImage,
     fwhm_px: float,
     overfit: float = 1.0,
+    are_constant: bool = True,
 ) -> Score:
     """Divide the statistic by its noise.
 
-    `sky` marks empty, measured pixels; `stars` are x and y of constant sources, at which the models' errors
-    are read off; `others` are sources of which some may have changed, mostly galaxies; `bright` are all that
-    may be bright enough for those errors to matter; `bad` pixels are no evidence. The photons of both frames,
-    the registration's residual and the models' error add in quadrature. The planes of `parts` but the
-    difference and its variance are used up: what comes back stands in their memory.
+    `sky` marks empty, measured pixels; `stars` are x and y of the sources at which the models' errors are
+    read off, constant ones unless `are_constant` says that these were too few; `others` are sources of which
+    some may have changed, mostly galaxies; `bright` are all that may be bright enough for those errors to
+    matter; `bad` pixels are no evidence. The photons of both frames, the registration's residual and the
+    models' error add in quadrature. The planes of `parts` but the difference and its variance are used up:
+    what comes back stands in their memory.
     """
     level = _local_median(parts, sky, MEDIAN_BOX_PX)
     statistic, photons = parts.statistic, parts.score_variance
@@ -93,12 +95,24 @@ def make_score(
             noise_scale, n_samples = _scatter(statistic, photons, sky)
     photons *= np.float32(noise_scale**2)
     light = sharp_light(parts.subtracted, parts.kernels.score_profile.mean(axis=(0, 1)), fwhm_px)
-    samples = [(stars, _at(parts.subtracted, stars)), _strongest_points(parts.subtracted, light, bright, fwhm_px)]
+    samples = [
+        (stars, _at(parts.subtracted, stars)),
+        _strongest_points(parts.subtracted, light, bright, fwhm_px),
+    ]
     rings = measure_ring_error(statistic, photons, samples, bad, fwhm_px)
     # a galaxy washes out what is wrong around each point of it as far as it is broad
     photons += rings.around(sky.shape, bright, np.minimum(_at(parts.subtracted, bright), _at(light, bright)))
     error = measure_model_error(
-        statistic, photons, light, stars, bad, fwhm_px, overfit, subtracted=parts.subtracted, others=others
+        statistic,
+        photons,
+        light,
+        stars,
+        bad,
+        fwhm_px,
+        overfit,
+        subtracted=parts.subtracted,
+        others=others,
+        are_constant=are_constant,
     )
     around = light_around(parts.subtracted, fwhm_px) if error.of_broad < 1 else light
     flux_error, background = parts.registration_variance, level

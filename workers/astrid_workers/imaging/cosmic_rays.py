@@ -4,9 +4,9 @@ Owns the Laplacian test of L.A.Cosmic (van Dokkum 2001), arranged so that only t
 pixel; all medians are taken at the few pixels that stand out. Never repairs a pixel.
 
 Unlike there the Laplacian is not sampled twice as finely and clipped at zero. Clipped, it takes a mere slope
-for an edge: with FWHM above 3 px the flanks of every bright star are rays then (0.04 of its peak, where photon
-noise is less). Unclipped, no pixel of a star is, of any width. What it misses beside a brighter pixel of the
-same ray is found as that one's neighbour.
+for an edge: with FWHM above 3 px the flanks of every bright star are rays then (by 0.04 of its peak, where
+photon noise is less). Unclipped, no pixel of a star is, of any width. What it misses beside a brighter pixel
+of the same ray is found as that one's neighbour.
 """
 
 from functools import lru_cache
@@ -54,10 +54,10 @@ def find_cosmic_rays(
     `image` and `variance` are float32 `[y, x]`, in one unit and its square (variance +inf where nothing was
     measured); the sky may be in it or not. `unusable` pixels (saturated stars among them) are not flagged,
     do not make their neighbours look sharp, and shield the flanks of what is saturated.
-    With L the height of a pixel over the mean of the four that touch it and F its fine structure (median of 3 × 3 less median of 7 × 7), a star of FWHM `psf_fwhm_px` has L ≤ c F, c
-    from a Moffat profile in its worst position. Flagged: L − 1.35 c F above `core_sigma` sigmas, and what
-    touches it and stands out of its surroundings by two. Raises ValueError unless the width is positive and
-    finite.
+    With L the height of a pixel over the mean of the four that touch it and F its fine structure (median of
+    3 × 3 less median of 7 × 7), a star of FWHM `psf_fwhm_px` has L ≤ c F, c from a Moffat profile in its
+    worst position. Flagged: L − 1.35 c F above `core_sigma` sigmas, and what touches it and stands out of its
+    surroundings by two. Raises ValueError unless the width is positive and finite.
     """
     if not (np.isfinite(psf_fwhm_px) and psf_fwhm_px > 0):
         msg = f"a PSF width must be positive, got {psf_fwhm_px}"
@@ -114,8 +114,8 @@ def _opened(mask: BoolImage) -> BoolImage:
 def _what_stands_out(
     padded: Float32Image, variance: Float32Image, bad: BoolImage, core_sigma: float
 ) -> tuple[Indices, Indices, Float32Array]:
-    """Rows and columns of good pixels whose height over their neighbours is above `core_sigma` sigmas, and that
-    height; `padded` has a margin of 4.
+    """Rows and columns of good pixels whose height over their neighbours is above `core_sigma` sigmas, and
+    that height; `padded` has a margin of 4.
     """
     found = []
     for start in range(0, len(variance), _ROWS):
@@ -159,7 +159,9 @@ def is_sharper(
 
 @lru_cache(maxsize=64)
 def star_contrast(psf_fwhm_px: float) -> float:
-    """Largest L / F (as `find_cosmic_rays` tells them) that a star of this width reaches, over all positions of its centre in the pixel."""
+    """Largest L / F (as `find_cosmic_rays` has them) that a star of this width reaches, over all positions of
+    its centre in the pixel.
+    """
     alpha = psf_fwhm_px / (2 * np.sqrt(2 ** (1 / _BETA) - 1))
     steps = np.arange(-8, 9, dtype=np.float64)
     worst = 0.0

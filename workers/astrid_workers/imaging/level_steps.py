@@ -20,7 +20,8 @@ SIDE_PX, TREND_PX = 16, (24, 40, 56)
 #: Pixels of a column that tell its level, at most.
 ENOUGH = 512
 #: Scatters of such differences over the frame from which one is looked at; pixels on either side that then
-#: tell its height, and the errors of that in half of the frame, and sigmas of a pixel, from which it is a step.
+#: tell its height, and the errors of that in half of the frame, and sigmas of a pixel, from which it is a
+#: step.
 SUSPECT, PAIRS_PX, LEAST_SIGNIFICANCE, LEAST_SIGMA = 5.0, 8, 5.0, 0.2
 #: Sections of a column that must tell the same height, all but one: to half of it, or to so many errors.
 SECTIONS, AGREEMENT_SIGMA = 8, 2.5
@@ -117,8 +118,8 @@ def _suspects(profile: Floats) -> list[int]:
 
 
 def _height(image: Float32Image, unusable: BoolImage, at: int, scatter: float) -> float:
-    """Height of the step at a place, the median over sections of the rows; 0 where these do not agree, as where
-    crowds of stars made it, or where it is no more than its error.
+    """Height of the step at a place, the median over sections of the rows; 0 where these do not agree, as
+    where crowds of stars made it, or where it is no more than its error.
     """
     sections = [slice(rows[0], rows[-1] + 1) for rows in np.array_split(np.arange(len(image)), SECTIONS)]
     heights = np.array([_sky_step(image[rows], unusable[rows], at, scatter) for rows in sections])

@@ -291,9 +291,13 @@ def constant_sources(is_star: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
     Galaxies hold what changes, and where hosts are many their residuals are those of the transients.
     """
+    return is_star if are_told_by_stars(is_star) else np.ones_like(is_star)
+
+
+def are_told_by_stars(is_star: NDArray[np.bool_]) -> bool:
+    """Whether stars suffice to tell what constant sources do: many, or a share of all."""
     n = int(np.count_nonzero(is_star))
-    told = n >= ENOUGH_STARS or (n >= MIN_STARS and n >= MIN_STAR_SHARE * len(is_star))
-    return is_star if told else np.ones_like(is_star)
+    return n >= ENOUGH_STARS or (n >= MIN_STARS and n >= MIN_STAR_SHARE * len(is_star))
 
 
 def _agreeing(

@@ -16,6 +16,7 @@ from astrid_workers.frame import Float32Image, Uint32Image
 from astrid_workers.imaging.background import Background
 from astrid_workers.imaging.cosmic_rays import is_sharper
 from astrid_workers.imaging.moments import adaptive_moments
+from astrid_workers.imaging.star_widths import like_stars
 from astrid_workers.mask import UNUSABLE, MaskBit
 
 Float64Array = NDArray[np.float64]
@@ -50,16 +51,6 @@ NARROWEST_PX = 1.2
 #: Threshold and number of sources from which a width alone is measured, clean stars that suffice for it, and
 #: the share of the sources that may clip.
 BRIGHT_SIGMA, MOST_BRIGHT, ENOUGH_BRIGHT, MOST_CLIPPING = 14.0, 500, 10, 0.4
-#: S/N from which a source's width may vote on what a star looks like.
-VOTING_SNR = 20.0
-
-#: A crowd of widths ends where fewer than this share of its most lie within so much of one; of fewer than so
-#: many nothing can be told.
-VALLEY_DEPTH, VALLEY_WIDTH, VALLEY_LEAST = 0.6, 0.04, 8
-#: A few stars among many galaxies are a crowd within so much of one width that ends, within reach, in a gap:
-#: so many, and a share of the largest crowd, and the least gap.
-APART_WIDTH, APART_REACH = 0.05, 0.12
-APART = ((6, 0.12, 0.07), (5, 0.12, 0.09), (4, 0.0, 0.25))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,7 +265,7 @@ def _measured(
         & ((rows["flag"] & sep.OBJ_TRUNC) == 0)
         & ~_spoilt_by_blends(rows)
     )
-    clean = candidate & _like_a_star(fwhm, fit.ellipticity, snr, candidate)
+    clean = like_stars(fwhm, fit.ellipticity, snr, candidate, (fit.x, fit.y))
     fwhm = fwhm * _half_maximum_ratio(residual, fit.x[clean], fit.y[clean], fit.flux[clean], fwhm[clean])
     stars = Stars(
         fit.x, fit.y, flux, fwhm, fit.ellipticity, rows["peak"].astype(float), snr.astype(float), clean
@@ -366,83 +357,6 @@ def _untouched(bits: Uint32Image, x: Float64Array, y: Float64Array, fwhm: Float6
     columns = np.clip(np.rint(x).astype(int)[:, None, None] + offsets[None, None, :], 0, nx - 1)
     touched: BoolArray = bad[lines, columns].any(axis=(1, 2))
     return inside & ~touched
-
-
-def _like_a_star(
-    fwhm: Float64Array, ellipticity: Float64Array, snr: Float64Array, candidate: BoolArray
-) -> BoolArray:
-    """Within a tolerance of the narrowest common width: the half-sample mode of what is bright."""
-    voters = candidate & (snr > VOTING_SNR) & np.isfinite(fwhm)
-    if np.count_nonzero(voters) < 3:
-        return voters
-    width = half_sample_mode(narrowest_crowd(fwhm[voters]))
-    near = voters & (np.abs(fwhm - width) < 0.15 * width)
-    if np.count_nonzero(near) < 3:
-        return voters
-    spread = 1.4826 * float(np.median(np.abs(fwhm[near] - width)))
-    tolerance = max(0.05 * width, min(4 * spread, 0.15 * width))
-    shape = float(np.median(ellipticity[near]))
-    alike: BoolArray = voters & (np.abs(fwhm - width) < tolerance) & (ellipticity < shape + 0.15)
-    return alike
-
-
-def narrowest_crowd(widths: Float64Array) -> Float64Array:
-    """The narrowest widths that many share: where stars are few, galaxies crowd at larger ones.
-
-    Every width counts those within 8 % of it; the first local crowd with at least 5 members and 40 % of the
-    largest crowd's wins, or a smaller one that is tight and stands apart from all wider ones. It ends where
-    widths get rare, so that it does not grow into the galaxies' beyond. All widths when there is no crowd.
-    """
-    ordered = np.sort(widths)
-    low, high = (np.searchsorted(ordered, ordered * factor) for factor in (0.92, 1.08))
-    crowd = high - low
-    enough = crowd >= max(5, 0.4 * crowd.max())
-    ends = _ends_of_apart(ordered, float(crowd.max()))
-    if not (enough | np.isfinite(ends)).any():
-        return ordered
-    index = int(np.argmax(enough | np.isfinite(ends)))
-    first = ordered[index]
-    near: BoolArray = (ordered >= first * 0.92) & (ordered <= first * 1.25)
-    near &= ordered <= (_valley(ordered, first * 0.92) if enough[index] else ends[index])
-    top = ordered[near][np.argmax(crowd[near])]
-    crowded: Float64Array = ordered[(ordered > top * 0.92) & (ordered < top * 1.08)]
-    return crowded
-
-
-def _ends_of_apart(ordered: Float64Array, largest: float) -> Float64Array:
-    """For each width the last one of its crowd, where that is tight and ends in a gap that is wide enough for
-    so few beside the `largest` crowd; elsewhere infinity.
-    """
-    low, high = (np.searchsorted(ordered, ordered * factor) for factor in (1 - APART_WIDTH, 1 + APART_WIDTH))
-    ends = np.full(ordered.size, np.inf)
-    for members, share, gap in APART:
-        last = np.append(ordered[:-1][ordered[1:] > ordered[:-1] * (1 + gap)], np.inf)
-        end = last[np.searchsorted(last, ordered)]
-        apart = (high - low >= max(members, share * largest)) & (end <= ordered * (1 + APART_REACH))
-        ends = np.where(apart, np.minimum(ends, end), ends)
-    return ends
-
-
-def _valley(ordered: Float64Array, start: float) -> float:
-    """The first width from `start` on whose neighbours are rare after a crowd; infinity: there is none."""
-    factors = (1 - VALLEY_WIDTH, 1 + VALLEY_WIDTH)
-    low, high = (np.searchsorted(ordered, ordered * factor) for factor in factors)
-    beyond = ordered >= start
-    count = (high - low)[beyond]
-    most = np.maximum.accumulate(count)
-    rare = (most >= VALLEY_LEAST) & (count < VALLEY_DEPTH * most)
-    return float(ordered[beyond][np.argmax(rare)]) if rare.any() else np.inf
-
-
-def half_sample_mode(values: Float64Array) -> float:
-    """Mode of a sample (Bickel & Frühwirth 2006): halve to the densest half until two values are left."""
-    ordered = np.sort(values)
-    while ordered.size > 3:
-        half = (ordered.size + 1) // 2
-        widths = ordered[half - 1 :] - ordered[: ordered.size - half + 1]
-        start = int(np.argmin(widths))
-        ordered = ordered[start : start + half]
-    return float(np.mean(ordered))
 
 
 def _none() -> Stars:
