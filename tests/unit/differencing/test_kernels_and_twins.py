@@ -5,11 +5,11 @@ import pytest
 from scipy import fft, ndimage
 
 from astrid_workers.differencing.alard_lupton import Unmatched
-from astrid_workers.differencing.extract_sources import _shifted
 from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging import inpaint
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.inpaint import fill_pair, fill_smoothly
+from astrid_workers.imaging.moved_stamp import moved_stamp
 from astrid_workers.imaging.noise_model import measure_noise, shared_light, white_noise
 from astrid_workers.imaging.psf import Psf, given_psf, moffat_stamp
 from astrid_workers.imaging.transfer import psf_hat, stamp_hat
@@ -279,7 +279,7 @@ def test_a_psf_moves_as_its_fourier_series_does(step: tuple[float, float]) -> No
     waves = -2j * np.pi * np.fft.fftfreq(21)
     phase = np.exp(waves[:, None] * step[1] + waves * step[0])
     slow = np.fft.ifft2(np.fft.fft2(psf) * phase).real
-    np.testing.assert_allclose(_shifted(psf, *step), slow, atol=1e-6)
+    np.testing.assert_allclose(moved_stamp(psf, *step), slow, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,7 +6,6 @@ flags that say why one should not be trusted. Never moves a threshold and never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from astropy.wcs import WCS
@@ -22,9 +21,11 @@ from astrid_workers.differencing.neighbours import (
     light_of_others,
     merge_dipoles,
 )
+from astrid_workers.differencing.pixel_hits import SHARPEST_PX, hit_profile, is_pixel_hit
 from astrid_workers.differencing.products import ON_SOURCE_SIGMA, Candidate, Candidates, Difference
 from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.differencing.summits import fitted_together, light_at
+from astrid_workers.imaging.moved_stamp import moved_stamp
 from astrid_workers.mask import MaskBit
 
 Floats = NDArray[np.float64]
@@ -221,16 +222,43 @@ def _describe(
     if others:
         across = np.arange(-half, half + 1)
         stamp -= good * light_of_others(difference.kernels, others, y + across, x + across)
-    model = _shifted(psf, dx, dy)
+    model = moved_stamp(psf, dx, dy)
     shape = measure_shape(stamp, variance, good, model, flux, difference.fwhm_science_px)
     masked = _masked_share(good, model)
-    flags = _flags(difference, y, x, masked, shape, abs(score))
+    hit = _is_hit(difference, (y, x), (dx, dy), stamp * np.sign(flux), variance, good, psf, abs(score))
+    flags = _flags(difference, y, x, masked, shape, abs(score), hit)
     evidence = _evidence(stamp, variance, good, model) * float(np.sign(flux))
     candidate = Candidate(
         0, x + dx, y + dy, error_x, error_y, None, None, flux, flux_err, abs(score), score,
         shape.fwhm_px, shape.elongation, shape.chi2, score > 0, flags,
     )  # fmt: skip
     return candidate, evidence if masked < MOST_MASKED_SHARE else 0.0
+
+
+def _is_hit(
+    difference: Difference,
+    peak: tuple[int, int],
+    offset: tuple[float, float],
+    stamp: Floats,
+    variance: Floats,
+    good: NDArray[np.bool_],
+    psf: NDArray[np.float32],
+    snr: float,
+) -> bool:
+    """Whether the peak at row and column `peak`, its source `offset` (x, y) from there, is a cosmic ray of
+    the frame whose light has its sign; never in a frame where that would be narrow by its shape.
+
+    A pixel of the science frame is one of the difference; one of the reference was interpolated, and is about
+    where its light is.
+    """
+    is_of_science = difference.unmasked_score[peak] > 0
+    fwhm = difference.fwhm_science_px if is_of_science else difference.fwhm_reference_px
+    if fwhm > SHARPEST_PX:
+        return False
+    frame = difference.psf_science if is_of_science else difference.psf_reference
+    hit = hit_profile(psf, frame.at(float(peak[1]), float(peak[0])))
+    place = (0.0, 0.0) if is_of_science else offset
+    return is_pixel_hit(stamp, variance, good, psf, hit, offset, place, snr)
 
 
 def _position_errors(profile: NDArray[np.float32], snr: float) -> tuple[float, float]:
@@ -257,25 +285,6 @@ def _stamps(difference: Difference, y: int, x: int, half: int) -> tuple[Floats, 
     return np.where(good, stamp, 0.0), np.where(good, variance, 1.0), good
 
 
-def _shifted(psf: NDArray[np.float32], dx: float, dy: float) -> Floats:
-    """The PSF, an odd square, moved by a fraction of a pixel: its Fourier series, summed in closed form."""
-    return np.asarray(_moving(psf.shape[0], dy) @ psf @ _moving(psf.shape[0], dx).T)
-
-
-def _moving(size: int, step: float) -> Floats:
-    """What moves an odd number of values by a `step` on: Dirichlet's kernel about each."""
-    apart = (np.arange(size) - step + size / 2) % size - size / 2
-    kernel = np.sinc(apart) / np.sinc(apart / size)
-    return np.asarray(kernel[_circulant(size)])
-
-
-@lru_cache(maxsize=4)
-def _circulant(size: int) -> NDArray[np.intp]:
-    """By how many places each row lies beyond each column, around the end."""
-    place = np.arange(size)
-    return np.asarray((place[:, None] - place) % size)
-
-
 def _masked_share(good: NDArray[np.bool_], model: Floats) -> float:
     """Share of a PSF's light on pixels that were not measured."""
     light = np.maximum(model, 0.0)
@@ -289,7 +298,7 @@ def _evidence(stamp: Floats, variance: Floats, good: NDArray[np.bool_], model: F
 
 
 def _flags(
-    difference: Difference, y: int, x: int, masked: float, shape: Shape, snr: float
+    difference: Difference, y: int, x: int, masked: float, shape: Shape, snr: float, is_hit: bool
 ) -> tuple[str, ...]:
     reach = max(1, round(difference.fwhm_science_px))
     around = difference.mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
@@ -299,7 +308,7 @@ def _flags(
         "saturated": bool(np.any(around & np.uint32(MaskBit.SATURATED))),
         "streak": bool(np.any(around & np.uint32(MaskBit.STREAK))),
         "stray_light": bool(difference.mask[y, x] & np.uint32(MaskBit.STRAY_LIGHT)),
-        "sharp": shape.is_narrower_than_psf(snr),
+        "sharp": is_hit or shape.is_narrower_than_psf(snr),
         "extended": shape.is_wider_than_psf(snr),
         "on_source": bool(difference.subtracted_light[y, x] > ON_SOURCE_SIGMA),
     }
