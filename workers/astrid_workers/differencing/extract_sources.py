@@ -21,7 +21,7 @@ from astrid_workers.differencing.neighbours import (
     light_of_others,
     merge_dipoles,
 )
-from astrid_workers.differencing.pixel_hits import SHARPEST_PX, hit_profile, is_pixel_hit
+from astrid_workers.differencing.pixel_hits import GAIN_PER_SNR2, hit_gain, hit_profile
 from astrid_workers.differencing.products import ON_SOURCE_SIGMA, Candidate, Candidates, Difference
 from astrid_workers.differencing.shape import Shape, measure_shape
 from astrid_workers.differencing.summits import fitted_together, light_at
@@ -41,6 +41,9 @@ SIDELOBE_TOLERANCE = 0.06
 #: whatever its other pixels say. (A saturated one is none either, and a `sharp` one that is not half of a
 #: dipole: no point source looks like it.)
 MASKED_SHARE, MOST_MASKED_SHARE = 0.1, 0.25
+#: FWHM of a frame, pixels, up to which hits of its pixels are told from point sources by their likelihoods,
+#: as moments tell little there, and what chi² must gain at least.
+SHARPEST_PX, HIT_GAIN = 2.5, 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,7 +261,8 @@ def _is_hit(
     frame = difference.psf_science if is_of_science else difference.psf_reference
     hit = hit_profile(psf, frame.at(float(peak[1]), float(peak[0])))
     place = (0.0, 0.0) if is_of_science else offset
-    return is_pixel_hit(stamp, variance, good, psf, hit, offset, place, snr)
+    gain = hit_gain(stamp, variance, good, psf, hit, offset, place)
+    return gain > max(HIT_GAIN, GAIN_PER_SNR2 * snr**2)
 
 
 def _position_errors(profile: NDArray[np.float32], snr: float) -> tuple[float, float]:

@@ -10,20 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from astrid_workers.imaging.moved_stamp import moved_stamp
+from astrid_workers.imaging.moved_stamp import moved_middles
 
 Floats = NDArray[np.float64]
 BoolStamp = NDArray[np.bool_]
 
-#: FWHM up to which frames are looked at, pixels: in wider ones a hit is narrower by its second moment.
-SHARPEST_PX = 2.5
+#: What chi² must gain over the square of the S/N: a PSF that is a little wrong costs a strong source so much.
+GAIN_PER_SNR2 = 0.1
 #: Pixels about the peak that decide, and half the side of what is cut out for them.
 REACH_PX, HALF_PX = 2.5, 4
 #: Steps from its place that a point source is tried at, pixels.
-STEPS = (-0.15, 0.0, 0.15)
-#: By how much hits must leave less chi² than a point source: at least, and over the square of the S/N, which
-#: a PSF that is a little wrong costs a strong one.
-LEAST_GAIN, GAIN_PER_SNR2 = 5.0, 0.1
+STEPS = (-0.3, -0.15, 0.0, 0.15, 0.3)
 #: Power of the frame's PSF below which it is not undone: what it let through there is noise.
 LEAST_POWER = 1e-3
 #: Pixels about the peak, and pairs of them that touch.
@@ -55,21 +52,20 @@ def hit_profile(psf_of_difference: NDArray[np.floating], psf_of_frame: NDArray[n
     return np.asarray(fft.fftshift(fft.irfft2(without, s=(size, size))))
 
 
-def is_pixel_hit(
+def hit_gain(
     stamp: Floats,
     variance: Floats,
     good: BoolStamp,
     psf: NDArray[np.floating],
-    hit: Floats,
+    hit: NDArray[np.floating],
     place: tuple[float, float],
-    hit_place: tuple[float, float],
-    snr: float,
-) -> bool:
-    """Whether one or two neighbouring hits of the peak's sign explain it better than a point source.
+    hit_place: tuple[float, float] = (0.0, 0.0),
+) -> float:
+    """By how much less chi² one or two neighbouring hits leave of a peak than a point source.
 
-    `stamp`, `variance`, `good` (measured pixels), `psf` and `hit` (of the difference) are squares of one odd
-    side, `stamp` signed so that the peak is positive; the source stands at `place` (x and y from the middle),
-    the hit pixel nearest to it at `hit_place`.
+    `stamp`, `variance`, `good` (measured pixels), `psf` and `hit` (what a hit in the middle looks like) are
+    odd squares about one pixel, `stamp` signed so that the peak is positive; the source stands at `place` (x
+    and y from the middle), the hit that is nearest to it at `hit_place`.
     """
     middle = stamp.shape[0] // 2
     cut = (slice(middle - HALF_PX, middle + HALF_PX + 1),) * 2
@@ -77,13 +73,12 @@ def is_pixel_hit(
     near = good[cut] & (np.hypot(axis[:, None], axis) <= REACH_PX)
     weight = (near / variance[cut]).ravel()
     data = stamp[cut].ravel()
-    sources = [moved_stamp(psf, place[0] + x, place[1] + y)[cut].ravel() for x, y in product(STEPS, repeat=2)]
-    by_source = max(_explained_alone(np.array(sources), weight, data))
-    hits = moved_stamp(hit, *hit_place) if any(hit_place) else hit
-    by_hits = _explained_by_hits(
-        np.array([np.roll(hits, pixel, (0, 1))[cut].ravel() for pixel in _PIXELS]), weight, data
-    )
-    return bool(by_hits - by_source > max(LEAST_GAIN, GAIN_PER_SNR2 * snr**2))
+    across, down = ([along + step for step in STEPS] for along in place)
+    sources = moved_middles(psf, across, down, HALF_PX).reshape(len(STEPS) ** 2, -1)
+    across, down = ([along + step for step in (-1, 0, 1)] for along in hit_place)
+    hits = moved_middles(hit, across, down, HALF_PX).reshape(len(_PIXELS), -1)
+    by_source = float(_explained_alone(sources, weight, data).max())
+    return _explained_by_hits(hits, weight, data) - by_source
 
 
 def _explained_alone(templates: Floats, weight: Floats, data: Floats) -> Floats:
