@@ -1,6 +1,7 @@
 """Place and shape of many sources at once, by adaptive Gaussian moments.
 
-Owns the iteration of Bernstein & Jarvis (2002); never decides what a star is.
+Owns the iteration of Bernstein & Jarvis (2002), with a weight that is no narrower than pixels can sample;
+never decides what a star is.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ FWHM_PER_SIGMA = 2.354820045
 _REACH_SIGMA, _LARGEST_RADIUS = 5.0, 20
 #: Below twice this variance along its narrower axis nothing is measured: it is far narrower than a pixel.
 _LEAST_VARIANCE_PX2 = 0.025
+#: Variance of the narrowest weight: a narrower one sees one pixel, and shrinks on to nothing.
+_LEAST_WEIGHT_PX2 = 0.64
 #: How far a centre may stray from its first guess, in the typical sigma, and a pixel more.
 _STRAYS_SIGMA = 1.5
 #: Stamps measured together: bounds the memory of a crowded frame.
@@ -44,8 +47,9 @@ def adaptive_moments(
     """Centre, covariance and flux of the Gaussian that best matches each source.
 
     `image` is float32 `[y, x]`, background-subtracted, with 0 where it is unusable; `x, y, sigma_px` are
-    first guesses in pixels. Pixels outside the image count as 0. Weight = the Gaussian itself, iterated; a
-    source whose weight strays to a neighbour has no fit, and stays where it was.
+    first guesses in pixels. Pixels outside the image count as 0. Weight = the Gaussian itself, iterated, or a
+    round one of 0.8 px (sigma) where that is narrower; a source whose weight strays to a neighbour has no
+    fit, and stays where it was.
     """
     batches = [
         _batch(image, x[i : i + _BATCH], y[i : i + _BATCH], sigma_px, iterations)
@@ -75,16 +79,22 @@ def _batch(
         index = np.flatnonzero(alive & ~settled)
         if index.size == 0:
             break
-        weights = _gaussians(cx[index], cy[index], cxx[index], cyy[index], cxy[index], powers)
+        is_narrow = cxx[index] + cyy[index] < 2 * _LEAST_WEIGHT_PX2
+        wxx, wyy = (np.where(is_narrow, _LEAST_WEIGHT_PX2, each[index]) for each in (cxx, cyy))
+        weights = _gaussians(cx[index], cy[index], wxx, wyy, np.where(is_narrow, 0.0, cxy[index]), powers)
         weights *= stamps[index]
         total, mx, my, qxx, qyy, qxy = _central_moments(weights @ powers.T, cx[index], cy[index])
         good = (total > 0) & (qxx > 0) & (qyy > 0) & (qxx * qyy > qxy**2)
         good &= np.hypot(mx, my) < 2 * typical + 1
         # no further in all: a brighter neighbour draws a weight over
         good &= np.hypot(cx[index] + 2 * mx - first_x[index], cy[index] + 2 * my - first_y[index]) < strays
-        # a Gaussian under its own weight has half its covariance; 4/3 of a step converges faster, and 2
-        # overshoots
+        # a Gaussian under its own weight has half its covariance
         nxx, nyy, nxy = 2 * qxx, 2 * qyy, 2 * qxy
+        nxx[is_narrow], nyy[is_narrow], nxy[is_narrow] = _without_weight(
+            qxx[is_narrow], qyy[is_narrow], qxy[is_narrow]
+        )
+        # and moves by half its distance, and gives half its light
+        whole = np.where(is_narrow, 1 + (nxx + nyy) / (2 * _LEAST_WEIGHT_PX2), 2.0)
         good &= (nxx < (0.7 * radius) ** 2) & (nyy < (0.7 * radius) ** 2)
         # determinant over trace is half the variance of a round source, and all of it of one that is a line
         good &= nxx * nyy - nxy**2 > _LEAST_VARIANCE_PX2 * (nxx + nyy)
@@ -92,10 +102,10 @@ def _batch(
         keep = index[good]
         moved = np.hypot(mx, my)[good]
         change = np.abs(nxx[good] - cxx[keep]) + np.abs(nyy[good] - cyy[keep])
-        cx[keep] += 2 * mx[good]
-        cy[keep] += 2 * my[good]
+        cx[keep] += (whole * mx)[good]
+        cy[keep] += (whole * my)[good]
         cxx[keep], cyy[keep], cxy[keep] = nxx[good], nyy[good], nxy[good]
-        flux[keep] = 2 * total[good]
+        flux[keep] = (whole * total)[good]
         settled[keep] = (moved < 1e-3) & (change < 2e-3 * (cxx[keep] + cyy[keep]))
     failed = ~settled
     mean, half = (cxx + cyy) / 2, np.hypot((cxx - cyy) / 2, cxy)
@@ -104,6 +114,22 @@ def _batch(
     ellipticity = np.where(failed, np.nan, 1 - minor / major)
     px, py = np.where(failed, x, middle_x + cx), np.where(failed, y, middle_y + cy)
     return px, py, np.where(failed, np.nan, flux), fwhm, ellipticity, settled
+
+
+def _without_weight(
+    qxx: Float64Array, qyy: Float64Array, qxy: Float64Array
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Covariances of Gaussians that have these under the narrowest weight; 0 where none has.
+
+    Inverses of covariances add where Gaussians are multiplied.
+    """
+    det = qxx * qyy - qxy**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ixx, iyy, ixy = qyy / det - 1 / _LEAST_WEIGHT_PX2, qxx / det - 1 / _LEAST_WEIGHT_PX2, -qxy / det
+        inverse = ixx * iyy - ixy**2
+        known = (ixx > 0) & (iyy > 0) & (inverse > 0) & (det > 0)
+        found = [np.where(known, each / inverse, 0.0) for each in (iyy, ixx, -ixy)]
+    return found[0], found[1], found[2]
 
 
 def _powers(radius: int) -> Float32Array:

@@ -23,15 +23,17 @@ APART = ((6, 0.12, 0.07), (5, 0.12, 0.09), (4, 0.0, 0.25))
 #: Hardly anything is narrower than stars: such a plane of widths is looked for where no more sources than
 #: these are so significant, from so many of the narrowest of them; slopes that are tried, across half of the
 #: frame, and what any slope costs.
-PLANE_SNR, PLANE_MOST, PLANE_FROM = 60.0, 400, 30
+PLANE_SNR, PLANE_MOST, PLANE_FROM = 60.0, 800, 30
 PLANE_SLOPES, PLANE_STEEPEST, SLOPE_COSTS = (-0.12, -0.06, 0.0, 0.06, 0.12), 0.123, 10.0
 #: How near to it stars lie (logarithm of widths) besides so many errors of theirs; the least number of them,
 #: and how many each source outweighs that lies below it, by so many times that.
 PLANE_WIDTH, WIDTH_ERRORS, PLANE_LEAST, BELOW_OUTWEIGHS, BELOW = 0.04, 1.2, 5, 6.0, 1.3
+#: Below this FWHM (pixels) a width depends on where in its pixel a star stands, and scatters by more.
+SHARP_PX, SHARP_WIDTH = 2.4, 0.1
 #: Sources needed to fit it, rounds, and how near to it is like a star. It counts where those are so much
-#: narrower than the crowd, and above the width below which that depends on where in its pixel a star stands.
+#: narrower than the crowd.
 PLANE_FIT, PLANE_ROUNDS, LIKE = 12, 3, 0.05
-NARROWER, NARROWEST_PLANE_PX = 0.97, 2.4
+NARROWER = 0.97
 
 
 def like_stars(
@@ -53,8 +55,7 @@ def like_stars(
     on_plane = _on_lowest_plane(fwhm, snr, voters, places)
     if not on_plane.any():
         return alike
-    width = float(np.median(fwhm[on_plane]))
-    if width < NARROWEST_PLANE_PX or width > NARROWER * float(np.median(fwhm[alike])):
+    if np.median(fwhm[on_plane]) > NARROWER * np.median(fwhm[alike]):
         return alike
     round_enough: BoolArray = ellipticity < float(np.median(ellipticity[on_plane])) + ROUND
     return on_plane & round_enough
@@ -84,7 +85,8 @@ def _on_lowest_plane(
         return np.zeros(len(fwhm), bool)
     across = [2 * (axis - axis.mean()) / max(float(np.ptp(axis)), 1.0) for axis in places]
     widths = np.log(np.where(voters, fwhm, 1.0))
-    error = np.hypot(PLANE_WIDTH, WIDTH_ERRORS / np.maximum(snr, 1.0))
+    scatter = np.where(fwhm < SHARP_PX, SHARP_WIDTH, PLANE_WIDTH)
+    error = np.hypot(scatter, WIDTH_ERRORS / np.maximum(snr, 1.0))
     best, plane = 0.0, None
     for slope in _slopes():
         sloped = slope[0] * across[0] + slope[1] * across[1]
@@ -113,7 +115,8 @@ def _about(
     across: list[Float64Array],
 ) -> BoolArray:
     """Voters about the plane that is fitted to those about `plane`, from which it was begun."""
-    reach = np.hypot(LIKE, 1 / np.maximum(snr, 1.0))
+    like = np.where(np.exp(plane) < SHARP_PX, SHARP_WIDTH, LIKE)
+    reach = np.hypot(like, 1 / np.maximum(snr, 1.0))
     basis = np.stack([np.ones_like(widths), *across], axis=1) / reach[:, None]
     for _ in range(PLANE_ROUNDS):
         near = voters & (np.abs(widths - plane) < reach)
