@@ -180,21 +180,25 @@ def test_moments_of_a_gaussian_are_exact() -> None:
         assert found.flux[0] == pytest.approx(2 * np.pi * sx * sy, rel=0.02)
 
 
-@pytest.mark.parametrize("fwhm", [1.4, 1.7, 2.2])
+@pytest.mark.parametrize("fwhm", [1.4, 1.6, 1.7, 2.2])
 def test_stars_hardly_wider_than_a_pixel_have_moments(fwhm: float) -> None:
-    """Wherever they stand in their pixel: under a weight of their own width most would shrink to one pixel."""
-    rng = np.random.default_rng(12)
-    fine = 9
-    x, y = rng.uniform(19.5, 20.5, 60), rng.uniform(19.5, 20.5, 60)
+    """Wherever they stand in their pixel, all of them: under a weight of their own width most of the narrowest
+    would shrink to one pixel.
+    """
+    rng, fine = np.random.default_rng(12), 9
+    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / 3.5) - 1)
     steps = (np.arange(41 * fine) + 0.5) / fine - 0.5
-    for cx, cy in zip(x, y, strict=True):
+    widths = []
+    for cx, cy in rng.uniform(19.5, 20.5, (60, 2)):
         radius2 = (steps[None, :] - cx) ** 2 + (steps[:, None] - cy) ** 2
-        light = np.exp(-4 * np.log(2) * radius2 / fwhm**2).reshape(41, fine, 41, fine).mean(axis=(1, 3))
+        light = ((1 + radius2 / alpha2) ** -3.5).reshape(41, fine, 41, fine).mean(axis=(1, 3))
         found = adaptive_moments(light.astype(np.float32), np.rint([cx]), np.rint([cy]), np.array([0.8]))
         assert found.converged[0]
-        # pixels add their own variance, a twelfth
-        assert found.fwhm_px[0] == pytest.approx(np.hypot(fwhm, 2.3548 / np.sqrt(12)), rel=0.15)
         assert np.hypot(found.x[0] - cx, found.y[0] - cy) < 0.1
+        widths.append(float(found.fwhm_px[0]))
+    assert np.ptp(widths) < 0.25 * np.median(widths)
+    # pixels add their own variance, a twelfth, and wings some
+    assert fwhm < np.median(widths) < 1.25 * np.hypot(fwhm, 2.3548 / np.sqrt(12))
 
 
 def test_moments_of_nothing_do_not_converge() -> None:

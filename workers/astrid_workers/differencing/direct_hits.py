@@ -16,7 +16,6 @@ from astrid_workers.differencing.products import Candidate, Candidates
 from astrid_workers.frame import Frame
 from astrid_workers.mask import UNUSABLE
 
-Floats = NDArray[np.float64]
 Place = Callable[[float, float], tuple[float, float]]
 
 #: FWHM up to which frames are looked at, pixels: in wider ones rays are found already.

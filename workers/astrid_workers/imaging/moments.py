@@ -23,6 +23,8 @@ _REACH_SIGMA, _LARGEST_RADIUS = 5.0, 20
 _LEAST_VARIANCE_PX2 = 0.025
 #: Variance of the narrowest weight: a narrower one sees one pixel, and shrinks on to nothing.
 _LEAST_WEIGHT_PX2 = 0.64
+#: What has it keeps it up to so many times this: what is no Gaussian is wider under a wider weight.
+_STAYS_NARROW = 1.5
 #: How far a centre may stray from its first guess, in the typical sigma, and a pixel more.
 _STRAYS_SIGMA = 1.5
 #: Stamps measured together: bounds the memory of a crowded frame.
@@ -73,13 +75,14 @@ def _batch(
     first_x, first_y, strays = cx.copy(), cy.copy(), _STRAYS_SIGMA * typical + 1
     cxx, cyy, cxy = (np.full(x.size, v) for v in (typical**2, typical**2, 0.0))
     alive = np.ones(x.size, bool)
-    settled = np.zeros(x.size, bool)
+    settled, narrow = np.zeros(x.size, bool), np.zeros(x.size, bool)
     flux = np.full(x.size, np.nan)
     for _ in range(iterations):
         index = np.flatnonzero(alive & ~settled)
         if index.size == 0:
             break
-        is_narrow = cxx[index] + cyy[index] < 2 * _LEAST_WEIGHT_PX2
+        limit = 2 * _LEAST_WEIGHT_PX2 * np.where(narrow[index], _STAYS_NARROW, 1.0)
+        is_narrow = narrow[index] = cxx[index] + cyy[index] < limit
         wxx, wyy = (np.where(is_narrow, _LEAST_WEIGHT_PX2, each[index]) for each in (cxx, cyy))
         weights = _gaussians(cx[index], cy[index], wxx, wyy, np.where(is_narrow, 0.0, cxy[index]), powers)
         weights *= stamps[index]
