@@ -120,17 +120,20 @@ def test_who_tells_how_wrong_models_are(stars: int, others: int, told_by: str) -
 
 
 @pytest.mark.parametrize(
-    ("sources", "changed", "are_constant"),
-    [(10, 1, True), (80, 14, False)],
+    ("sources", "changed", "are_constant", "most"),
+    [(10, 1, True, 0.0), (80, 13, False, 0.2 * 25 / 900)],
     ids=["one of few stars", "a sixth of all"],
 )
-def test_what_changed_is_no_error_of_models(sources: int, changed: int, are_constant: bool) -> None:
+def test_what_changed_is_no_error_of_models(
+    sources: int, changed: int, are_constant: bool, most: float
+) -> None:
     """A transient on a star among ten, or on many of those that stand in for stars: the others tell."""
     rng = np.random.default_rng(6)
     places = rng.permutation(grid())[:sources]
     true = blobs(places, SIGMA, 900.0).astype(np.float32)
     noise = ndimage.gaussian_filter(rng.normal(size=true.shape), SIGMA / np.sqrt(2))
-    statistic = (blobs(places[:changed], SIGMA, 25.0) + noise / noise.std()).astype(np.float32)
+    risen = places[:: sources // changed]
+    statistic = (blobs(risen, SIGMA, 25.0) + noise / noise.std()).astype(np.float32)
     light = sharp_light(true, profile(), FWHM)
     x, y = places.T.astype(float)
     nobody = (np.empty(0), np.empty(0))
@@ -146,4 +149,4 @@ def test_what_changed_is_no_error_of_models(sources: int, changed: int, are_cons
         others=nobody,
         are_constant=are_constant,
     )
-    assert error.typical == 0
+    assert error.error.max() <= most

@@ -102,14 +102,22 @@ def test_hits_are_set_aside_and_counted() -> None:
     assert without_hits(found, (direct(image, float("nan")), blank)) is found
 
 
-@pytest.mark.parametrize(("masked", "most"), [(True, 2), (False, 12)], ids=["calibrated", "raw"])
-def test_rays_of_an_undersampled_pair_are_not_delivered_and_its_transients_are(
-    masked: bool, most: int
+@pytest.mark.parametrize(
+    ("reference_px", "n_stars", "masked", "most"),
+    [(1.6, 300, True, 2), (1.6, 300, False, 9), (2.8, 60, False, 20)],
+    ids=[
+        "calibrated",
+        "raw",
+        "raw, with a broader reference, in which the difference has lost what rays fill",
+    ],
+)
+def test_rays_of_an_undersampled_frame_are_not_delivered_and_its_transients_are(
+    reference_px: float, n_stars: int, masked: bool, most: int
 ) -> None:
     """FWHM 1.6 px, 90 rays in each frame, those that stand out masked in calibration, or none."""
     sky = make_sky(
-        seed=8801, shape=(768, 768), n_stars=300, n_galaxies=100, n_transients=90, n_cosmic_rays=90,
-        transient_snr=(6.0, 40.0), fwhm_science_px=1.6, fwhm_reference_px=1.6,
+        seed=8801, shape=(768, 768), n_stars=n_stars, n_galaxies=100, n_transients=90, n_cosmic_rays=90,
+        transient_snr=(6.0, 40.0), fwhm_science_px=1.6, fwhm_reference_px=reference_px,
     )  # fmt: skip
     frames = [calibrate(each).frame if masked else each for each in (sky.science, sky.reference)]
     found = run_pair(*frames).candidates.items
