@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from astrid_workers.differencing import injection
 from astrid_workers.differencing.completeness import Limit, fit_limit, injection_numbers, wilson_interval
 from astrid_workers.differencing.injection import (
     APART_FWHM,
@@ -68,6 +69,14 @@ def test_flux_and_place_of_injections_come_back() -> None:
     assert abs(numbers["flux_bias"]) < 0.03 + numbers["flux_bias_err"]
     assert numbers["position_scatter_px"] < 0.33
     assert 0.6 < numbers["flux_pull_scatter"] < 1.5
+
+
+def test_what_would_be_set_aside_as_a_ray_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depth is that of the list that is delivered: with a look at the frame that takes all, nothing is found."""
+    few = InjectionOptions(count=4, seed=2, least_snr=15.0)
+    assert inject_and_recover(_pair(), injection=few).found.any()
+    monkeypatch.setattr(injection, "without_hits", lambda found, *_: replace(found, items=()))
+    assert not inject_and_recover(_pair(), injection=few).found.any()
 
 
 def test_same_seed_gives_the_same_sources() -> None:

@@ -94,12 +94,12 @@ def test_hits_are_set_aside_and_counted() -> None:
         {"sharp": 2},
     )
     blank = direct(np.full((120, 120), 100.0) + rng.normal(size=(120, 120)), is_science=False)
-    left = without_hits(found, (direct(image), blank))
+    left = without_hits(found, direct(image), blank)
     assert [(c.x, c.y) for c in left.items] == [(90, 90), (90, 30), (30, 90), (4, 60)]
     assert [c.index for c in left.items] == [0, 1, 2, 3]
     assert left.rejected == {"sharp": 3}
-    assert without_hits(found, (direct(image, 3.0), blank)) is found
-    assert without_hits(found, (direct(image, float("nan")), blank)) is found
+    assert without_hits(found, direct(image, 3.0), blank) is found
+    assert without_hits(found, direct(image, float("nan")), blank) is found
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.pixel_hits import GAIN_PER_SNR2, hit_gain
-from astrid_workers.differencing.products import Candidate, Candidates
+from astrid_workers.differencing.products import Candidate, Candidates, Difference
 from astrid_workers.frame import Frame
+from astrid_workers.imaging.psf import moffat_stamp
 from astrid_workers.mask import UNUSABLE
 
+Floats = NDArray[np.float64]
 Place = Callable[[float, float], tuple[float, float]]
 
 #: FWHM up to which frames are looked at, pixels: in wider ones rays are found already.
 WIDEST_PX = 2.5
 #: Half the side of what is cut out, pixels; sky is beyond so many FWHM, and takes so many pixels.
 HALF_PX, SKY_FWHM, LEAST_SKY_PX = 12, 2.2, 50
+#: By how much less chi² hits must leave of a candidate than a point source: the reference's PSF on its own
+#: grid is known less well. And the side of that.
+SCIENCE_GAIN, REFERENCE_GAIN, REFERENCE_PSF_PX = 6.0, 8.0, 25
 #: Whose light is not their own.
 SHARED = frozenset({"blended", "dipole"})
 
@@ -42,8 +47,28 @@ class DirectFrame:
     is_science: bool
 
 
-def without_hits(candidates: Candidates, frames: tuple[DirectFrame, DirectFrame]) -> Candidates:
-    """`candidates` but for those that hit pixels of the frame they are in, counted as `sharp`."""
+def direct_science(science: Frame, made: Difference) -> DirectFrame:
+    """The science frame, on whose grid candidates are, with the PSF that was measured on it."""
+    return DirectFrame(
+        science, made.fwhm_science_px, made.psf_science.at, lambda x, y: (x, y), SCIENCE_GAIN, True
+    )
+
+
+def direct_reference(
+    reference: Frame, fwhm_px: float, to_reference: Callable[[Floats, Floats], tuple[Floats, Floats]]
+) -> DirectFrame:
+    """The reference before it was moved, whose PSF is a Moffat as wide as its stars; `fwhm_px` may be NaN."""
+    moffat = moffat_stamp(fwhm_px if np.isfinite(fwhm_px) else 1.0, REFERENCE_PSF_PX)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        seen_x, seen_y = to_reference(np.array([x]), np.array([y]))
+        return float(seen_x[0]), float(seen_y[0])
+
+    return DirectFrame(reference, fwhm_px, lambda _x, _y: moffat, place, REFERENCE_GAIN, False)
+
+
+def without_hits(candidates: Candidates, *frames: DirectFrame) -> Candidates:
+    """`candidates` but for those that hit pixels of the one of `frames` they are in, counted as `sharp`."""
     kept = tuple(c for c in candidates.items if not any(_is_hit(c, frame) for frame in frames))
     gone = len(candidates.items) - len(kept)
     if not gone:
@@ -61,8 +86,10 @@ def _is_hit(candidate: Candidate, direct: DirectFrame) -> bool:
     is_mixed = direct.is_science and "on_source" in candidate.flags
     if candidate.is_positive != direct.is_science or is_mixed or SHARED.intersection(candidate.flags):
         return False
+    if not direct.fwhm_px <= WIDEST_PX:
+        return False
     x, y = direct.place(candidate.x, candidate.y)
-    if not (direct.fwhm_px <= WIDEST_PX and np.isfinite(x) and np.isfinite(y)):
+    if not (np.isfinite(x) and np.isfinite(y)):
         return False
     row, column = round(y), round(x)
     ny, nx = direct.frame.shape

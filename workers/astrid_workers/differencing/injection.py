@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.defaults import INJECTION_SEED
 from astrid_workers.differencing.difference import difference
+from astrid_workers.differencing.direct_hits import direct_science, without_hits
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.forced_photometry import difference_fluxes
 from astrid_workers.differencing.measure import sky_of, unusable_pixels
@@ -246,9 +247,10 @@ def _one_pass(
     psf = pair.difference.psf_science
     frame = with_sources(pair.science, psf, places.x, places.y, flux, rng)
     made = difference(frame, pair.reference, options=options)
-    found = extract_sources(made, threshold_sigma=options.threshold_sigma).items
+    found = extract_sources(made, threshold_sigma=options.threshold_sigma)
+    delivered = without_hits(found, direct_science(frame, made)).items
     after, _ = difference_fluxes(made, places.x, places.y)
-    return _matched(places, flux, snr, after - before, found, MATCH_FWHM * _fwhm(made))
+    return _matched(places, flux, snr, after - before, delivered, MATCH_FWHM * _fwhm(made))
 
 
 def with_sources(

@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.difference import difference
-from astrid_workers.differencing.direct_hits import DirectFrame, without_hits
+from astrid_workers.differencing.direct_hits import direct_reference, direct_science, without_hits
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.measure import sky_of
 from astrid_workers.differencing.products import Candidates, Difference, DifferenceOptions, Validation
@@ -19,16 +19,12 @@ from astrid_workers.differencing.validate import validate_difference
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.align import Registration, align, measure_registration, stars_of
 from astrid_workers.imaging.out_of_core import movable, set_aside
-from astrid_workers.imaging.psf import moffat_stamp
 from astrid_workers.imaging.stars import Stars, frame_fwhm_px
 
 Progress = Callable[[str, float], None]
 Floats = NDArray[np.float64]
 Mapping = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
-#: By how much less chi² hits of the frames' pixels must leave of a candidate than a point source: the
-#: reference's PSF on its own grid is known less well. And the side of that.
-SCIENCE_GAIN, REFERENCE_GAIN, REFERENCE_PSF_PX = 6.0, 8.0, 25
 #: Newton steps that invert a map: distortions of a few per cent converge to a thousandth of a pixel.
 NEWTON_STEPS = 6
 
@@ -112,26 +108,8 @@ def run_pair(
     )
     tell("extract sources", 0.9)
     found = extract_sources(made, threshold_sigma=options.threshold_sigma, wcs=science.wcs)
-    candidates = without_hits(found, _direct(made, science, reference, reference_stars, registration))
+    direct = direct_reference(reference, frame_fwhm_px(reference_stars), registration.to_reference)
+    candidates = without_hits(found, direct_science(science, made), direct)
     validation = validate_difference(made, candidates)
     tell("done", 1.0)
     return PairResult(science, moved, registration, made, candidates, validation)
-
-
-def _direct(
-    made: Difference, science: Frame, reference: Frame, reference_stars: Stars, registration: Registration
-) -> tuple[DirectFrame, DirectFrame]:
-    """Both frames, for a look at them: the reference's PSF is a Moffat as wide as its stars."""
-    fwhm = frame_fwhm_px(reference_stars)
-    moffat = moffat_stamp(fwhm if np.isfinite(fwhm) else 1.0, REFERENCE_PSF_PX)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        seen_x, seen_y = registration.to_reference(np.array([x]), np.array([y]))
-        return float(seen_x[0]), float(seen_y[0])
-
-    return (
-        DirectFrame(
-            science, made.fwhm_science_px, made.psf_science.at, lambda x, y: (x, y), SCIENCE_GAIN, True
-        ),
-        DirectFrame(reference, fwhm, lambda _x, _y: moffat, place, REFERENCE_GAIN, False),
-    )
