@@ -52,7 +52,16 @@ def shrunk(it: Situation, wanted: Wanted) -> Size:
             _peak_leaves_at(it),
         )
     replicas = max(wanted.replicas, 1, it.fleet.desired - _removable(it))
-    return _smaller(replicas, lambda: f"{_why_removable(it)}; {wanted.message}", _peak_leaves_at(it))
+    return _smaller(replicas, lambda: f"{_why_removable(it)}; {wanted.message}", _more_may_leave_at(it))
+
+
+def _more_may_leave_at(it: Situation) -> float | None:
+    """When more may leave than may now although nothing happens; None: not by itself."""
+    if it.is_idle:
+        return _sooner(it.now + it.idle_seconds - it.memory.idle_seconds, _peak_leaves_at(it))
+    old_at = _surplus_is_old_at(it)
+    until = _sooner(_next_is_idle_at(it), _peak_leaves_at(it))
+    return min(until, old_at) if it.now < old_at else until
 
 
 def _smaller(replicas: int, why: Callable[[], str], until: float | None) -> Size:
@@ -114,10 +123,10 @@ def _all_busy(it: Situation) -> Hold | None:
 
 def _surplus_is_young(it: Situation) -> Hold | None:
     """While there is work, fewer members must have been enough without a break."""
-    since = it.memory.surplus_since if it.memory.surplus_since is not None else it.now
-    until = since + max(SURPLUS_SECONDS, 2 * it.start_seconds)
+    until = _surplus_is_old_at(it)
     if it.is_idle or it.now >= until or _surplus(it):
         return None
+    since = _surplus_since(it)
     until = _sooner(until, _peak_leaves_at(it))
     return Hold(
         Reason.COOLING_DOWN, lambda: f"fewer have been enough for {seconds(it.now - since)} only", until
@@ -133,6 +142,15 @@ HOLDS: tuple[Callable[[Situation], Hold | None], ...] = (
     _all_busy,
     _surplus_is_young,
 )
+
+
+def _surplus_since(it: Situation) -> float:
+    since = it.memory.surplus_since
+    return it.now if since is None else since
+
+
+def _surplus_is_old_at(it: Situation) -> float:
+    return _surplus_since(it) + max(SURPLUS_SECONDS, 2 * it.start_seconds)
 
 
 def _is_rested(it: Situation) -> bool:

@@ -117,13 +117,18 @@ def with_peak(peaks: Peaks, wanted: int, now: float, seconds: float) -> Peaks:
 
     What was found last held until now. Times are rounded up to `PEAK_SECONDS`.
     """
-    until = math.ceil(now / PEAK_SECONDS) * PEAK_SECONDS + seconds
+    until = noted_until(now) + seconds
     if not peaks:
         return ((until, wanted),)
     earlier, last = peaks[:-1], peaks[-1][1]
     if wanted < last:
         earlier = (*earlier, (until, last))
     return (*[each for each in earlier if each[1] > wanted and each[0] > now], (until, wanted))
+
+
+def noted_until(now: float) -> float:
+    """The end of the stretch that `now` lies in: what is wanted at any time of it is noted alike."""
+    return math.ceil(now / PEAK_SECONDS) * PEAK_SECONDS
 
 
 def is_idle(demand: Demand) -> bool:

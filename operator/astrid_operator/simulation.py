@@ -24,7 +24,7 @@ from astrid_operator.retirement import spare
 from astrid_operator.scaling import GRACE_SECONDS, DemandReading, MembersSeen, Reason, ScalingDecision
 from astrid_operator.scaling_growth import TICK_SECONDS
 from astrid_operator.simulated_fleet import Change, SimulatedFleet, SimulatedMember
-from astrid_operator.simulation_demand import SimulatedDemand
+from astrid_operator.simulation_demand import ROUNDING_SECONDS, SimulatedDemand
 from astrid_operator.simulation_failures import SimulatedFailures, failures_among
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.simulation_world import (
@@ -50,10 +50,6 @@ __all__ = [
 
 #: Asked at every tick, a fleet is watched for so long after its last message.
 SETTLED_SECONDS = 600.0
-
-#: A tick that lies so little before a time that was foretold is looked at too: sums of floats are not exact.
-ROUNDING_SECONDS = 1e-6
-
 
 #: Kinds of events: what happens first where two things happen at once.
 _FINISHED, _STARTED, _KILLED, _RETURNED, _DUE, _LOOK = range(6)
@@ -347,7 +343,9 @@ class _Simulation:
         was = run.fleet.desired
         run.outcome.resizes.append(Resize(now, was, decision.replicas, decision.reason.value))
         self._carry_out(run, run.fleet.scale_to(decision.replicas, now), now)
-        self._look(run, now + TICK_SECONDS)
+        if decision.replicas < was and decision.replicas <= decision.wanted:
+            # from then on nothing is surplus: how long it has been begins anew
+            self._look(run, now + TICK_SECONDS)
 
     def _carry_out(self, run: _Run, change: Change, now: float) -> None:
         for member in change.started:
@@ -363,7 +361,8 @@ class _Simulation:
             if not self._is_over(run, now):
                 self._look(run, now + TICK_SECONDS)
             return
-        at = run.demand.rates_matter_at(run.queue.spec, now)
+        is_held = run.decision is not None and run.decision.wanted < run.fleet.desired
+        at = run.demand.rates_matter_at(run.queue.spec, now, is_held=is_held)
         if run.decision is not None and run.decision.look_again_at is not None:
             at = min(at, run.decision.look_again_at)
         if self._conditions.outages:

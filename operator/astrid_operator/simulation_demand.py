@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from astrid_operator.astrid_queue import AstridQueueSpec
 from astrid_operator.scaling_growth import TICK_SECONDS, drain_members, rate_members
-from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of
+from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of, noted_until
 from astrid_operator.scaling_values import Demand
 from astrid_operator.simulated_fleet import SimulatedFleet
 from astrid_operator.simulation_delays import SimulatedDelays
@@ -20,6 +20,9 @@ from astrid_operator.throughput import FAST_SECONDS, SLOW_SECONDS, Counted, Thro
 
 #: The operator of a simulation has been running for this long when it begins.
 RUNNING_SINCE_SECONDS = 3600.0
+
+#: A tick that lies so little before a time that was foretold is looked at too: sums of floats are not exact.
+ROUNDING_SECONDS = 1e-6
 
 #: A fall of a rate that does not come.
 NEVER = (math.inf, 0.0)
@@ -117,17 +120,22 @@ class SimulatedDemand:
 
     # ------------------------------------------------------------------- what changes by itself
 
-    def rates_matter_at(self, spec: AstridQueueSpec, now: float) -> float:
+    def rates_matter_at(self, spec: AstridQueueSpec, now: float, *, is_held: bool) -> float:
         """When falling rates may change a decision although nothing happens; infinity: they do not.
 
-        Rates only fall by themselves. They change how many are wanted, and until when a burst lasts.
+        Rates only fall by themselves. They change how many are wanted, and until when a burst lasts. A fleet
+        that `is_held` is larger than is wanted: even fewer matter only by the stretch in which it is noted
+        how many were wanted lately, so that its last tick is soon enough.
         """
         fast, slow = self._newest.arrivals_per_s_fast, self._newest.arrivals_per_s_slow
         if fast is None or slow is None:
             return now + TICK_SECONDS if self.work else math.inf
         if not (fast or slow):
             return math.inf
-        return min(self._burst_changes_at(fast, slow, now), self._wanted_falls_at(fast, slow, spec, now))
+        falls_at = self._wanted_falls_at(fast, slow, spec, now)
+        if is_held and falls_at != math.inf:
+            falls_at = noted_until(math.ceil(falls_at - ROUNDING_SECONDS))
+        return min(self._burst_changes_at(fast, slow, now), falls_at)
 
     def _burst_changes_at(self, fast: float, slow: float, now: float) -> float:
         """The last tick of a burst, or the first of one: how long it lasts is counted from its last tick."""

@@ -528,6 +528,32 @@ def test_waiting_ends_by_itself() -> None:
     assert story.at(70, Demand()).replicas == 0
 
 
+MORE_LEAVE_LATER = [
+    ("the next one will have been idle for long enough in 50 s", Demand(running=3, members=members(3, 99, 99, 10)),
+     fleet(6), replace(OLD, surplus_since=NOW - 30), 4, NOW + 50),
+    ("nobody is needed once the queue has been idle for long enough", Demand(members=members(0, *[20.0] * 10)),
+     fleet(10), idle_for(20, watched_since=NOW - 500, peaks=((NOW + 70, 4),)), 4, NOW + 40),
+    ("what was wanted lately is not lately any more", Demand(members=members(0, *[20.0] * 10)),
+     fleet(10), idle_for(20, watched_since=NOW - 500, peaks=((NOW + 5, 4), (NOW + 70, 1))), 4, NOW + 5),
+    ("fewer will have been enough for long enough", Demand(running=6, members=members(6, *[20.0] * 4)),
+     fleet(10), replace(OLD, watched_since=NOW - 500, surplus_since=NOW - 10, peaks=((NOW + 70, 8),)), 8, NOW + 20),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("demand", "there", "memory", "left", "at"),
+    [row[1:] for row in MORE_LEAVE_LATER],
+    ids=[row[0] for row in MORE_LEAVE_LATER],
+)
+def test_a_step_down_says_when_more_may_leave(
+    demand: Demand, there: FleetState, memory: ScalingMemory, left: int, at: float
+) -> None:
+    """Once it is carried out, nothing may happen until then."""
+    decision, _ = decide(policy(**SPEC), read(demand), there, memory, NOW)
+
+    assert (decision.replicas, decision.reason, decision.look_again_at) == (left, Reason.SURPLUS, at)
+
+
 def test_a_queue_at_zero_wakes_for_a_retry_in_time() -> None:
     """It looks again as long before the message is due as a member needs to start."""
     later = Demand(delayed=1, due=0, next_due_seconds=100, start_seconds=8)
