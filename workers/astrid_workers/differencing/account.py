@@ -48,7 +48,7 @@ def assumptions(
     """What was assumed or estimated, one sentence each: the frames' own first."""
     said = [*science.assumed, *(s for s in reference.assumed if s not in science.assumed)]
     for name, measured, noise in zip(("science", "reference"), seen, matched.noise, strict=True):
-        if measured.psf.model == "moffat":
+        if measured.psf.model in ("moffat", "kernel"):
             said.append(f"{name} frame: {measured.psf.why}")
         said += [f"{name} frame: {sentence}" for sentence in _about_noise(noise)]
     if abs(score.noise_scale - 1) > NOTEWORTHY:

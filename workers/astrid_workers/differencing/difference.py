@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrid_workers.differencing.account import assumptions, joint_mask, numbers
+from astrid_workers.differencing.alard_lupton import AlardLupton
+from astrid_workers.differencing.carried_psf import with_carried_psf
+from astrid_workers.differencing.fourier_kernels import Matching
 from astrid_workers.differencing.match_frames import (
     Matched,
     Pair,
@@ -78,6 +81,7 @@ def difference(
     matched = match_frames(seen, options)
     # from here on the corrected variances stand for the frames', and soon the images without wings for theirs
     seen = (seen[0].with_variance(matched.variance[0]), seen[1].with_variance(matched.variance[1]))
+    seen = _with_carried_psf(seen, matched.matching)
     tell("fill masked pixels", 0.5)
     light = power_at(seen[0].image, matched.match.x, matched.match.y, seen[0].psf.fwhm_px)
     saturated = take_off_saturated(science, reference, seen)
@@ -158,6 +162,17 @@ def _other_sources(match: PhotometricMatch) -> tuple[NDArray[np.float64], NDArra
     """x and y of the matched sources that may hold what changed: galaxies, blends."""
     chosen = ~constant_sources(match.is_star)
     return match.x[chosen], match.y[chosen]
+
+
+def _with_carried_psf(seen: Pair, matching: Matching) -> Pair:
+    """The frames, with the PSF of the science frame through the kernel where the reference is convolved.
+
+    Where the science frame is, its own goes through the kernel anyhow.
+    """
+    science, reference = seen
+    if not isinstance(matching, AlardLupton) or matching.convolved == "science":
+        return seen
+    return science.with_psf(with_carried_psf(science.psf, reference.psf, matching)), reference
 
 
 def _prepare(

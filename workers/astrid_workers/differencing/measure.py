@@ -57,6 +57,10 @@ class Measured:
         """The same, with another variance plane."""
         return replace(self, variance=variance)
 
+    def with_psf(self, psf: Psf) -> "Measured":
+        """The same, with another PSF."""
+        return replace(self, psf=psf)
+
     def with_stars(self, stars: Stars, options: DifferenceOptions) -> "Measured":
         """The same, with the PSF of other stars."""
         psf = measure_psf(self.image, self.variance, self.unusable, stars, max_order=options.max_psf_order)

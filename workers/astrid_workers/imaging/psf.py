@@ -42,8 +42,9 @@ class Psf:
     fwhm_px: float
     #: Stars that went into it.
     n_stars: int
-    #: `stars`: measured pixel by pixel; `moffat`: the fallback; `given`: handed in.
-    model: Literal["stars", "moffat", "given"]
+    #: `stars`: measured pixel by pixel; `kernel`: those of a sharper frame, through the kernel that matches
+    #: the two; `moffat`: the fallback; `given`: handed in.
+    model: Literal["stars", "kernel", "moffat", "given"]
     #: How it was made, one sentence.
     why: str
 
