@@ -82,7 +82,7 @@ def _of_steady(measured: Measured, stars: Stars, options: DifferenceOptions) -> 
     again = measured.with_stars(stars, options)
     left_out = f"; {gone} that changed or are broad in the other frame left out" if gone else ""
     taken = f"; {new} taken because they are stars there" if new else ""
-    return replace(again, psf=replace(again.psf, why=again.psf.why + left_out + taken))
+    return again.with_psf(replace(again.psf, why=again.psf.why + left_out + taken))
 
 
 def level_on_common_sky(seen: Pair) -> None:
