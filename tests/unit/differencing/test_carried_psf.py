@@ -81,7 +81,7 @@ def few_stars(seed: int, **settings: Any) -> tuple[Sky, Difference]:
 
 def test_a_few_faint_stars_do_not_say_what_fluxes_are() -> None:
     """A star fitted with the PSF has its flux within 0.6 % in each of three skies; the frame's own 14 to 21
-    stars, of which the brightest are what rose, say it 0.8 to 1.4 % wrong.
+    stars say it 0.8 to 1.4 % wrong.
     """
     for seed in (9101, 9102, 9103):
         sky, made = few_stars(seed)

@@ -205,6 +205,18 @@ def test_deciding_at_changes_is_deciding_every_second(
     assert (quick.retried, quick.dead) == (slow.retried, slow.dead)
 
 
+def test_nobody_is_asked_between_two_steps_down() -> None:
+    """Each says when more may leave: a fleet without work is decided for at its steps, and once at zero."""
+    load = [Arrival(float(number), 8.0) for number in range(40)]
+    spec = {"concurrency": 1, "scaling": {"maxReplicas": 20}}
+    outcome, watched = night(load, spec, Conditions((3.0, 3.0)))
+
+    asked = [reading.at for reading, _, _ in watched.asked]
+    down = [resize.at for resize in outcome.resizes if resize.to < resize.was]
+    assert len(down) == 4
+    assert asked[asked.index(down[0]) :] == [*down, down[-1] + 1]
+
+
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(st.lists(st.tuples(LOAD, SPEC), min_size=2, max_size=4), CONDITIONS)
 def test_queues_that_share_nothing_do_not_notice_one_another(
