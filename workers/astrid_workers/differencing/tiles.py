@@ -230,25 +230,36 @@ class _Tile:
 
     def _back(self, hat: ComplexHat) -> Float32Image:
         """The core of an image from its transform, which is overwritten; rows outside are not computed."""
-        oy, ox = self._offset
-        height = self.core[0].stop - self.core[0].start
-        width = self.core[1].stop - self.core[1].start
-        rows = fft.ifft(hat, axis=0, overwrite_x=True)[oy : oy + height]
-        return np.asarray(fft.irfft(rows, self._grid.padded_px, axis=1)[:, ox : ox + width], np.float32)
+        return self._along_rows(self._down_columns(hat))
+
+    def _down_columns(self, hat: ComplexHat) -> ComplexHat:
+        """The first half of the way back, of the core's rows: `(height, frequencies along x)`."""
+        top, height = self._offset[0], self.core[0].stop - self.core[0].start
+        return np.asarray(fft.ifft(hat, axis=0, overwrite_x=True)[top : top + height])
+
+    def _along_rows(self, rows: ComplexHat) -> Float32Image:
+        """The second half, of the core's columns."""
+        left, width = self._offset[1], self.core[1].stop - self.core[1].start
+        back = fft.irfft(rows, self._grid.padded_px, axis=1)
+        return np.asarray(back[:, left : left + width], np.float32)
 
     def _both(self, n_hat: ComplexHat, r_hat: ComplexHat, k: _Local) -> tuple[Float32Image, Float32Image]:
         """Difference and statistic: their kernels are those of the middle plus their slopes times the
         distance from it.
         """
-        middle, *slopes = (
-            _filtered(at, n_hat, r_hat) for at in (k.middle, k.right, k.below) if at is not None
-        )
+        middle = _filtered(k.middle, n_hat, r_hat)
+        if k.right is None or k.below is None:
+            return self._back(middle[0]), self._back(middle[1])
+        right, below = _filtered(k.right, n_hat, r_hat), _filtered(k.below, n_hat, r_hat)
         images = []
-        for number, hat in enumerate(middle):
-            parts = [self._back(slope[number] - hat) for slope in slopes]
-            image = self._back(hat)
-            for part, weight in zip(parts, (self._across(), self._down()), strict=False):
-                image += weight * part
+        for hat, hat_right, hat_below in zip(middle, right, below, strict=True):
+            hat_right -= hat
+            hat_below -= hat
+            # the distance along y is a number for each row: half of the way back is made once for both
+            rows = self._down_columns(hat)
+            rows += self._down() * self._down_columns(hat_below)
+            image = self._along_rows(rows)
+            image += self._across() * self._back(hat_right)
             images.append(image)
         return images[0], images[1]
 
