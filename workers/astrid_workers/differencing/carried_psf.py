@@ -21,7 +21,8 @@ def with_carried_psf(broad: Psf, sharp: Psf, kernel: AlardLupton) -> Psf:
     `broad` is its own as it was measured, and comes back where the sharper frame has no stack of stars. The
     kernel's gain and shift are no part of it. As wide a stamp as `broad`, of sum 1. A kernel moves no light
     beyond its reach, so that wings end early: 0.6 % of a star's light is missing for a Moffat of exponent
-    3.5, more of a lower one. The wings of `broad` in their place made fluxes no better.
+    3.5, more of a lower one. The wings of `broad` in their place made fluxes no better. What lies beyond the
+    stamp is what `broad` has there.
     """
     if sharp.model == "moffat":
         return broad
@@ -37,8 +38,9 @@ def with_carried_psf(broad: Psf, sharp: Psf, kernel: AlardLupton) -> Psf:
         f"the sharper frame's PSF, of {sharp.n_stars} stars, through the kernel of {kernel.n_sources} "
         f"sources; its own would be {broad.why}"
     )
+    fwhm_px = measure_fwhm(terms[0])
     return Psf(
-        terms.astype(np.float32), sharp.frame_shape, measure_fwhm(terms[0]), sharp.n_stars, "kernel", why
+        terms.astype(np.float32), sharp.frame_shape, fwhm_px, sharp.n_stars, "kernel", why, broad.light_beyond
     )
 
 

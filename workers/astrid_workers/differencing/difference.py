@@ -241,7 +241,8 @@ def _assemble(
         psf_science=seen[0].psf,
         psf_reference=seen[1].psf,
         psf=parts.kernels.at(science.shape[1] / 2, science.shape[0] / 2)[0],
-        flux_scale=matched.flux_scale,
+        # of all the light of a source, where frames were matched on what lies on stamps
+        flux_scale=matched.flux_scale * seen[1].psf.light_within / seen[0].psf.light_within,
         noise_scale=score.noise_scale,
         fwhm_science_px=seen[0].psf.fwhm_px,
         fwhm_reference_px=seen[1].psf.fwhm_px,

@@ -58,7 +58,8 @@ class TileKernels:
 
     #: Side of a tile's core, pixels.
     core_px: int
-    #: Sums to 1: response of the difference image to a point source of unit science flux.
+    #: Response of the difference image to a point source of unit science flux; sums to the share of it that
+    #: the stamp holds.
     difference_psf: NDArray[np.float32]
     #: 1 at the centre: response of the score to a point source, relative to its peak.
     score_profile: NDArray[np.float32]

@@ -124,7 +124,7 @@ def subtract(
                 progress((row * columns + column + 1) / (rows * columns))
         let_go(*planes)
     profiles /= profiles[:, :, size // 2, size // 2][..., None, None]
-    psfs /= psfs.sum(axis=(2, 3), keepdims=True)
+    psfs *= np.float32(pair.psf_science.light_within) / psfs.sum(axis=(2, 3), keepdims=True)
     return Subtracted(TileKernels(grid.core_px, psfs, profiles), *planes)
 
 
@@ -253,13 +253,12 @@ class _Tile:
         right, below = _filtered(k.right, n_hat, r_hat), _filtered(k.below, n_hat, r_hat)
         images = []
         for hat, hat_right, hat_below in zip(middle, right, below, strict=True):
-            hat_right -= hat
-            hat_below -= hat
+            across, down = hat_right - hat, hat_below - hat
             # the distance along y is a number for each row: half of the way back is made once for both
             rows = self._down_columns(hat)
-            rows += self._down() * self._down_columns(hat_below)
+            rows += self._down() * self._down_columns(down)
             image = self._along_rows(rows)
-            image += self._across() * self._back(hat_right)
+            image += self._across() * self._back(across)
             images.append(image)
         return images[0], images[1]
 
@@ -279,7 +278,10 @@ class _Tile:
         for other, weight in ((k.right, self._across()), (k.below, self._down())):
             if other is not None:
                 response += weight * np.float32(other.response - k.middle.response)
-        return np.maximum(response, np.float32(0.5 * k.middle.response))
+        np.maximum(response, np.float32(0.5 * k.middle.response), out=response)
+        # kernels are of what lies on the PSF's stamp, fluxes of all of a source's light
+        response *= np.float32(self._pair.psf_science.light_within)
+        return response
 
     def _variances(self, v: VarianceKernels) -> tuple[Float32Image, Float32Image]:
         """Of a pixel of the difference and of the statistic, from the photons and read noise of both

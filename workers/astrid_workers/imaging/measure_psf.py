@@ -62,7 +62,7 @@ def measure_psf(
     if len(stack) < MIN_STARS_FOR_STACK:
         return moffat_psf(fwhm, image.shape, len(stack), 2 * half + 1)
     order = allowed_order(len(stack), max_order)
-    terms = stack.combine(order, image.shape, fwhm)
+    terms, beyond = stack.combine(order, image.shape, fwhm)
     return Psf(
         terms.astype(np.float32),
         (image.shape[0], image.shape[1]),
@@ -70,6 +70,7 @@ def measure_psf(
         len(stack),
         "stars",
         f"stacked from {len(stack)} clean stars, varying with order {order}",
+        beyond,
     )
 
 

@@ -40,19 +40,22 @@ def moved_stamp(stamp: NDArray[np.floating], dx: float, dy: float) -> Floats:
 def render_points(shape: tuple[int, int], psf: Psf, x: Floats, y: Floats, flux: Floats) -> Float32Image:
     """The light of point sources alone: float32 `shape`, each with the PSF of its place.
 
+    A flux is all of a source's light, of which the PSF's stamp holds its share.
+
     Places are 0-based pixels; what falls outside the frame is lost.
     """
     light = np.zeros(shape, np.float32)
     for xi, yi, fi in zip(x, y, flux, strict=True):
         window = _Window.about(float(xi), float(yi), psf, shape)
-        light[window.image] += (fi * window.model[window.stamp]).astype(np.float32)
+        light[window.image] += (fi * psf.light_within * window.model[window.stamp]).astype(np.float32)
     return light
 
 
 def fit_fluxes(
     image: Float32Image, variance: Float32Image, good: BoolImage, psf: Psf, x: Floats, y: Floats
 ) -> PointFluxes:
-    """Flux of a point source at each place of a background-subtracted `image`: Σ P I / Σ P² over good pixels.
+    """Flux of a point source at each place of a background-subtracted `image`: Σ P I / Σ P² over good pixels,
+    with P of the light on the PSF's stamp, so that the flux is of all of it.
 
     All pixels weigh alike, so that the flux is unbiased whatever the variance plane believes;
     `flux_err² = Σ P² variance / (Σ P²)²`. Neighbours within the PSF are not told apart. Places are 0-based.
@@ -74,7 +77,7 @@ def _fit_one(
         return np.nan, np.nan, seen
     flux = float(np.sum(np.where(usable, model * image[window.image], 0.0))) / power
     noise = float(np.sum(squares * np.where(usable, variance[window.image], 0.0)))
-    return flux, float(np.sqrt(noise)) / power, seen
+    return flux / psf.light_within, float(np.sqrt(noise)) / power / psf.light_within, seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +93,7 @@ class _Window:
         column, row, half = round(x), round(y), psf.size_px // 2
         rows, stamp_rows = _overlap(row - half, psf.size_px, shape[0])
         columns, stamp_columns = _overlap(column - half, psf.size_px, shape[1])
-        model = moved_stamp(psf.at(x, y), x - column, y - row)
+        model = moved_stamp(psf.at(x, y), x - column, y - row)  # of sum 1
         return cls((rows, columns), (stamp_rows, stamp_columns), model)
 
 

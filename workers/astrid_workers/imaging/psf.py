@@ -47,6 +47,8 @@ class Psf:
     model: Literal["stars", "kernel", "moffat", "given"]
     #: How it was made, one sentence.
     why: str
+    #: Share of a source's light that lies beyond the stamp, as its wing falls; fluxes are of all of it.
+    light_beyond: float = 0.0
 
     @property
     def order(self) -> int:
@@ -57,6 +59,11 @@ class Psf:
     def size_px(self) -> int:
         """Side of a stamp."""
         return int(self.terms.shape[-1])
+
+    @property
+    def light_within(self) -> float:
+        """Share of a source's light that lies on the stamp."""
+        return 1.0 - self.light_beyond
 
     @property
     def stamp(self) -> Stamp:
@@ -106,7 +113,15 @@ def moffat_psf(
         f"{n_stars} clean stars, {MIN_STARS_FOR_STACK} needed for a stack: "
         f"a Moffat of FWHM {fwhm:.2f} px and exponent {beta:g} serves instead"
     )
-    return Psf(stamp[None], (frame_shape[0], frame_shape[1]), measure_fwhm(stamp), n_stars, "moffat", why)
+    beyond = moffat_light_beyond(fwhm, stamp.shape[0], beta)
+    shape = (frame_shape[0], frame_shape[1])
+    return Psf(stamp[None], shape, measure_fwhm(stamp), n_stars, "moffat", why, beyond)
+
+
+def moffat_light_beyond(fwhm: float, size_px: int, beta: float = FALLBACK_BETA) -> float:
+    """Share of a round Moffat's light beyond a circle of a stamp's width."""
+    alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
+    return float((1 + (size_px / 2 / alpha) ** 2) ** (1 - beta))
 
 
 def moffat_stamp(fwhm: float, size_px: int, beta: float = FALLBACK_BETA, oversample: int = 5) -> Stamp:

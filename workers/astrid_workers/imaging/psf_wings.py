@@ -3,6 +3,9 @@
 Owns the model of the wing and the rings in which neighbours are told from it; never moves a star.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
@@ -14,6 +17,14 @@ from astrid_workers.imaging.psf import Stamps
 FIT_RADIUS_FWHM = 4.0
 #: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
 PEDESTAL_IN_STACK_NOISE = 0.1
+#: From how far within the place where the stack goes over into its wing the wing's fall is read off; by how
+#: much a smooth wing is off in a ring; what is known before of the logarithms of level and slope, and of the
+#: pedestal in noise of a pixel; and rounds.
+OUTSKIRTS_FWHM, RING_ERROR, OUTSKIRTS_PRIOR, PEDESTAL_OUT_THERE, OUTSKIRTS_ROUNDS = (
+    1.0, 0.1, (0.5, 1.5), 0.3, 10,
+)  # fmt: skip
+#: Power of the radius by which the light far out falls at least.
+SLOWEST_FALL = 2.8
 #: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
 RING_PX, RING_STARS = 1.0, 100
 #: Ring in FWHM in which what lies under all stars is told from their wings.
@@ -52,11 +63,21 @@ def _weighted_median(values: Stamps, weights: Stamps) -> float:
     return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
-def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Stamps:
+@dataclass(frozen=True, slots=True, eq=False)
+class Winged:
+    """A stack with its wings, and the light of the wings beyond its square, in the stack's unit."""
+
+    stack: Stamps
+    beyond: float
+
+
+def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Winged:
     """The stack where it has signal, the wing of the stars' `mean` beyond, and no pedestal.
 
-    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 3 FWHM with errors of 10 % of the wing plus the noise
-    of the outermost ring; c is what the background left and is taken off.
+    The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 4 FWHM with errors of 10 % of the wing plus the noise
+    of the outermost ring; c is what the background left and is taken off. Where the stack goes over into it,
+    and further out, it falls as the rings of the mean do: turbulence and optics leave more light far out than
+    the shoulder of a core tells.
     """
     outer = FIT_RADIUS_FWHM * fwhm
     ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
@@ -64,13 +85,63 @@ def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Stam
     fitted = (radius > 0.8 * fwhm) & (radius < outer)
     parameters = _fit_wing(radius[fitted], mean[fitted], noise, fwhm)
     if parameters is None:
-        return np.asarray(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)))
-    amplitude, alpha, beta, pedestal = parameters
-    wing = amplitude * (1 + (radius / alpha) ** 2) ** -beta
+        return Winged(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)), 0.0)
+    amplitude, alpha, beta, _ = parameters
     reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
+    moffat = amplitude * (1 + (radius / alpha) ** 2) ** -beta
+    outskirts = (radius > reach - OUTSKIRTS_FWHM * fwhm) & (radius < radius.max() / np.sqrt(2))
+    level, slope, pedestal = _outskirts(radius[outskirts], mean[outskirts], moffat[outskirts], noise, reach)
+
+    def wing_at(r: Stamps) -> Stamps:
+        from_reach = np.clip(level + slope * np.log(np.maximum(r, 1.0) / reach), -3.0, 3.0)
+        wing: Stamps = amplitude * (1 + (r / alpha) ** 2) ** -beta * np.exp(from_reach)
+        return wing
+
     blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
-    joined: Stamps = (1 - blend) * (stack - pedestal) + blend * wing
-    return joined
+    joined = (1 - blend) * (stack - pedestal) + blend * wing_at(radius)
+    return Winged(joined, _light_beyond(wing_at, radius))
+
+
+def _light_beyond(wing_at: Callable[[Stamps], Stamps], radius: Stamps) -> float:
+    """The light of a wing outside of a square: beyond the circle in it, less what its corners have.
+
+    From twice the circle's radius on it falls as it does there, never slower than `SLOWEST_FALL` says.
+    """
+    first = (len(radius) - 1) / 2 + 0.5
+    r = np.linspace(first, 2 * first, 200)
+    ring = 2 * np.pi * r * wing_at(r)
+    near = float(np.sum((ring[1:] + ring[:-1]) / 2) * (r[1] - r[0]))
+    far = wing_at(np.array([1.9 * first, 2 * first]))
+    fall = max(float(np.log(far[0] / far[1]) / np.log(2 / 1.9)), SLOWEST_FALL)
+    corners = float(np.sum(wing_at(radius[radius > first])))
+    return max(near + float(ring[-1]) * 2 * first / (fall - 2) - corners, 0.0)
+
+
+def _outskirts(
+    radius: Stamps, values: Stamps, moffat: Stamps, noise: float, reach: float
+) -> tuple[float, float, float]:
+    """Logarithms of the level at `reach` and of the slope by which the mean's wing differs from a Moffat, and
+    the pedestal.
+
+    Fitted to means of rings: what a model of one shape is wrong by is the same all around. Held by what is
+    known before, so that a stack without signal out there keeps its Moffat.
+    """
+    ring = np.rint(radius / RING_PX).astype(int)
+    count = np.bincount(ring)
+    seen = count > 0
+    count = count[seen]
+    r, mean, wing = (np.bincount(ring, each)[seen] / count for each in (radius, values, moffat))
+    away = np.log(r / reach)
+    prior = np.array([OUTSKIRTS_PRIOR[0], OUTSKIRTS_PRIOR[1], PEDESTAL_OUT_THERE]) ** -2.0
+    found = np.zeros(3)
+    for _ in range(OUTSKIRTS_ROUNDS):
+        model = wing * np.exp(np.clip(found[0] + found[1] * away, -3.0, 3.0))
+        error = np.hypot(RING_ERROR * model, noise / np.sqrt(count))
+        misfit = (mean - model - found[2] * noise) / error
+        slopes = np.stack([model, model * away, np.full_like(model, noise)]) / error
+        weighted = slopes / np.sqrt(1 + misfit**2)
+        found += np.linalg.solve(weighted @ slopes.T + np.diag(prior), weighted @ misfit - prior * found)
+    return float(found[0]), float(found[1]), float(found[2] * noise)
 
 
 def light_under_stars(

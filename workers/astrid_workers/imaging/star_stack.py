@@ -126,7 +126,7 @@ class StarStack:
                 self._take_off_underlay(fwhm)
             self._drop_extended(fwhm)
             mean = self._mean(*self._normalised(), fwhm)
-            model = with_wings(mean, mean, self.radius, fwhm)
+            model = with_wings(mean, mean, self.radius, fwhm).stack
             model /= model.sum()
         self._recentre(model, fwhm)
 
@@ -235,9 +235,9 @@ class StarStack:
         mean = (stamps * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
         return np.asarray(mean - neighbours_light(mean, stamps, weights, self.radius, fwhm))
 
-    def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
+    def combine(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> tuple[Stamps, float]:
         """Polynomial images by weighted least squares per pixel, or, with few stars, of width and ellipticity
-        alone; wings modelled; their sum over pixels 1, 0, 0, …
+        alone; wings modelled; their sum over pixels 1, 0, 0, … And the share of the light beyond them.
         """
         if order > 0 and len(self) < STARS_FOR_FREE_PIXELS:
             return self._combine_shapes(order, frame_shape, fwhm)
@@ -249,16 +249,18 @@ class StarStack:
             weights = self._agreeing(stamps, weights, np.tensordot(basis, terms, axes=1))
             terms = _polynomial_images(stamps, weights, basis)
         centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
-        terms[0] = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
+        winged = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
+        terms[0] = winged.stack
         if order > 0:
             known = np.where(self.good, (self.flux[:, None, None] / self.noise) ** 2, 0.0)
             terms = with_varying_wings(terms, stamps, known, basis, self.radius, fwhm)
-        terms /= terms[0].sum()
-        return terms
+        within = float(terms[0].sum())
+        return terms / within, winged.beyond / (within + winged.beyond)
 
-    def _combine_shapes(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> Stamps:
+    def _combine_shapes(self, order: int, frame_shape: tuple[int, ...], fwhm: float) -> tuple[Stamps, float]:
         """The same with a constant PSF that changes in width and ellipticity over the frame."""
-        centre = self.combine(0, frame_shape, fwhm)[0]
+        constant, beyond = self.combine(0, frame_shape, fwhm)
+        centre = constant[0]
         stamps, weights = self._normalised()
         basis = polynomial(self.x, self.y, (frame_shape[0], frame_shape[1]), order)
         error2 = (self.noise / self.flux[:, None, None]) ** 2 + (SHAPE_ERROR * centre) ** 2
@@ -268,7 +270,7 @@ class StarStack:
         # what varies was measured about the stars' mean place: the first term is the PSF at the middle
         place = np.average(basis[:, 1:], axis=0, weights=self._weights())
         terms[0] -= np.tensordot(place, varying, axes=1)
-        return terms
+        return terms, beyond
 
 
 def _clipped_means(

@@ -1,0 +1,128 @@
+"""Light far from a star: what falls as turbulence has it, and what lies beyond every stamp."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from astrid_workers.differencing.alard_lupton import Unmatched
+from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
+from astrid_workers.imaging.noise_model import white_noise
+from astrid_workers.imaging.point_sources import fit_fluxes, render_points
+from astrid_workers.imaging.psf import given_psf, moffat_light_beyond, moffat_psf, moffat_stamp
+from astrid_workers.imaging.psf_wings import Winged, with_wings
+
+FWHM, HALF, WIDE = 3.2, 15, 400
+#: Parts of a star: (share, FWHM, exponent). The second has the wings that turbulence and optics leave.
+TURBULENT = ((0.88, 3.1, 4.5), (0.12, 4.2, 1.85))
+MOFFAT = ((1.0, FWHM, 3.0),)
+
+Parts = tuple[tuple[float, float, float], ...]
+
+
+def profile(parts: Parts, radius: np.ndarray) -> np.ndarray:
+    """A star of unit light over all the sky."""
+    total = np.zeros(radius.shape)
+    for share, fwhm, beta in parts:
+        alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
+        total += share * (beta - 1) / (np.pi * alpha**2) * (1 + (radius / alpha) ** 2) ** -beta
+    return total
+
+
+def radii(half: int) -> np.ndarray:
+    """Distances from the middle of a square."""
+    axis = np.arange(-half, half + 1.0)
+    return np.hypot(axis[:, None], axis[None, :])
+
+
+def beyond(parts: Parts) -> float:
+    """Share of the light outside the stamp: by summing a square of 801 pixels, and by formula beyond it."""
+    wide = profile(parts, radii(WIDE))
+    edge = slice(WIDE - HALF, WIDE + HALF + 1)
+    far = sum(share * moffat_light_beyond(fwhm, 2 * WIDE + 1, beta) for share, fwhm, beta in parts)
+    return float(wide.sum() - wide[edge, edge].sum()) + far
+
+
+def winged(parts: Parts, noise: float, pedestal: float = 0.0) -> Winged:
+    """A stack of stars with that noise in each pixel, and its wings."""
+    radius = radii(HALF)
+    rng = np.random.default_rng(4)
+    seen = profile(parts, radius) + pedestal + noise * rng.normal(size=radius.shape)
+    return with_wings(seen, seen, radius, FWHM)
+
+
+def ring_light(image: np.ndarray, first: float, last: float) -> float:
+    """Light between two radii, in FWHM."""
+    radius = radii(HALF)
+    return float(image[(radius > first * FWHM) & (radius < last * FWHM)].sum())
+
+
+@pytest.mark.parametrize(
+    ("parts", "noise", "least"),
+    [(TURBULENT, 3e-6, 0.9), (TURBULENT, 2e-5, 0.7), (MOFFAT, 3e-6, 0.95), (MOFFAT, 2e-5, 0.9), (MOFFAT, 3e-4, 0.9)],
+)  # fmt: skip
+def test_outskirts_fall_as_the_stars_do(parts: Parts, noise: float, least: float) -> None:
+    """From 3 FWHM outwards, as far as the noise lets them be seen: a Moffat that goes on from the core's
+    shoulder has 0.71 and 0.63 of what turbulence leaves there.
+    """
+    true = ring_light(profile(parts, radii(HALF)), 3.0, 4.5)
+    assert least < ring_light(winged(parts, noise).stack, 3.0, 4.5) / true < 1.1
+
+
+def test_a_pedestal_is_no_wing() -> None:
+    """What a sky is off by under all stars, a third of the light at 4 FWHM, is told from it."""
+    stack = winged(MOFFAT, 1e-5, pedestal=3e-6).stack
+    true = profile(MOFFAT, radii(HALF))
+    assert ring_light(stack, 3.0, 4.5) == pytest.approx(ring_light(true, 3.0, 4.5), abs=1e-3)
+
+
+@pytest.mark.parametrize(("parts", "least"), [(TURBULENT, 0.4), (MOFFAT, 0.9)])
+def test_the_light_beyond_the_stamp_is_foretold(parts: Parts, least: float) -> None:
+    """Of 0.64 % of a turbulent star nearly a half, of a Moffat's 0.11 % all; never more than there is."""
+    found = winged(parts, 3e-6)
+    share = found.beyond / (found.beyond + found.stack.sum())
+    assert least < share / beyond(parts) < 1.1
+
+
+def test_a_stack_without_signal_out_there_keeps_a_plain_wing() -> None:
+    """Noise is no wing: of a Moffat of exponent 3 no more than 0.5 % is said to lie beyond."""
+    found = winged(MOFFAT, 3e-4)
+    assert 0 <= found.beyond / found.stack.sum() < 5e-3
+
+
+@pytest.mark.parametrize("beta", [2.3, 3.0, 4.5])
+def test_light_of_a_moffat_beyond_a_stamp(beta: float) -> None:
+    """By the formula what a sum over a wide square says, corners apart."""
+    inside = profile(((1.0, FWHM, beta),), radii(HALF))[radii(HALF) < HALF + 0.5].sum()
+    assert moffat_light_beyond(FWHM, 2 * HALF + 1, beta) == pytest.approx(1 - inside, abs=2e-3)
+    assert moffat_psf(FWHM, (64, 64), 3, 2 * HALF + 1, beta).light_beyond == moffat_light_beyond(
+        FWHM, 2 * HALF + 1, beta
+    )
+
+
+def test_fluxes_at_given_places_are_of_all_the_light() -> None:
+    """A source drawn with its flux is measured with it, and only the stamp's share of it is on the stamp."""
+    psf = replace(given_psf(moffat_stamp(FWHM, 2 * HALF + 1), (80, 80)), light_beyond=0.02)
+    place = np.array([40.3]), np.array([38.8])
+    image = render_points((80, 80), psf, *place, np.array([1000.0]))
+    assert image.sum() == pytest.approx(980.0, rel=1e-3)
+    one = np.ones((80, 80), np.float32)
+    found = fit_fluxes(image, one, one > 0, psf, *place)
+    assert found.flux[0] == pytest.approx(1000.0, rel=1e-3)
+
+
+def test_fluxes_of_a_difference_are_of_all_the_light() -> None:
+    """A star with 2 % of its light beyond the stamp: statistic over response is all of it, and the PSF of the
+    difference times that is what lies on the stamp.
+    """
+    shape = (120, 120)
+    stamp = moffat_stamp(FWHM, 2 * HALF + 1)
+    psf = replace(given_psf(stamp, shape), light_beyond=0.02)
+    science = np.zeros(shape, np.float32)
+    science[60 - HALF : 61 + HALF, 60 - HALF : 61 + HALF] = 980.0 * stamp
+    one, none = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+    pair = Prepared(science, none, one, one, one > 0, white_noise(), white_noise(), psf, psf)
+    parts = subtract(pair, Unmatched(1.0), plan_tiles(shape, HALF, 64))
+    assert float((parts.statistic / parts.response)[60, 60]) == pytest.approx(1000.0, rel=2e-3)
+    light, _ = parts.kernels.at(60.0, 60.0)
+    assert float(light.sum()) == pytest.approx(0.98, abs=1e-3)
