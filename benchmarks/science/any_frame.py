@@ -2,10 +2,12 @@
 
 Owns the ranges that settings are drawn from, wider than any survey's, and the table; never tunes anything.
 Everything goes the way of `astrid run`: files of integers are read, calibrated and differenced. A pair that
-is refused says why; that is no failure where the frames cannot be subtracted.
+is refused says why; that is no failure where the frames cannot be subtracted. With `--galsim` the sky is not
+ours (`galsim_sky.py`).
 
     python benchmarks/science/any_frame.py 13001 13002 13003
     python benchmarks/science/any_frame.py 13001 13002 13003 --json > mine.jsonl
+    python benchmarks/science/any_frame.py 61 62 63 --galsim
 """
 
 import argparse
@@ -21,6 +23,7 @@ from astrid_workers.differencing.pair import run_pair
 from astrid_workers.errors import AstridError
 from astrid_workers.preprocessing.calibrate import calibrate
 from astrid_workers.sky import make_sky
+from astrid_workers.storage.fits import read_frame
 
 #: Drawn evenly between these.
 EVEN: dict[str, tuple[float, float]] = {
@@ -94,14 +97,30 @@ class Job:
 
     seed: int
     size: int
+    #: Drawn by GalSim.
+    by_galsim: bool = False
+
+
+def draw(job: Job) -> tuple[dict[str, Any], Any, tuple[Any, ...]]:
+    """Settings, the sky's truth, and both frames as they are read from an observer's files."""
+    if job.by_galsim:
+        import galsim_sky
+
+        settings = galsim_sky.draw_settings(job.seed, job.size)
+        sky = galsim_sky.draw_pair(settings)
+        names = ("science", "reference")
+        frames = tuple(read_frame(data, name=name) for data, name in zip(sky.files, names, strict=True))
+        return settings, sky, frames
+    settings = draw_settings(job.seed, job.size)
+    ours = make_sky(**settings)
+    return settings, ours, from_files(ours)
 
 
 def run_job(job: Job) -> dict[str, Any]:
     """The pair's settings with numbers of what is delivered, or the sentence that it was refused with."""
-    settings = draw_settings(job.seed, job.size)
-    sky = make_sky(**settings)
+    settings, sky, frames = draw(job)
     try:
-        science, reference = (calibrate(frame).frame for frame in from_files(sky))
+        science, reference = (calibrate(frame).frame for frame in frames)
         pair = run_pair(science, reference)
     except AstridError as error:
         return {"settings": settings, "refused": str(error)}
@@ -116,6 +135,7 @@ COLUMNS = (
 )  # fmt: skip
 #: Settings that a row begins with.
 SHOWN = ("fwhm_science_px", "fwhm_reference_px", "n_stars", "n_galaxies", "sky_e", "rotation_deg", "scale")
+SHOWN_BY_GALSIM = ("n_stars", "n_galaxies", "sky_e", "depth", "displaced_px", "colour_rms", "scale")
 
 
 def main() -> None:
@@ -125,22 +145,26 @@ def main() -> None:
     )
     parser.add_argument("seeds", type=int, nargs="+", help="seeds that nothing was tuned on")
     parser.add_argument("--size", type=int, default=1024, help="side of a frame, pixels")
+    parser.add_argument(
+        "--galsim", action="store_true", help="of a sky that GalSim draws; needs the extra dev"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per row instead of a table")
     options = parser.parse_args()
     rows = []
+    shown = SHOWN_BY_GALSIM if options.galsim else SHOWN
     if not options.json:
-        print(" ".join(f"{title[:9]:>9}" for title in ("seed", *SHOWN, *(title for _, title in COLUMNS))))
+        print(" ".join(f"{title[:9]:>9}" for title in ("seed", *shown, *(title for _, title in COLUMNS))))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for seed in options.seeds:
-            row = pool.apply(run_job, (Job(seed, options.size),))
+            row = pool.apply(run_job, (Job(seed, options.size, options.galsim),))
             rows.append(row)
-            print(json.dumps({"seed": seed, **row}) if options.json else _line(seed, row), flush=True)
+            print(json.dumps({"seed": seed, **row}) if options.json else _line(seed, shown, row), flush=True)
     if not options.json:
         _print_spread(rows)
 
 
-def _line(seed: int, row: dict[str, Any]) -> str:
-    cells = [seed, *(row["settings"][name] for name in SHOWN)]
+def _line(seed: int, shown: tuple[str, ...], row: dict[str, Any]) -> str:
+    cells = [seed, *(row["settings"][name] for name in shown)]
     if "refused" in row:
         return f"{' '.join(_cell(value) for value in cells)} refused: {row['refused']}"
     return " ".join(_cell(value) for value in (*cells, *(row[name] for name, _ in COLUMNS)))

@@ -74,7 +74,7 @@ def from_files(sky: Any) -> tuple[Any, ...]:
 def score_pair(sky: Any, pair: Any) -> dict[str, Any]:
     """Numbers of one delivered list against the truth."""
     truth = sky.truth
-    shape = sky.science.shape
+    shape = pair.difference.shape
     inside = _inside(truth["x"], truth["y"], shape)
     measured = np.isfinite(pair.difference.score[_pixel(truth["y"], shape[0]), _pixel(truth["x"], shape[1])])
     found = np.full(len(truth), -1)
