@@ -10,9 +10,11 @@ from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging.noise_model import white_noise
 from astrid_workers.imaging.point_sources import fit_fluxes, render_points
 from astrid_workers.imaging.psf import given_psf, moffat_light_beyond, moffat_psf, moffat_stamp
-from astrid_workers.imaging.psf_wings import Winged, with_wings
+from astrid_workers.imaging.psf_wings import Winged, pedestal_error, with_wings
 
 FWHM, HALF, WIDE = 3.2, 15, 400
+#: What the sky under the stack may be wrong by, where few sources are.
+SKY_ERROR = 1e-6
 #: Parts of a star: (share, FWHM, exponent). The second has the wings that turbulence and optics leave.
 TURBULENT = ((0.88, 3.1, 4.5), (0.12, 4.2, 1.85))
 MOFFAT = ((1.0, FWHM, 3.0),)
@@ -43,12 +45,12 @@ def beyond(parts: Parts) -> float:
     return float(wide.sum() - wide[edge, edge].sum()) + far
 
 
-def winged(parts: Parts, noise: float, pedestal: float = 0.0) -> Winged:
+def winged(parts: Parts, noise: float, pedestal: float = 0.0, sky_error: float = SKY_ERROR) -> Winged:
     """A stack of stars with that noise in each pixel, and its wings."""
     radius = radii(HALF)
     rng = np.random.default_rng(4)
     seen = profile(parts, radius) + pedestal + noise * rng.normal(size=radius.shape)
-    return with_wings(seen, seen, radius, FWHM)
+    return with_wings(seen, seen, radius, FWHM, sky_error)
 
 
 def ring_light(image: np.ndarray, first: float, last: float) -> float:
@@ -59,7 +61,7 @@ def ring_light(image: np.ndarray, first: float, last: float) -> float:
 
 @pytest.mark.parametrize(
     ("parts", "noise", "least"),
-    [(TURBULENT, 3e-6, 0.9), (TURBULENT, 2e-5, 0.7), (MOFFAT, 3e-6, 0.95), (MOFFAT, 2e-5, 0.9), (MOFFAT, 3e-4, 0.9)],
+    [(TURBULENT, 3e-6, 0.9), (TURBULENT, 2e-5, 0.7), (MOFFAT, 3e-6, 0.95), (MOFFAT, 2e-5, 0.9), (MOFFAT, 3e-4, 0.85)],
 )  # fmt: skip
 def test_outskirts_fall_as_the_stars_do(parts: Parts, noise: float, least: float) -> None:
     """From 3 FWHM outwards, as far as the noise lets them be seen: a Moffat that goes on from the core's
@@ -71,7 +73,7 @@ def test_outskirts_fall_as_the_stars_do(parts: Parts, noise: float, least: float
 
 def test_a_pedestal_is_no_wing() -> None:
     """What a sky is off by under all stars, a third of the light at 4 FWHM, is told from it."""
-    stack = winged(MOFFAT, 1e-5, pedestal=3e-6).stack
+    stack = winged(MOFFAT, 1e-5, pedestal=3e-6, sky_error=3e-6).stack
     true = profile(MOFFAT, radii(HALF))
     assert ring_light(stack, 3.0, 4.5) == pytest.approx(ring_light(true, 3.0, 4.5), abs=1e-3)
 
@@ -88,6 +90,16 @@ def test_a_stack_without_signal_out_there_keeps_a_plain_wing() -> None:
     """Noise is no wing: of a Moffat of exponent 3 no more than 0.5 % is said to lie beyond."""
     found = winged(MOFFAT, 3e-4)
     assert 0 <= found.beyond / found.stack.sum() < 5e-3
+
+
+def test_the_sky_under_stars_is_less_known_in_a_crowd() -> None:
+    """A fiftieth of a pixel's noise where one source lies within 4 FWHM of any place; in proportion elsewhere,
+    and never nothing.
+    """
+    one_each = round(1000**2 / (np.pi * (4 * 3.0) ** 2))
+    assert pedestal_error(5.0, one_each, 1000**2, 3.0) == pytest.approx(0.1, rel=1e-3)
+    assert pedestal_error(5.0, 3 * one_each, 1000**2, 3.0) == pytest.approx(0.3, rel=1e-3)
+    assert pedestal_error(5.0, 4, 1000**2, 3.0) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("beta", [2.3, 3.0, 4.5])

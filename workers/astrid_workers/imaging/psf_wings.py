@@ -18,11 +18,11 @@ FIT_RADIUS_FWHM = 4.0
 #: What is left of it in the stack, in noise of a pixel of the stack's outer ring.
 PEDESTAL_IN_STACK_NOISE = 0.1
 #: From how far within the place where the stack goes over into its wing the wing's fall is read off; by how
-#: much a smooth wing is off in a ring; what is known before of the logarithms of level and slope, and of the
-#: pedestal in noise of a pixel; and rounds.
-OUTSKIRTS_FWHM, RING_ERROR, OUTSKIRTS_PRIOR, PEDESTAL_OUT_THERE, OUTSKIRTS_ROUNDS = (
-    1.0, 0.1, (0.5, 1.5), 0.3, 10,
-)  # fmt: skip
+#: much a smooth wing is off in a ring; what is known before of the logarithms of level and slope; and rounds.
+OUTSKIRTS_FWHM, RING_ERROR, OUTSKIRTS_PRIOR, OUTSKIRTS_ROUNDS = 1.0, 0.1, (0.5, 1.5), 10
+#: What is left under the mean of all stars, in noise of a pixel of the sky, where one source lies within
+#: `FIT_RADIUS_FWHM` of any place: in a crowd the sky between sources is full of those that are too faint.
+CROWD_SIGMA, LEAST_CROWDING = 0.02, 0.1
 #: Power of the radius by which the light far out falls at least.
 SLOWEST_FALL = 2.8
 #: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
@@ -71,13 +71,13 @@ class Winged:
     beyond: float
 
 
-def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Winged:
+def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float, pedestal_error: float) -> Winged:
     """The stack where it has signal, the wing of the stars' `mean` beyond, and no pedestal.
 
     The wing A (1 + r²/α²)^-β + c is fitted from 0.8 to 4 FWHM with errors of 10 % of the wing plus the noise
     of the outermost ring; c is what the background left and is taken off. Where the stack goes over into it,
     and further out, it falls as the rings of the mean do: turbulence and optics leave more light far out than
-    the shoulder of a core tells.
+    the shoulder of a core tells. `pedestal_error` is what the sky under the mean may be wrong by there.
     """
     outer = FIT_RADIUS_FWHM * fwhm
     ring = (radius < outer) & (radius > outer - max(2.0, 0.7 * fwhm))
@@ -90,7 +90,9 @@ def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float) -> Wing
     reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
     moffat = amplitude * (1 + (radius / alpha) ** 2) ** -beta
     outskirts = (radius > reach - OUTSKIRTS_FWHM * fwhm) & (radius < radius.max() / np.sqrt(2))
-    level, slope, pedestal = _outskirts(radius[outskirts], mean[outskirts], moffat[outskirts], noise, reach)
+    level, slope, pedestal = _outskirts(
+        radius[outskirts], mean[outskirts], moffat[outskirts], noise, reach, pedestal_error
+    )
 
     def wing_at(r: Stamps) -> Stamps:
         from_reach = np.clip(level + slope * np.log(np.maximum(r, 1.0) / reach), -3.0, 3.0)
@@ -118,7 +120,7 @@ def _light_beyond(wing_at: Callable[[Stamps], Stamps], radius: Stamps) -> float:
 
 
 def _outskirts(
-    radius: Stamps, values: Stamps, moffat: Stamps, noise: float, reach: float
+    radius: Stamps, values: Stamps, moffat: Stamps, noise: float, reach: float, pedestal_error: float
 ) -> tuple[float, float, float]:
     """Logarithms of the level at `reach` and of the slope by which the mean's wing differs from a Moffat, and
     the pedestal.
@@ -132,16 +134,22 @@ def _outskirts(
     count = count[seen]
     r, mean, wing = (np.bincount(ring, each)[seen] / count for each in (radius, values, moffat))
     away = np.log(r / reach)
-    prior = np.array([OUTSKIRTS_PRIOR[0], OUTSKIRTS_PRIOR[1], PEDESTAL_OUT_THERE]) ** -2.0
+    prior = np.array([*OUTSKIRTS_PRIOR, 1.0]) ** -2.0
     found = np.zeros(3)
     for _ in range(OUTSKIRTS_ROUNDS):
         model = wing * np.exp(np.clip(found[0] + found[1] * away, -3.0, 3.0))
         error = np.hypot(RING_ERROR * model, noise / np.sqrt(count))
-        misfit = (mean - model - found[2] * noise) / error
-        slopes = np.stack([model, model * away, np.full_like(model, noise)]) / error
+        misfit = (mean - model - found[2] * pedestal_error) / error
+        slopes = np.stack([model, model * away, np.full_like(model, pedestal_error)]) / error
         weighted = slopes / np.sqrt(1 + misfit**2)
         found += np.linalg.solve(weighted @ slopes.T + np.diag(prior), weighted @ misfit - prior * found)
-    return float(found[0]), float(found[1]), float(found[2] * noise)
+    return float(found[0]), float(found[1]), float(found[2] * pedestal_error)
+
+
+def pedestal_error(sky_noise: float, n_sources: int, n_px: int, fwhm: float) -> float:
+    """What the sky under stars may be wrong by, in the unit of `sky_noise`, in a frame of so many sources."""
+    crowding = n_sources * np.pi * (FIT_RADIUS_FWHM * fwhm) ** 2 / n_px
+    return float(CROWD_SIGMA * max(crowding, LEAST_CROWDING) * sky_noise)
 
 
 def light_under_stars(

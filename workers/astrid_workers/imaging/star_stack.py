@@ -19,6 +19,7 @@ from astrid_workers.imaging.psf_wings import (
     UNDERLAY_FWHM,
     light_under_stars,
     neighbours_light,
+    pedestal_error,
     with_wings,
 )
 
@@ -72,6 +73,8 @@ class StarStack:
         self.pedestal = np.zeros(len(data))
         self.centred = np.zeros_like(data)
         self.hats = fft.rfft2(data)  # of `raw`, which is shifted again and again
+        #: Sources of the whole frame, stars or not, and its pixels.
+        self.n_sources, self.n_px = 0, data.size
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -95,7 +98,9 @@ class StarStack:
         good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
-        return cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
+        stack = cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
+        stack.n_sources, stack.n_px = len(np.asarray(stars.x)), image.size
+        return stack
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         for name in (
@@ -126,7 +131,7 @@ class StarStack:
                 self._take_off_underlay(fwhm)
             self._drop_extended(fwhm)
             mean = self._mean(*self._normalised(), fwhm)
-            model = with_wings(mean, mean, self.radius, fwhm).stack
+            model = with_wings(mean, mean, self.radius, fwhm, self._pedestal_error(fwhm)).stack
             model /= model.sum()
         self._recentre(model, fwhm)
 
@@ -213,6 +218,12 @@ class StarStack:
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
 
+    def _pedestal_error(self, fwhm: float) -> float:
+        """What the sky may be wrong by under the mean star of unit flux."""
+        weights = self._weights()
+        noise = float(np.sum(weights * self.sky_noise / self.flux) / np.sum(weights))
+        return pedestal_error(noise, self.n_sources, self.n_px, fwhm)
+
     def _weights(self) -> NDArray[np.float64]:
         """How much each star counts, `(n,)`."""
         most = WEIGHT_SNR if len(self) >= STARS_FOR_FREE_PIXELS else FEW_WEIGHT_SNR
@@ -249,7 +260,8 @@ class StarStack:
             weights = self._agreeing(stamps, weights, np.tensordot(basis, terms, axes=1))
             terms = _polynomial_images(stamps, weights, basis)
         centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
-        winged = with_wings(centre, self._mean(stamps, weights, fwhm), self.radius, fwhm)
+        mean = self._mean(stamps, weights, fwhm)
+        winged = with_wings(centre, mean, self.radius, fwhm, self._pedestal_error(fwhm))
         terms[0] = winged.stack
         if order > 0:
             known = np.where(self.good, (self.flux[:, None, None] / self.noise) ** 2, 0.0)
