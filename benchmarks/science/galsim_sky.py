@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 
 #: Samples per pixel of a drawn profile, its reach, and that of what galaxies are convolved with, pixels.
 OVERSAMPLED, REACH_PX, GALAXY_REACH_PX = 4, 60, 40
-#: Places along each side of the frame at which a profile is drawn.
-NODES = 3
+#: Places along each side of the frame at which a profile is drawn, and the light whose middle is its own.
+NODES, MIDDLE_PX = 3, 8.0
 #: Stars are drawn as far as they have this share of the sky's noise, by a profile that falls as turbulence's.
 FAINTEST_SIGMA = 0.02
 PIXEL_SCALE_ARCSEC, SATURATION_ADU = 0.4, 60_000.0
@@ -52,8 +52,8 @@ class Telescope:
         for row in range(NODES):
             for column in range(NODES):
                 profile = _profile(optics, places[column], places[row])
-                drawn = profile.drawImage(nx=side, ny=side, scale=1 / OVERSAMPLED, method="no_pixel").array
-                images[row, column] = drawn * (OVERSAMPLED**2 / drawn.sum(dtype=float))
+                drawn = _drawn(profile.shift(-_middle(_drawn(profile, side))), side)
+                images[row, column] = drawn * (OVERSAMPLED**2 / drawn.sum())
         coefficients = np.stack([[ndimage.spline_filter(each, 5) for each in row] for row in images])
         return cls(images, coefficients, shape)
 
@@ -83,6 +83,21 @@ def _between_nodes(place: float) -> Floats:
     return np.array([place * (place - 1) / 2, 1 - place**2, place * (place + 1) / 2])
 
 
+def _drawn(profile: galsim.GSObject, side: int) -> Floats:
+    image = profile.drawImage(nx=side, ny=side, scale=1 / OVERSAMPLED, method="no_pixel")
+    return np.asarray(image.array, float)
+
+
+def _middle(image: Floats) -> galsim.PositionD:
+    """The middle of the light within a few widths, pixels from the centre: where a source is said to stand.
+
+    A comet's tail pulls it aside, and differently over the field.
+    """
+    axis = (np.arange(len(image)) - len(image) // 2) / OVERSAMPLED
+    light = np.where(np.hypot(axis[:, None], axis) < MIDDLE_PX, image, 0.0)
+    return galsim.PositionD(float(light.sum(axis=0) @ axis), float(light.sum(axis=1) @ axis)) / light.sum()
+
+
 def _spline_weights(half: int, offset: float) -> Floats:
     """Of each sample at the middles of pixels, `offset` pixels off the profile's own: `(pixels, samples)`."""
     pixels = (np.arange(-half, half + 1) + offset) * OVERSAMPLED
@@ -107,9 +122,7 @@ def _profile(optics: dict[str, Any], u: float, v: float) -> galsim.GSObject:
         spher=optics["spherical"],
     )
     air = galsim.Kolmogorov(fwhm=optics["seeing_px"]).shear(g1=optics["guiding"], g2=0.0)
-    profile = galsim.Convolve(air, lens, galsim.Gaussian(sigma=optics["diffusion_px"]), galsim.Pixel(1.0))
-    # a comet's tail pulls the middle of its light aside: a source stands where that is
-    return profile.shift(-profile.centroid)
+    return galsim.Convolve(air, lens, galsim.Gaussian(sigma=optics["diffusion_px"]), galsim.Pixel(1.0))
 
 
 # ---------------------------------------------------------------------------------------- settings
