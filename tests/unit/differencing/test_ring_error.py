@@ -53,3 +53,19 @@ def test_noise_has_no_wings_and_few_stars_tell_nothing() -> None:
     assert not measured(rings(stars, light, 0.0), (stars, light)).any()
     few = ((stars[0][:7], stars[1][:7]), light[:7])
     assert not measured(rings(stars, light, 0.02), few).any()
+
+
+def test_what_is_wrong_at_the_edge_of_stamps_is_noise_there() -> None:
+    """Stamps end at 4.5 FWHM: 0.2 % of stars of 3000 sigma that are left from there to 5 FWHM are told, and raise
+    the noise by as much, which is 6 sigma.
+    """
+    stars, light = places(), np.full(196, 3000.0)
+    statistic = np.random.default_rng(8).normal(size=(SIDE, SIDE)).astype(np.float32)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    radius = np.hypot((x - 40 + 20) % 40 - 20, (y - 40 + 20) % 40 - 20)  # of the nearest star
+    statistic[np.abs(radius / FWHM - 4.75) < 0.35] -= np.float32(0.002 * 3000)
+    one, none = np.ones_like(statistic), np.zeros(statistic.shape, bool)
+    found = measure_ring_error(statistic, one, [(stars, light)], none, FWHM)
+    added = found.around(statistic.shape, (stars[0][:1], stars[1][:1]), light[:1])
+    at = round(stars[1][0]), round(stars[0][0] + 4.8 * FWHM)
+    assert np.sqrt(added[at]) == pytest.approx(6.0, rel=0.5)

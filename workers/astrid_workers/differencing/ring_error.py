@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 BoolImage = NDArray[np.bool_]
 Places = tuple[Floats, Floats]
 
-#: Radii of the rings in FWHM; beyond the last one wings are below what is seen.
-RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25)
+#: Radii of the rings in FWHM; the last is beyond the stamps of PSFs, whose ends bright stars show.
+RADII_FWHM = (0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 4.25, 5.0)
 #: Places per ring.
 RING = 12
 #: Significance from which a source says something of its wings, and how many must.
