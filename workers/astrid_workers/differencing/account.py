@@ -89,6 +89,8 @@ def numbers(seen: Pair, matched: Matched, score: Score, lost: BoolImage) -> dict
         "psf_model_reference": seen[1].psf.model,
         "psf_order_science": seen[0].psf.order,
         "psf_order_reference": seen[1].psf.order,
+        "psf_light_beyond_science": seen[0].psf.light_beyond,
+        "psf_light_beyond_reference": seen[1].psf.light_beyond,
         "match_sources": match.n_sources,
         "match_rejected": match.n_rejected,
         "match_order": match.order,

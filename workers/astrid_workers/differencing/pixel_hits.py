@@ -38,7 +38,7 @@ _PAIRS = np.array(
 def hit_profile(psf_of_difference: NDArray[np.floating], psf_of_frame: NDArray[np.floating]) -> Floats:
     """What a hit of one pixel of a frame becomes in the difference: its PSF without that of the frame.
 
-    Both are odd squares of sum 1 at one place, the first the larger or cut to it.
+    Both are odd squares at one place, the second of sum 1 and cut to the first where it is larger.
     """
     size = psf_of_difference.shape[0]
     seen = np.zeros((size, size))

@@ -94,7 +94,7 @@ class Difference:
     kernels: TileKernels
     psf_science: Psf
     psf_reference: Psf
-    #: PSF of the difference at the frame's centre, sum 1.
+    #: PSF of the difference at the frame's centre: of a unit flux what lies on the stamp.
     psf: NDArray[np.float32]
     #: science = flux_scale × reference.
     flux_scale: float
@@ -134,8 +134,9 @@ class Candidate:
     #: ICRS degrees; None without a WCS.
     ra_deg: float | None
     dec_deg: float | None
-    #: PSF-fit flux at its peak and its 1-sigma error, unit of the science frame. The place is fitted too: on
-    #: average this is higher than the flux at the true place, by 1 / snr² of it (1 % at S/N 10).
+    #: PSF-fit flux at its peak and its 1-sigma error, unit of the science frame; of all of the source's
+    #: light, also of what lies beyond the PSF's stamp. The place is fitted too: on average this is higher than
+    #: the flux at the true place, by 1 / snr² of it (1 % at S/N 10).
     flux: float
     flux_err: float
     #: |flux| / flux_err.
