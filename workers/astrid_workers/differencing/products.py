@@ -135,8 +135,8 @@ class Candidate:
     ra_deg: float | None
     dec_deg: float | None
     #: PSF-fit flux at its peak and its 1-sigma error, unit of the science frame; of all of the source's
-    #: light, also of what lies beyond the PSF's stamp. The place is fitted too: on average this is higher than
-    #: the flux at the true place, by 1 / snr² of it (1 % at S/N 10).
+    #: light, also of what lies beyond the PSF's stamp. The place is fitted too: on average this is higher
+    #: than the flux at the true place, by 1 / snr² of it (1 % at S/N 10).
     flux: float
     flux_err: float
     #: |flux| / flux_err.
