@@ -10,7 +10,7 @@ from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
 from astrid_workers.imaging.noise_model import white_noise
 from astrid_workers.imaging.point_sources import fit_fluxes, render_points
 from astrid_workers.imaging.psf import given_psf, moffat_light_beyond, moffat_psf, moffat_stamp
-from astrid_workers.imaging.psf_wings import Winged, pedestal_error, with_wings
+from astrid_workers.imaging.psf_wings import Winged, n_sources_of, pedestal_error, with_wings
 
 FWHM, HALF, WIDE = 3.2, 15, 400
 #: What the sky under the stack may be wrong by, where few sources are.
@@ -93,13 +93,20 @@ def test_a_stack_without_signal_out_there_keeps_a_plain_wing() -> None:
 
 
 def test_the_sky_under_stars_is_less_known_in_a_crowd() -> None:
-    """A fiftieth of a pixel's noise where one source lies within 4 FWHM of any place; in proportion elsewhere,
-    and never nothing.
+    """1.5 % of a pixel's noise where one source lies within 4 FWHM of any place; in proportion elsewhere, and
+    never nothing.
     """
     one_each = round(1000**2 / (np.pi * (4 * 3.0) ** 2))
-    assert pedestal_error(5.0, one_each, 1000**2, 3.0) == pytest.approx(0.1, rel=1e-3)
-    assert pedestal_error(5.0, 3 * one_each, 1000**2, 3.0) == pytest.approx(0.3, rel=1e-3)
-    assert pedestal_error(5.0, 4, 1000**2, 3.0) == pytest.approx(0.01)
+    assert pedestal_error(5.0, one_each, 1000**2, 3.0) == pytest.approx(0.075, rel=1e-3)
+    assert pedestal_error(5.0, 3 * one_each, 1000**2, 3.0) == pytest.approx(0.225, rel=1e-3)
+    assert pedestal_error(5.0, 4, 1000**2, 3.0) == pytest.approx(0.0075)
+
+
+@pytest.mark.parametrize("listed", [3000, 500, 100])
+def test_a_list_that_ends_at_bright_sources_tells_how_many_there_are(listed: int) -> None:
+    """Of 3000 sources whose numbers fall as flux^-0.6, within a quarter, however many are listed."""
+    snr = np.sort(8.0 * np.random.default_rng(3).uniform(size=3000) ** (-1 / 0.6))[::-1]
+    assert n_sources_of(snr[:listed]) == pytest.approx(3000, rel=0.25)
 
 
 @pytest.mark.parametrize("beta", [2.3, 3.0, 4.5])

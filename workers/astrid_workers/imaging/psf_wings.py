@@ -22,7 +22,10 @@ PEDESTAL_IN_STACK_NOISE = 0.1
 OUTSKIRTS_FWHM, RING_ERROR, OUTSKIRTS_PRIOR, OUTSKIRTS_ROUNDS = 1.0, 0.1, (0.5, 1.5), 10
 #: What is left under the mean of all stars, in noise of a pixel of the sky, where one source lies within
 #: `FIT_RADIUS_FWHM` of any place: in a crowd the sky between sources is full of those that are too faint.
-CROWD_SIGMA, LEAST_CROWDING = 0.02, 0.1
+CROWD_SIGMA, LEAST_CROWDING = 0.015, 0.1
+#: A list of sources is whole down to this S/N, or ends above it (at this percentile of its S/N): then numbers
+#: that fall with this power of the flux say how many it lacks.
+WHOLE_SNR, FAINTEST_PERCENTILE, COUNTS_POWER = 8.0, 2.0, 0.6
 #: Power of the radius by which the light far out falls at least.
 SLOWEST_FALL = 2.8
 #: Width of the rings in which neighbours are told from wings, pixels, and the stars that are asked.
@@ -146,7 +149,16 @@ def _outskirts(
     return float(found[0]), float(found[1]), float(found[2] * pedestal_error)
 
 
-def pedestal_error(sky_noise: float, n_sources: int, n_px: int, fwhm: float) -> float:
+def n_sources_of(snr: NDArray[np.float64]) -> float:
+    """Sources of a frame from the S/N of those that are listed: lists of large frames end at bright ones."""
+    known = snr[np.isfinite(snr)]
+    if not known.size:
+        return float(snr.size)
+    faintest = float(np.percentile(known, FAINTEST_PERCENTILE))
+    return float(snr.size * max(1.0, faintest / WHOLE_SNR) ** COUNTS_POWER)
+
+
+def pedestal_error(sky_noise: float, n_sources: float, n_px: int, fwhm: float) -> float:
     """What the sky under stars may be wrong by, in the unit of `sky_noise`, in a frame of so many sources."""
     crowding = n_sources * np.pi * (FIT_RADIUS_FWHM * fwhm) ** 2 / n_px
     return float(CROWD_SIGMA * max(crowding, LEAST_CROWDING) * sky_noise)

@@ -18,6 +18,7 @@ from astrid_workers.imaging.psf_wings import (
     FIT_RADIUS_FWHM,
     UNDERLAY_FWHM,
     light_under_stars,
+    n_sources_of,
     neighbours_light,
     pedestal_error,
     with_wings,
@@ -74,7 +75,7 @@ class StarStack:
         self.centred = np.zeros_like(data)
         self.hats = fft.rfft2(data)  # of `raw`, which is shifted again and again
         #: Sources of the whole frame, stars or not, and its pixels.
-        self.n_sources, self.n_px = 0, data.size
+        self.n_sources, self.n_px = 0.0, data.size
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -99,7 +100,7 @@ class StarStack:
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
         stack = cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
-        stack.n_sources, stack.n_px = len(np.asarray(stars.x)), image.size
+        stack.n_sources, stack.n_px = n_sources_of(np.asarray(stars.snr, float)), image.size
         return stack
 
     def keep(self, which: NDArray[np.bool_]) -> None:
