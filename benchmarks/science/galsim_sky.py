@@ -192,7 +192,6 @@ class GalsimSky:
     """Both frames as files, and the truth by the names of `astrid_workers.sky.Sky`."""
 
     files: tuple[bytes, ...]
-    shape: tuple[int, int]
     truth: NDArray[Any]
     flux_scale: float
     grid: Grid
@@ -268,7 +267,6 @@ def draw_pair(settings: dict[str, Any]) -> GalsimSky:
     headers = (wcs, grid.reference_wcs(wcs, settings["wcs_error_px"]))
     return GalsimSky(
         files=tuple(_as_file(e.image, w, settings) for e, w in zip(exposed, headers, strict=True)),
-        shape=shape,
         truth=truth,
         flux_scale=scale,
         grid=grid,

@@ -40,9 +40,8 @@ def moved_stamp(stamp: NDArray[np.floating], dx: float, dy: float) -> Floats:
 def render_points(shape: tuple[int, int], psf: Psf, x: Floats, y: Floats, flux: Floats) -> Float32Image:
     """The light of point sources alone: float32 `shape`, each with the PSF of its place.
 
-    A flux is all of a source's light, of which the PSF's stamp holds its share.
-
-    Places are 0-based pixels; what falls outside the frame is lost.
+    A flux is all of a source's light, of which the PSF's stamp holds its share. Places are 0-based pixels;
+    what falls outside the frame is lost.
     """
     light = np.zeros(shape, np.float32)
     for xi, yi, fi in zip(x, y, flux, strict=True):
@@ -93,7 +92,7 @@ class _Window:
         column, row, half = round(x), round(y), psf.size_px // 2
         rows, stamp_rows = _overlap(row - half, psf.size_px, shape[0])
         columns, stamp_columns = _overlap(column - half, psf.size_px, shape[1])
-        model = moved_stamp(psf.at(x, y), x - column, y - row)  # of sum 1
+        model = moved_stamp(psf.at(x, y), x - column, y - row)
         return cls((rows, columns), (stamp_rows, stamp_columns), model)
 
 

@@ -91,16 +91,19 @@ def with_wings(stack: Stamps, mean: Stamps, radius: Stamps, fwhm: float, pedesta
         return Winged(np.maximum(stack, 0.0) * (radius < radius.max() / np.sqrt(2)), 0.0)
     amplitude, alpha, beta, _ = parameters
     reach = _reach(amplitude, alpha, beta, 3 * noise, 1.5 * fwhm, 3.0 * fwhm)
-    moffat = amplitude * (1 + (radius / alpha) ** 2) ** -beta
+
+    def moffat_at(r: Stamps) -> Stamps:
+        moffat: Stamps = amplitude * (1 + (r / alpha) ** 2) ** -beta
+        return moffat
+
     outskirts = (radius > reach - OUTSKIRTS_FWHM * fwhm) & (radius < radius.max() / np.sqrt(2))
     level, slope, pedestal = _outskirts(
-        radius[outskirts], mean[outskirts], moffat[outskirts], noise, reach, pedestal_error
+        radius[outskirts], mean[outskirts], moffat_at(radius[outskirts]), noise, reach, pedestal_error
     )
 
     def wing_at(r: Stamps) -> Stamps:
         from_reach = np.clip(level + slope * np.log(np.maximum(r, 1.0) / reach), -3.0, 3.0)
-        wing: Stamps = amplitude * (1 + (r / alpha) ** 2) ** -beta * np.exp(from_reach)
-        return wing
+        return np.asarray(moffat_at(r) * np.exp(from_reach))
 
     blend = np.clip((radius - reach) / (0.5 * fwhm), 0.0, 1.0)
     joined = (1 - blend) * (stack - pedestal) + blend * wing_at(radius)

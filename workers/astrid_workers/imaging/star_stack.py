@@ -61,7 +61,16 @@ class StarStack:
     """Star stamps that are recentred, scaled and combined; private to this module and changed in place."""
 
     def __init__(
-        self, data: Stamps, noise: Stamps, good: NDArray[np.bool_], x: Stamps, y: Stamps, snr: Stamps
+        self,
+        data: Stamps,
+        noise: Stamps,
+        good: NDArray[np.bool_],
+        x: Stamps,
+        y: Stamps,
+        snr: Stamps,
+        *,
+        n_sources: float,
+        n_px: int,
     ) -> None:
         self.raw, self.noise, self.good, self.snr = data, noise, good, snr
         self.ix, self.iy = np.rint(x), np.rint(y)
@@ -75,7 +84,7 @@ class StarStack:
         self.centred = np.zeros_like(data)
         self.hats = fft.rfft2(data)  # of `raw`, which is shifted again and again
         #: Sources of the whole frame, stars or not, and its pixels.
-        self.n_sources, self.n_px = 0.0, data.size
+        self.n_sources, self.n_px = n_sources, n_px
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -99,9 +108,8 @@ class StarStack:
         good = inside & ~bad[rows, columns] & ~near_neighbours(stars, index, half)
         data = np.where(good, image[rows, columns], 0.0).astype(float)
         noise = np.sqrt(np.where(good, variance[rows, columns], 1.0)).astype(float)
-        stack = cls(data, noise, good, x, y, np.asarray(stars.snr, float)[index])
-        stack.n_sources, stack.n_px = n_sources_of(np.asarray(stars.snr, float)), image.size
-        return stack
+        snr = np.asarray(stars.snr, float)
+        return cls(data, noise, good, x, y, snr[index], n_sources=n_sources_of(snr), n_px=image.size)
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         for name in (
