@@ -96,6 +96,7 @@ SCENARIOS = (
 CONTENDERS = (
     Contender("Astrid default"),
     Contender("Astrid tuned", scaling=(("targetDrainSeconds", 10), ("idleSeconds", 30))),
+    Contender("Astrid lean", scaling=(("targetDrainSeconds", 10), ("idleSeconds", 15))),
     *(
         Contender(profile.name, profile)
         for profile in (
