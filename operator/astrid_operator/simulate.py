@@ -10,12 +10,13 @@ import random
 import sys
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 from astrid_operator.arguments.simulate import Drawn
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.manifest_files import FileRejected, read_queues
+from astrid_operator.progress_line import ProgressLine
 from astrid_operator.simulation import Conditions, QueueOutcome, simulate
 from astrid_operator.simulation_budget import at_most
 from astrid_operator.simulation_load import Arrival, LoadRejected, burst, diurnal, poisson, read_trace
@@ -30,6 +31,9 @@ NOT_ALL_DONE = 1
 
 #: Fewer messages than this are not worth a second process.
 WORTH_A_PROCESS = 20_000
+#: Shares of the queues that each process is handed, one after the other, so that all end at the same time and
+#: it is seen how far they are.
+SHARES_PER_PROCESS = 10
 
 
 def main(options: argparse.Namespace) -> int:
@@ -78,17 +82,33 @@ def run(
         length_seconds=last,
     )
     budget = at_most(options.capacity, options.gpus)
-    if budget is not None:
-        return simulate(loads, queues, conditions, budget=budget)
     messages = sum(map(len, loads.values()))
-    jobs = max(1, min(options.jobs, len(queues), messages // WORTH_A_PROCESS))
-    if jobs == 1:
-        return [_alone(queue, loads[queue.key], conditions) for queue in queues]
+    with ProgressLine(sys.stderr, "messages simulated", messages) as progress:
+        if budget is not None:
+            return simulate(loads, queues, conditions, budget=budget, arrived=progress.more)
+        jobs = max(1, min(options.jobs, len(queues), messages // WORTH_A_PROCESS))
+        if jobs == 1:
+            return [_alone(queue, loads[queue.key], conditions, progress.more) for queue in queues]
+        return _side_by_side(loads, queues, conditions, jobs, progress)
+
+
+def _side_by_side(
+    loads: Mapping[QueueKey, Sequence[Arrival]],
+    queues: Sequence[AstridQueue],
+    conditions: Conditions,
+    jobs: int,
+    progress: ProgressLine,
+) -> list[QueueOutcome]:
+    """Queues that share nothing, in so many processes."""
     from concurrent.futures import ProcessPoolExecutor
 
-    shares = [_Share(queues[job::jobs], loads, conditions) for job in range(jobs)]
+    count = min(len(queues), jobs * SHARES_PER_PROCESS)
+    shares = [_Share(queues[first::count], loads, conditions) for first in range(count)]
+    found: dict[QueueKey, QueueOutcome] = {}
     with ProcessPoolExecutor(jobs) as pool:
-        found = {each.queue.key: each for share in pool.map(_Share.outcomes, shares) for each in share}
+        for outcomes in pool.map(_Share.outcomes, shares):
+            found |= {each.queue.key: each for each in outcomes}
+            progress.more(sum(each.messages for each in outcomes))
     return [found[queue.key] for queue in queues]
 
 
@@ -122,9 +142,14 @@ def _arrivals_of(numbers: "array[float]") -> list[Arrival]:
     return list(map(Arrival, each, each, each))
 
 
-def _alone(queue: AstridQueue, load: Sequence[Arrival], conditions: Conditions) -> QueueOutcome:
+def _alone(
+    queue: AstridQueue,
+    load: Sequence[Arrival],
+    conditions: Conditions,
+    arrived: Callable[[int], None] | None = None,
+) -> QueueOutcome:
     """A queue that shares nothing."""
-    return simulate({queue.key: load}, [queue], conditions)[0]
+    return simulate({queue.key: load}, [queue], conditions, arrived=arrived)[0]
 
 
 def _drawn(queue: AstridQueue, drawn: Sequence[Drawn], options: argparse.Namespace) -> list[Arrival]:

@@ -51,6 +51,9 @@ __all__ = [
 #: Asked at every tick, a fleet is watched for so long after its last message.
 SETTLED_SECONDS = 600.0
 
+#: Messages after which it is told again how many have been sent.
+TOLD_EVERY = 500
+
 #: Kinds of events: what happens first where two things happen at once.
 _FINISHED, _STARTED, _KILLED, _RETURNED, _DUE, _LOOK = range(6)
 
@@ -84,19 +87,30 @@ def simulate(
     decider: Callable[[AstridQueueSpec], Decider] = PolicyDecider,
     conduct: Conduct = _USUAL_CONDUCT,
     budget: Budget | None = None,
+    arrived: Callable[[int], None] | None = None,
 ) -> list[QueueOutcome]:
-    """Let `loads` (each sorted by time) happen to `queues` until all is done and quiet; one outcome each."""
-    simulation = _Simulation(conditions, conduct, budget)
+    """Let `loads` (each sorted by time) happen to `queues` until all is done and quiet; one outcome each.
+
+    `arrived` is told, now and then, how many more messages have been sent.
+    """
+    simulation = _Simulation(conditions, conduct, budget, arrived)
     for queue in queues:
         simulation.add(queue, loads.get(queue.key, ()), decider(queue.spec))
     return simulation.run()
 
 
 class _Simulation:
-    def __init__(self, conditions: Conditions, conduct: Conduct, budget: Budget | None) -> None:
+    def __init__(
+        self,
+        conditions: Conditions,
+        conduct: Conduct,
+        budget: Budget | None,
+        arrived: Callable[[int], None] | None,
+    ) -> None:
         self._conditions = conditions
         self._conduct = conduct
         self._budget = budget
+        self._arrived = arrived
         self._runs: dict[QueueKey, _Run] = {}
         self._heap: list[tuple[float, int, int, _Run, Any, int]] = []
         self._count = 0
@@ -131,6 +145,8 @@ class _Simulation:
             if is_arrival:
                 at, _, run, message = arrivals[number]
                 number += 1
+                if self._arrived is not None and not number % TOLD_EVERY:
+                    self._arrived(TOLD_EVERY)
                 self._enqueued(run, message, at)
                 continue
             at, kind, _, run, what, message = heapq.heappop(heap)
@@ -140,6 +156,8 @@ class _Simulation:
                 _HANDLERS[kind](self, run, what, message, at)
             elif run.next_look == at:
                 self._decide(at, run)
+        if self._arrived is not None:
+            self._arrived(number % TOLD_EVERY)
         return [self._closed(run) for run in self._runs.values()]
 
     def _merged(self) -> list[tuple[float, int, _Run, int]]:
