@@ -7,10 +7,12 @@ import pytest
 
 from astrid_workers.differencing.alard_lupton import Unmatched
 from astrid_workers.differencing.tiles import Prepared, plan_tiles, subtract
+from astrid_workers.imaging.measure_psf import measure_psf
 from astrid_workers.imaging.noise_model import white_noise
 from astrid_workers.imaging.point_sources import fit_fluxes, render_points
-from astrid_workers.imaging.psf import given_psf, moffat_light_beyond, moffat_psf, moffat_stamp
+from astrid_workers.imaging.psf import Psf, given_psf, moffat_light_beyond, moffat_psf, moffat_stamp
 from astrid_workers.imaging.psf_wings import Winged, n_sources_of, pedestal_error, with_wings
+from astrid_workers.imaging.stars import Stars
 
 FWHM, HALF, WIDE = 3.2, 15, 400
 #: What the sky under the stack may be wrong by, where few sources are.
@@ -107,6 +109,35 @@ def test_a_list_that_ends_at_bright_sources_tells_how_many_there_are(listed: int
     """Of 3000 sources whose numbers fall as flux^-0.6, within a quarter, however many are listed."""
     snr = np.sort(8.0 * np.random.default_rng(3).uniform(size=3000) ** (-1 / 0.6))[::-1]
     assert n_sources_of(snr[:listed]) == pytest.approx(3000, rel=0.25)
+
+
+def psf_of_forty(parts: Parts, seed: int) -> Psf:
+    """What forty stars tell, four of them bright, each alone in a cell of a sky of sigma 10."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 10, (640, 640)).astype(np.float32)
+    cell = rng.permutation(64)[:40]
+    x, y = (80 * part + 40 + rng.uniform(-5, 5, 40) for part in (cell % 8, cell // 8))
+    flux = np.where(np.arange(40) < 4, 4e5, rng.uniform(5e3, 2e4, 40))
+    axis = np.arange(-30, 31.0)
+    for at_x, at_y, light in zip(x, y, flux, strict=True):
+        column, row = round(at_x), round(at_y)
+        radius = np.hypot(axis[:, None] + row - at_y, axis + column - at_x)
+        image[row - 30 : row + 31, column - 30 : column + 31] += light * profile(parts, radius)
+    snr = flux / (10 * np.sqrt(4 * np.pi) * FWHM / 2.355)
+    stars = Stars(x, y, flux, np.full(40, FWHM), np.zeros(40), flux, snr, np.ones(40, bool))
+    variance = np.full(image.shape, 100.0, np.float32)
+    return measure_psf(image, variance, np.zeros(image.shape, bool), stars, size_px=2 * HALF + 1)
+
+
+@pytest.mark.parametrize(("parts", "least"), [(TURBULENT, 0.62), (MOFFAT, 0.9)])
+@pytest.mark.parametrize("seed", [8, 9, 10])
+def test_a_few_bright_stars_tell_the_wings_of_all(parts: Parts, least: float, seed: int) -> None:
+    """Where stars are few, each counts alike for the core; the noise of faint ones would hide the wing: 0.47 to
+    0.55 of it, where all count as much as those of S/N 80.
+    """
+    psf = psf_of_forty(parts, seed)
+    light = ring_light(psf.stamp * (1 - psf.light_beyond), 3.0, 4.5)
+    assert least < light / ring_light(profile(parts, radii(HALF)), 3.0, 4.5) < 1.1
 
 
 @pytest.mark.parametrize("beta", [2.3, 3.0, 4.5])

@@ -25,7 +25,8 @@ from astrid_workers.imaging.psf_wings import (
 )
 
 #: A star's weight saturates at this signal-to-noise ratio, so that a few bright ones do not decide alone; and
-#: where few stars must stand for a PSF that varies over the frame: one of them is at one place only.
+#: for the core where few stars must stand for a PSF that varies over the frame: one of them is at one place
+#: only. Wings are much alike everywhere, and only bright stars show them.
 WEIGHT_SNR, FEW_WEIGHT_SNR = 600.0, 80.0
 #: A star whose own pixels do not show it by so many sigma is none to scale by: a neighbour covers it.
 LEAST_SNR = 10.0
@@ -139,8 +140,11 @@ class StarStack:
             if step == 0:
                 self._take_off_underlay(fwhm)
             self._drop_extended(fwhm)
-            mean = self._mean(*self._normalised(), fwhm)
-            model = with_wings(mean, mean, self.radius, fwhm, self._pedestal_error(fwhm)).stack
+            stamps, weights = self._normalised()
+            core = self._mean(stamps, weights, fwhm)
+            for_wings = self._for_wings(weights)
+            wings = core if for_wings is weights else self._mean(stamps, for_wings, fwhm)
+            model = with_wings(core, wings, self.radius, fwhm, self._pedestal_error(fwhm)).stack
             model /= model.sum()
         self._recentre(model, fwhm)
 
@@ -223,20 +227,23 @@ class StarStack:
         tolerance = 4 * np.sqrt(
             relative**2 + np.minimum(spread, 4 * fast_medians(relative)) ** 2
         ) + 0.1 * np.abs(middle)
-        weight = self._weights()
+        weight = self._weights(self._core_snr())
         usable = self.good & (np.abs(stamps - middle) < tolerance)
         return stamps, np.where(usable, weight[:, None, None], 0.0)
 
     def _pedestal_error(self, fwhm: float) -> float:
-        """What the sky may be wrong by under the mean star of unit flux."""
-        weights = self._weights()
+        """What the sky may be wrong by under the mean star of unit flux, as wings are told from it."""
+        weights = self._weights(WEIGHT_SNR)
         noise = float(np.sum(weights * self.sky_noise / self.flux) / np.sum(weights))
         return pedestal_error(noise, self.n_sources, self.n_px, fwhm)
 
-    def _weights(self) -> NDArray[np.float64]:
+    def _weights(self, most_snr: float) -> NDArray[np.float64]:
         """How much each star counts, `(n,)`."""
-        most = WEIGHT_SNR if len(self) >= STARS_FOR_FREE_PIXELS else FEW_WEIGHT_SNR
-        return np.asarray(1 / (1 / self.snr**2 + 1 / most**2))
+        return np.asarray(1 / (1 / self.snr**2 + 1 / most_snr**2))
+
+    def _core_snr(self) -> float:
+        """At which S/N a star's weight saturates for the core."""
+        return WEIGHT_SNR if len(self) >= STARS_FOR_FREE_PIXELS else FEW_WEIGHT_SNR
 
     def _agreeing(self, stamps: Stamps, weights: Stamps, model: Stamps) -> Stamps:
         """Weights without the pixels in which a star differs from the model of it: a faint neighbour of a
@@ -249,6 +256,13 @@ class StarStack:
         own = fast_medians(relative) / np.sqrt(len(self))
         tolerance = 4 * np.sqrt(relative**2 + own**2) + 0.1 * np.abs(model)
         return np.where(np.abs(stamps - model) < tolerance, weights, 0.0)
+
+    def _for_wings(self, weights: Stamps) -> Stamps:
+        """Weights of pixels for the core, made those for wings: the same array where the stars are many."""
+        if self._core_snr() == WEIGHT_SNR:
+            return weights
+        more = self._weights(WEIGHT_SNR) / self._weights(self._core_snr())
+        return weights * more[:, None, None]
 
     def _mean(self, stamps: Stamps, weights: Stamps, fwhm: float) -> Stamps:
         """Weighted mean of the stars without what faint neighbours add."""
@@ -269,8 +283,8 @@ class StarStack:
             weights = self._agreeing(stamps, weights, np.tensordot(basis, terms, axes=1))
             terms = _polynomial_images(stamps, weights, basis)
         centre = terms[0] - neighbours_light(terms[0], stamps, weights, self.radius, fwhm)
-        mean = self._mean(stamps, weights, fwhm)
-        winged = with_wings(centre, mean, self.radius, fwhm, self._pedestal_error(fwhm))
+        wings = self._mean(stamps, self._for_wings(weights), fwhm)
+        winged = with_wings(centre, wings, self.radius, fwhm, self._pedestal_error(fwhm))
         terms[0] = winged.stack
         if order > 0:
             known = np.where(self.good, (self.flux[:, None, None] / self.noise) ** 2, 0.0)
@@ -289,7 +303,7 @@ class StarStack:
         varying = varying_terms(centre, stamps, np.where(inner, 1 / error2, 0.0), basis)
         terms = np.concatenate([centre[None], varying])
         # what varies was measured about the stars' mean place: the first term is the PSF at the middle
-        place = np.average(basis[:, 1:], axis=0, weights=self._weights())
+        place = np.average(basis[:, 1:], axis=0, weights=self._weights(self._core_snr()))
         terms[0] -= np.tensordot(place, varying, axes=1)
         return terms, beyond
 
