@@ -12,6 +12,7 @@ from astrid_workers.differencing.difference import difference
 from astrid_workers.differencing.extract_sources import extract_sources
 from astrid_workers.differencing.products import Candidates, Difference, DifferenceOptions
 from astrid_workers.differencing.saturated import GAUSSIAN_MEDIAN, RING_FWHM, ring_scatter
+from astrid_workers.frame import Frame
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky import Blemishes, Sky, make_sky
 
@@ -65,9 +66,10 @@ def test_hidden_zones_are_little_more_than_what_clips() -> None:
     assert zones(made).sum() < 2.2 * clipped.sum()
 
 
-@pytest.mark.parametrize("angle", [0.4, 2.5, 4.6])
-def test_a_transient_three_fwhm_off_the_edge_is_found_without_a_flag(angle: float) -> None:
-    """At S/N 12 for its place, beside each star; its flux within its error and a tenth."""
+def lit_beside_stars(angle: float, turn: float) -> tuple[Frame, list[tuple[float, float, float]]]:
+    """The science frame with a source of S/N 12 for its place three FWHM off each star's edge, and where (x, y,
+    flux): each at an angle that differs by `turn` from the one before.
+    """
     made, _ = subtracted("zogy")
     truth, placed = sky(), []
     extra = np.zeros(made.shape)
@@ -76,7 +78,8 @@ def test_a_transient_three_fwhm_off_the_edge_is_found_without_a_flag(angle: floa
     for number in range(1, n + 1):
         y0, x0 = ndimage.center_of_mass(labels == number)
         radius = np.sqrt(np.count_nonzero(labels == number) / np.pi) + 3 * FWHM
-        x, y = x0 + radius * np.cos(angle), y0 + radius * np.sin(angle)
+        towards = angle + turn * number
+        x, y = x0 + radius * np.cos(towards), y0 + radius * np.sin(towards)
         if not (40 < x < 408 and 40 < y < 408) or truth.star_x.size == 0:
             continue
         if np.min(np.hypot(truth.star_x - x, truth.star_y - y)) < 3 * FWHM:
@@ -86,14 +89,35 @@ def test_a_transient_three_fwhm_off_the_edge_is_found_without_a_flag(angle: floa
         flux = 12 * float(made.flux_error[round(y), round(x)])
         extra += flux * truth.psf_science.value(columns - x, rows - y)
         placed.append((x, y, flux))
+    return replace(truth.science, science=(truth.science.science + extra).astype(np.float32)), placed
+
+
+@pytest.mark.parametrize("angle", [0.4, 2.5, 4.6])
+def test_a_transient_three_fwhm_off_the_edge_is_found_without_a_flag(angle: float) -> None:
+    """At S/N 12 for its place, beside each star; its flux within its error and a tenth."""
+    science, placed = lit_beside_stars(angle, 1.1)
     assert placed
-    science = replace(truth.science, science=(truth.science.science + extra).astype(np.float32))
-    found = extract_sources(difference(science, truth.reference)).items
+    found = extract_sources(difference(science, sky().reference)).items
     for x, y, flux in placed:
         near = [c for c in found if np.hypot(c.x - x, c.y - y) < 1.5]
         assert len(near) == 1
         assert near[0].flags == ()
         assert near[0].flux == pytest.approx(flux, abs=0.1 * flux + 2.5 * near[0].flux_err)
+
+
+def test_what_stands_beside_each_star_alike_is_flagged() -> None:
+    """The telescope's own pattern: found as before, and told from transients."""
+    science, placed = lit_beside_stars(0.4, 0.0)
+    assert len(placed) >= 4
+    made = difference(science, sky().reference)
+    found = extract_sources(made).items
+    for x, y, _ in placed:
+        near = [c for c in found if np.hypot(c.x - x, c.y - y) < 1.5]
+        assert len(near) == 1
+        assert near[0].flags == ("stray_light",)
+    assert made.numbers["pattern_of_saturated_px"] > 0
+    plain, _ = subtracted("zogy")
+    assert plain.numbers["pattern_of_saturated_px"] == 0
 
 
 def test_a_star_that_clips_in_one_frame_only_keeps_its_zone() -> None:

@@ -125,6 +125,7 @@ def difference(
     result.numbers["saturated_stars_taken_off"] = saturated.n_fitted
     result.numbers["noise_factor_at_saturated"] = around.noise_factor
     result.numbers["saturated_stars_with_halo"] = around.n_halos
+    result.numbers["pattern_of_saturated_px"] = around.pattern_px
     result.numbers["spikes"] = len(spikes)
     result.mask[around.stray_light] |= np.uint32(MaskBit.STRAY_LIGHT)
     for ray in spikes:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from astrid_workers.differencing.match_frames import Pair
 from astrid_workers.differencing.score import Score
 from astrid_workers.frame import Float32Image, Frame
+from astrid_workers.imaging.common_pattern import common_pattern
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.halo import grow_saturated
 from astrid_workers.imaging.saturated_stars import SaturatedStar, put_back, saturated_stars, without_wings
@@ -36,6 +37,8 @@ GAUSSIAN_MEDIAN = 0.6745
 FEWEST_PIXELS = 20
 #: A ring whose score scatters more than this many times its noise is hidden like the star.
 MOST_SCATTER = 2.0
+#: Stars that are asked for a pattern, the largest, and how far it reaches beyond where it is seen, in FWHM.
+PATTERN_STARS, PATTERN_MARGIN_FWHM = 60, 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +114,11 @@ class Surroundings:
     noise_factor: float
     #: Where the score scatters by more than `MOST_SCATTER` times its noise: there nothing is to be seen.
     hidden: BoolImage
-    #: Halos: what stands there may be made of the star's own light.
+    #: Halos and patterns: what stands there may be made of the star's own light.
     stray_light: BoolImage
     n_halos: int
+    #: Pixels about each star at which most of them leave light.
+    pattern_px: int
 
 
 def measure_around(score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: float) -> Surroundings:
@@ -141,7 +146,30 @@ def measure_around(score: Score, saturated: Saturated, bad: BoolImage, fwhm_px: 
         score.subtracted_light[window] /= factor
         score.flux_error[window] *= factor
         largest = max(largest, float(factor.max()))
-    return Surroundings(largest, hidden, stray, int(np.count_nonzero(saturated.halo_px)))
+    pattern = _pattern(score.score, saturated, ~(bad | hidden), fwhm_px)
+    _add_pattern(stray, saturated, pattern)
+    return Surroundings(
+        largest, hidden, stray, int(np.count_nonzero(saturated.halo_px)), int(np.count_nonzero(pattern))
+    )
+
+
+def _pattern(score: Float32Image, saturated: Saturated, usable: BoolImage, fwhm_px: float) -> BoolImage:
+    """Where beside any of the fitted stars light stands as beside most of them, an odd square."""
+    fitted = [star for star, reach in zip(saturated.stars, saturated.reach_px, strict=True) if reach]
+    reach = int(np.median([each for each in saturated.reach_px if each])) if fitted else 0
+    x, y = (np.array([getattr(star, of) for star in fitted[:PATTERN_STARS]], float) for of in ("x", "y"))
+    return grow(common_pattern(score, usable, x, y, reach), max(1, round(PATTERN_MARGIN_FWHM * fwhm_px)))
+
+
+def _add_pattern(stray: BoolImage, saturated: Saturated, pattern: BoolImage) -> None:
+    """Lay the pattern about every fitted star, in place."""
+    half = pattern.shape[0] // 2
+    for star, reach in zip(saturated.stars, saturated.reach_px, strict=True):
+        if reach:
+            window, _ = _around(star, half, stray.shape)
+            top, left = window[0].start - round(star.y) + half, window[1].start - round(star.x) + half
+            seen = stray[window]
+            seen |= pattern[top : top + seen.shape[0], left : left + seen.shape[1]]
 
 
 def _around(star: SaturatedStar, reach: int, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Floats]:
