@@ -5,13 +5,13 @@ own; queues that share nothing are simulated side by side on all cores.
 """
 
 import argparse
+import gc
 import json
 import random
 import sys
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass
 
 from astrid_operator.arguments.simulate import Drawn
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
@@ -19,10 +19,11 @@ from astrid_operator.manifest_files import FileRejected, read_queues
 from astrid_operator.progress_line import ProgressLine
 from astrid_operator.simulation import Conditions, QueueOutcome, simulate
 from astrid_operator.simulation_budget import at_most
-from astrid_operator.simulation_load import Arrival, LoadRejected, burst, diurnal, poisson, read_trace
+from astrid_operator.simulation_load import Arrival, Load, burst, diurnal, poisson
 from astrid_operator.simulation_picture import PictureImpossible, save_picture
 from astrid_operator.simulation_report import as_json, sparklines, table, verdict
 from astrid_operator.simulation_timeline import together
+from astrid_operator.simulation_trace import LoadRejected, read_trace
 
 #: Exit status for input that cannot be used.
 UNUSABLE = 2
@@ -53,8 +54,8 @@ def main(options: argparse.Namespace) -> int:
     return 0 if is_done else NOT_ALL_DONE
 
 
-def loads_of(options: argparse.Namespace, queues: Sequence[AstridQueue]) -> dict[QueueKey, Sequence[Arrival]]:
-    """The arrivals of every queue, sorted by time; raises LoadRejected."""
+def loads_of(options: argparse.Namespace, queues: Sequence[AstridQueue]) -> dict[QueueKey, Load]:
+    """What every queue is asked; raises LoadRejected."""
     drawn: list[Drawn] = [*options.poisson, *options.burst, *options.diurnal]
     names = {queue.spec.queue_name for queue in queues}
     for each in drawn:
@@ -64,16 +65,22 @@ def loads_of(options: argparse.Namespace, queues: Sequence[AstridQueue]) -> dict
         raise LoadRejected("no load: give --trace, --poisson, --burst or --diurnal")
     recorded = read_trace(options.trace, names) if options.trace else {}
     return {
-        queue.key: sorted([*recorded.get(queue.spec.queue_name, ()), *_drawn(queue, drawn, options)])
+        queue.key: _together(recorded.get(queue.spec.queue_name), _drawn(queue, drawn, options))
         for queue in queues
     }
 
 
+def _together(recorded: Load | None, drawn: list[Arrival]) -> Load:
+    if recorded is None or drawn:
+        return Load.of([*(recorded.arrivals() if recorded else ()), *drawn])
+    return recorded
+
+
 def run(
-    loads: Mapping[QueueKey, Sequence[Arrival]], queues: Sequence[AstridQueue], options: argparse.Namespace
+    loads: Mapping[QueueKey, Load], queues: Sequence[AstridQueue], options: argparse.Namespace
 ) -> list[QueueOutcome]:
     """Simulate all queues together where they share something, else on as many cores as pays."""
-    last = max((load[-1].at for load in loads.values() if load), default=0.0)
+    last = max((load.last_at for load in loads.values()), default=0.0)
     conditions = Conditions(
         start_seconds=options.start_seconds,
         seed=options.seed,
@@ -85,7 +92,8 @@ def run(
     messages = sum(map(len, loads.values()))
     with ProgressLine(sys.stderr, "messages simulated", messages) as progress:
         if budget is not None:
-            return simulate(loads, queues, conditions, budget=budget, arrived=progress.more)
+            everything = {key: load.arrivals() for key, load in loads.items()}
+            return simulate(everything, queues, conditions, budget=budget, arrived=progress.more)
         jobs = max(1, min(options.jobs, len(queues), messages // WORTH_A_PROCESS))
         if jobs == 1:
             return [_alone(queue, loads[queue.key], conditions, progress.more) for queue in queues]
@@ -93,7 +101,7 @@ def run(
 
 
 def _side_by_side(
-    loads: Mapping[QueueKey, Sequence[Arrival]],
+    loads: Mapping[QueueKey, Load],
     queues: Sequence[AstridQueue],
     conditions: Conditions,
     jobs: int,
@@ -103,53 +111,41 @@ def _side_by_side(
     from concurrent.futures import ProcessPoolExecutor
 
     count = min(len(queues), jobs * SHARES_PER_PROCESS)
-    shares = [_Share(queues[first::count], loads, conditions) for first in range(count)]
+    shares = [
+        _Share(queues[first::count], [loads[queue.key] for queue in queues[first::count]], conditions)
+        for first in range(count)
+    ]
     found: dict[QueueKey, QueueOutcome] = {}
-    with ProcessPoolExecutor(jobs) as pool:
+    # what a simulation makes holds no cycles, so that to look for them finds nothing
+    with ProcessPoolExecutor(jobs, initializer=gc.disable) as pool:
         for outcomes in pool.map(_Share.outcomes, shares):
             found |= {each.queue.key: each for each in outcomes}
             progress.more(sum(each.messages for each in outcomes))
     return [found[queue.key] for queue in queues]
 
 
+@dataclass(frozen=True, slots=True)
 class _Share:
-    """Queues that another process simulates: a load goes there as plain numbers.
+    """Queues that another process simulates, one after the other."""
 
-    A million arrivals, pickled one by one, take as long as a tenth of the whole simulation.
-    """
-
-    def __init__(
-        self,
-        queues: Sequence[AstridQueue],
-        loads: Mapping[QueueKey, Sequence[Arrival]],
-        conditions: Conditions,
-    ) -> None:
-        self._queues = queues
-        self._numbers = [array("d", chain.from_iterable(loads[queue.key])) for queue in queues]
-        self._conditions = conditions
+    queues: Sequence[AstridQueue]
+    loads: Sequence[Load]
+    conditions: Conditions
 
     def outcomes(self) -> list[QueueOutcome]:
-        """Simulate them, one after the other."""
-        loads = map(_arrivals_of, self._numbers)
         return [
-            _alone(queue, load, self._conditions) for queue, load in zip(self._queues, loads, strict=True)
+            _alone(queue, load, self.conditions) for queue, load in zip(self.queues, self.loads, strict=True)
         ]
-
-
-def _arrivals_of(numbers: "array[float]") -> list[Arrival]:
-    """The arrivals whose fields, one after the other, are `numbers`."""
-    each = iter(numbers)
-    return list(map(Arrival, each, each, each))
 
 
 def _alone(
     queue: AstridQueue,
-    load: Sequence[Arrival],
+    load: Load,
     conditions: Conditions,
     arrived: Callable[[int], None] | None = None,
 ) -> QueueOutcome:
     """A queue that shares nothing."""
-    return simulate({queue.key: load}, [queue], conditions, arrived=arrived)[0]
+    return simulate({queue.key: load.arrivals()}, [queue], conditions, arrived=arrived)[0]
 
 
 def _drawn(queue: AstridQueue, drawn: Sequence[Drawn], options: argparse.Namespace) -> list[Arrival]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from astrid_operator.astrid_queue import AstridQueueSpec
 from astrid_operator.scaling_growth import TICK_SECONDS, drain_members, rate_members
-from astrid_operator.scaling_memory import BURST_LEAST_PER_S, is_burst_of, noted_until
+from astrid_operator.scaling_memory import BURST_LEAST_PER_S, BURST_SECONDS, is_burst_of, noted_until
 from astrid_operator.scaling_values import Demand
 from astrid_operator.simulated_fleet import SimulatedFleet
 from astrid_operator.simulation_delays import SimulatedDelays
@@ -54,6 +54,8 @@ class SimulatedDemand:
         self._throughput.take(-RUNNING_SINCE_SECONDS, 0, Counted(0, 0.0, 0.0))
         self._is_known = True
         self._newest = Demand()
+        #: Until when arrivals are those of the short window, as in the memory of who decides.
+        self._burst_until = -math.inf
 
     def finished_one(self, seconds: float) -> None:
         """A task ended, well or not, that took so long."""
@@ -89,6 +91,8 @@ class SimulatedDemand:
         ready, running = len(waiting), self.running
         counted = Counted(self._finished, self._seconds, self._seconds_squared)
         service, spread, fast, slow = pace.take(now, ready + running, counted)
+        if fast is not None and slow is not None and is_burst_of(fast, slow):
+            self._burst_until = now + BURST_SECONDS
         due, soon, next_due_seconds = self._etas(now) if self.delays.count else NOTHING_DELAYED
         self._newest = Demand(
             ready,
@@ -161,12 +165,11 @@ class SimulatedDemand:
         if each is None or work <= slots:
             return math.inf
         others = max(spec.floor, drain_members(work, each, slots, spec.scaling.target_drain_seconds))
-        earliest = math.inf
-        for rate, window in ((fast, FAST_SECONDS), (slow, SLOW_SECONDS)):
-            asked = rate_members(rate, each, slots)
-            if asked <= others:
-                continue
-            falls = self._throughput.falls(now, window)
-            at = next((at for at, then in falls if rate_members(then, each, slots) != asked), None)
-            earliest = min(earliest, now + TICK_SECONDS if at is None else at)
-        return earliest
+        most = min(math.ceil(work / slots), spec.scaling.max_replicas)
+        rate, window = (fast, FAST_SECONDS) if now < self._burst_until else (slow, SLOW_SECONDS)
+        asked = min(rate_members(rate, each, slots), most)
+        if asked <= others:
+            return math.inf
+        falls = self._throughput.falls(now, window)
+        at = next((at for at, then in falls if rate_members(then, each, slots) < asked), None)
+        return now + TICK_SECONDS if at is None else at

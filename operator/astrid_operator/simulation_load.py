@@ -1,24 +1,16 @@
-"""What is asked of the queues in a simulation: recorded in a file, or drawn from a seed.
+"""What is asked of the queues in a simulation: messages, each with its time, its work and its delay.
 
-Owns the reading of traces and the drawing of arrivals. Knows no fleet and no policy; the same arguments give
-the same load.
+Owns how a load is kept, and the drawing of arrivals from a seed (`simulation_trace.py` reads recorded ones).
+Knows no fleet and no policy; the same arguments give the same load.
 """
 
-import csv
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
-
-from astrid_operator.errors import PersonMustAct
-
-#: Longest time of one message in seconds: a week; what is longer is a mistake of units.
-LONGEST_SECONDS = 7 * 86400.0
-
-#: Longest delay of one message in seconds: a week, as Dramatiq has it.
-LONGEST_DELAY_SECONDS = 7 * 86400.0
 
 
 class Arrival(NamedTuple):
@@ -31,10 +23,37 @@ class Arrival(NamedTuple):
     delay: float = 0.0
 
 
-class LoadRejected(PersonMustAct):
-    """A load that cannot be used: the sentence names the file, the line and what was expected."""
+class Load:
+    """Messages of one queue in order of time, as plain numbers.
 
-    reason = "InvalidLoad"
+    A million arrivals as objects take a quarter of a gigabyte, and to hand them to another process one by one
+    takes as long as a tenth of a whole simulation.
+    """
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, numbers: "array[float]") -> None:
+        """The fields of one arrival after the other, in order of time."""
+        self._numbers = numbers
+
+    @classmethod
+    def of(cls, arrivals: Iterable[Arrival]) -> "Load":
+        """`arrivals`, in any order; of equal times each keeps its place."""
+        in_order: list[Arrival] = sorted(arrivals, key=attrgetter("at"))
+        return cls(array("d", chain.from_iterable(in_order)))
+
+    def __len__(self) -> int:
+        return len(self._numbers) // len(Arrival._fields)
+
+    def arrivals(self) -> list[Arrival]:
+        """All of them."""
+        field = iter(self._numbers)
+        return list(map(Arrival, field, field, field))
+
+    @property
+    def last_at(self) -> float:
+        """When the last message is enqueued; 0: there is none."""
+        return self._numbers[-len(Arrival._fields)] if self._numbers else 0.0
 
 
 def poisson(rng: random.Random, rate: float, seconds: float, sigma: float, length: float) -> list[Arrival]:
@@ -69,80 +88,3 @@ def task_times(rng: random.Random, mean: float, sigma: float) -> Callable[[], fl
         return lambda: mean
     mu = math.log(mean) - sigma * sigma / 2
     return lambda: rng.lognormvariate(mu, sigma)
-
-
-def read_trace(path: Path, queues: Iterable[str]) -> dict[str, list[Arrival]]:
-    """Arrivals by queue from a CSV of enqueue time, queue, duration and, if any, delay; raises LoadRejected.
-
-    Duration and delay are in seconds; a delay that is missing or empty is none. Times are seconds, or dates
-    as ISO 8601 writes them, and count from the first of them. A first line that holds no time is a header.
-    `queues` are the names that the specs serve.
-    """
-    known = set(queues)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [_row(path, line, cells, known) for line, cells in _lines(file)]
-    except (OSError, UnicodeDecodeError) as error:
-        sentence = error.strerror if isinstance(error, OSError) and error.strerror else "is not text in UTF-8"
-        raise LoadRejected(f"{path}: {sentence}") from error
-    if not rows:
-        raise LoadRejected(f"{path}: holds no message")
-    first = min(at for at, _, _, _ in rows)
-    found: dict[str, list[Arrival]] = {}
-    for at, queue, seconds, delay in rows:
-        found.setdefault(queue, []).append(Arrival(at - first, seconds, delay))
-    return {queue: sorted(arrivals) for queue, arrivals in found.items()}
-
-
-def _lines(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Lines that hold something, with their numbers and without a header."""
-    for line, row in enumerate(csv.reader(file), start=1):
-        cells = [cell.strip() for cell in row]
-        if any(cells) and not (line == 1 and _time(cells[0]) is None):
-            yield line, cells
-
-
-def _row(path: Path, line: int, cells: Sequence[str], known: set[str]) -> tuple[float, str, float, float]:
-    if len(cells) not in (3, 4):
-        raise _rejected(
-            path, line, f"has {len(cells)} cells, must have 3 or 4: enqueue time, queue, seconds[, delay]"
-        )
-    at, seconds = _time(cells[0]), _time(cells[2])
-    if at is None:
-        raise _rejected(path, line, f"{cells[0]!r} is no time, must be seconds or a date in ISO 8601")
-    if cells[1] not in known:
-        raise _rejected(path, line, f"no spec serves queue {cells[1]!r}, only {', '.join(sorted(known))}")
-    if seconds is None or not 0 <= seconds <= LONGEST_SECONDS:
-        raise _rejected(
-            path, line, f"{cells[2]!r} is no duration, must be 0 to {LONGEST_SECONDS:.0f} seconds"
-        )
-    delay = _time(cells[3]) if len(cells) == 4 and cells[3] else 0.0
-    if delay is None or not 0 <= delay <= LONGEST_DELAY_SECONDS:
-        raise _rejected(
-            path,
-            line,
-            f"{cells[3]!r} in the 4th column is no delay, must be empty or 0 to"
-            f" {LONGEST_DELAY_SECONDS:.0f} seconds",
-        )
-    return at, cells[1], seconds, delay
-
-
-def _rejected(path: Path, line: int, why: str) -> LoadRejected:
-    return LoadRejected(f"{path}, line {line}: {why}")
-
-
-def _time(text: str) -> float | None:
-    """Seconds; None where `text` is neither a finite number nor a date."""
-    try:
-        number = float(text)
-    except ValueError:
-        return _date(text)
-    return number if math.isfinite(number) else None
-
-
-def _date(text: str) -> float | None:
-    try:
-        date = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

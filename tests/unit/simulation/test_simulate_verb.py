@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from astrid_operator.__main__ import main
-from astrid_operator.simulation_load import Arrival, LoadRejected, read_trace
+from astrid_operator.simulation_load import Arrival
+from astrid_operator.simulation_trace import LoadRejected, read_trace
 from support.queue_documents import manifest
 
 
@@ -26,6 +27,11 @@ def trace(folder: Path, text: str) -> Path:
     return path
 
 
+def read(folder: Path, text: str) -> dict[str, list[Arrival]]:
+    """What a trace with that text holds, for the one queue `q`."""
+    return {queue: load.arrivals() for queue, load in read_trace(trace(folder, text), ["q"]).items()}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -36,7 +42,31 @@ def trace(folder: Path, text: str) -> Path:
 )
 def test_a_trace_counts_from_its_first_message(tmp_path: Path, text: str) -> None:
     """Seconds or dates, with a header or without, in any order."""
-    assert read_trace(trace(tmp_path, text), ["q"]) == {"q": [Arrival(0.0, 3.5), Arrival(5.0, 2.0)]}
+    assert read(tmp_path, text) == {"q": [Arrival(0.0, 3.5), Arrival(5.0, 2.0)]}
+
+
+def test_messages_of_one_moment_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    """First in, first out: as they were recorded, also where other lines are not in order of time."""
+    text = "100,q,9\n100,q,1\n105,q,2\n"
+
+    assert read(tmp_path, text) == {"q": [Arrival(0.0, 9.0), Arrival(0.0, 1.0), Arrival(5.0, 2.0)]}
+    assert read(tmp_path, text + "102,q,4\n")["q"][:3] == [
+        Arrival(0.0, 9.0),
+        Arrival(0.0, 1.0),
+        Arrival(2.0, 4.0),
+    ]
+
+
+def test_a_recorded_night_and_a_drawn_burst_come_together(
+    spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A burst at the start is worked off before what was recorded for later."""
+    recorded = str(trace(tmp_path, "0,differencing,1\n3000,differencing,1\n"))
+
+    assert main(["simulate", "-f", spec, "--trace", recorded, "--burst", "20,5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["total"]["finished"] == 22
+    assert told["queues"][0]["drained_at"] > 3000
 
 
 @pytest.mark.parametrize(
@@ -48,9 +78,7 @@ def test_a_trace_counts_from_its_first_message(tmp_path: Path, text: str) -> Non
 )
 def test_a_trace_may_say_how_long_each_message_is_delayed(tmp_path: Path, text: str) -> None:
     """A fourth cell is the delay in seconds; empty, zero or missing, there is none."""
-    read = read_trace(trace(tmp_path, text), ["q"])
-
-    assert read == {"q": [Arrival(0.0, 3.5, 600.0), *[Arrival(5.0, 2.0)] * 3]}
+    assert read(tmp_path, text) == {"q": [Arrival(0.0, 3.5, 600.0), *[Arrival(5.0, 2.0)] * 3]}
 
 
 @pytest.mark.parametrize(

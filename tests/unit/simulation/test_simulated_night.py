@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from astrid_operator.astrid_queue import AstridQueueSpec, QueueKey
 from astrid_operator.fleet import FleetState
 from astrid_operator.retirement import Candidate, leaving_order
-from astrid_operator.scaling import DemandReading, ScalingDecision
+from astrid_operator.scaling import DemandReading, Reason, ScalingDecision
 from astrid_operator.scaling_growth import UNMEASURED_START_SECONDS
 from astrid_operator.simulation import Conditions, Conduct, PolicyDecider, QueueOutcome, simulate
 from astrid_operator.simulation_budget import at_most
@@ -215,6 +215,22 @@ def test_nobody_is_asked_between_two_steps_down() -> None:
     down = [resize.at for resize in outcome.resizes if resize.to < resize.was]
     assert len(down) == 4
     assert asked[asked.index(down[0]) :] == [*down, down[-1] + 1]
+
+
+@pytest.mark.parametrize("most", [2, 100])
+def test_nobody_is_asked_about_rates_that_do_not_matter(most: int) -> None:
+    """For a minute after the last message the rate of arrivals falls, but by it more members are wanted all the
+    while than there may be, or than ten messages are of use to.
+    """
+    load = [Arrival(2.0 * number, 3600.0) for number in range(10)]
+    scaling = {"maxReplicas": most, "expectedTaskSeconds": 3600, "targetDrainSeconds": 7200}
+    spec = {"concurrency": 1, "timeoutSeconds": 7200, "scaling": scaling}
+    _, watched = night(load, spec, Conditions((1.0, 1.0)))
+
+    settled, finished = load[-1].at + 5, 3600.0
+    asked = [(reading.at, decision.reason) for reading, _, decision in watched.asked]
+    rates = [at for at, reason in asked if settled < at < finished and reason is not Reason.QUEUE_AGE]
+    assert len(rates) <= 3, asked
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
