@@ -4,7 +4,7 @@ Owns the sharing of one kind of slot (local worker processes; GPUs are the same 
 client and no settings. Never grants more than was decided for a queue, nor more than is free right now: slots
 that are still held, by leaving members too, are handed on when they have been given back.
 
-    held fast -> floors -> what demand wants -> what is kept idle
+    held fast, and members that may not be taken -> floors -> what demand wants -> what is kept idle
 
 each class by class (priority 1 first), and within a class by weighted max-min. Who waits too long gains
 weight, and then class. A slot is moved only for whoever has waited longer than the move costs: from an idle
@@ -54,6 +54,8 @@ class Claim:
     slots_each: int = 1
     #: The size must not be touched now (paused, or demand is not known).
     is_held_fast: bool = False
+    #: False: it may grow, but none of its members is taken (nobody knows yet that they are not needed).
+    may_shrink: bool = True
     #: Of `current`, those that have had nothing to do for long enough; None: not known, any may be taken.
     idle: int | None = None
     #: Of `current`, those that work, and have been there for long enough to leave when they are done.
@@ -96,6 +98,13 @@ class Claim:
         return self.task_seconds is not None and self.task_seconds >= self.set_up_seconds
 
     @property
+    def kept(self) -> int:
+        """Members that are its own, whoever else wants their slots."""
+        if self.is_held_fast:
+            return self.decided
+        return 0 if self.may_shrink else min(self.current, self.decided)
+
+    @property
     def held(self) -> int:
         """Slots that its members hold."""
         return (self.current + self.draining) * self.slots_each
@@ -128,7 +137,7 @@ def grants(claims: Sequence[Claim], capacity: int, slot: str = "slot") -> dict[Q
 
 def _targets(claims: Sequence[Claim], capacity: int) -> Targets:
     """Members that each queue should end up with, whoever holds the slots now."""
-    given = {claim.key: claim.decided if claim.is_held_fast else 0 for claim in claims}
+    given = {claim.key: claim.kept for claim in claims}
     left = capacity - sum(given[claim.key] * claim.slots_each for claim in claims)
     limits: tuple[Limit, ...] = (
         lambda claim: min(claim.floor, claim.decided),

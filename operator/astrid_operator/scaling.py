@@ -23,7 +23,7 @@ from astrid_operator.scaling_growth import (
     seconds,
     wanted_by_demand,
 )
-from astrid_operator.scaling_holds import Size, shrunk
+from astrid_operator.scaling_holds import Size, may_shrink, shrunk
 from astrid_operator.scaling_memory import decided, remember, unwatched, watched, with_peak
 from astrid_operator.scaling_values import (
     Demand,
@@ -59,6 +59,8 @@ def decide(
     """
     memory = remember(reading, fleet.current * policy.slots, memory, now)
     decision, memory = _decision(policy, reading, fleet, memory, now)
+    if not may_shrink(policy, memory, now):
+        decision = replace(decision, may_shrink=False)
     return decision, decided(memory, decision.replicas)
 
 

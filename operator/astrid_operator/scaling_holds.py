@@ -6,9 +6,10 @@ Owns the rows of rules that keep it as it is: each says why, and until when. Nev
 import math
 from collections.abc import Callable
 
+from astrid_operator.astrid_queue import AstridQueueSpec, Paused
 from astrid_operator.scaling_growth import SURPLUS_SECONDS, Situation, Wanted, messages, seconds
 from astrid_operator.scaling_memory import BURST_SECONDS
-from astrid_operator.scaling_values import Reason
+from astrid_operator.scaling_values import Reason, ScalingMemory
 from astrid_operator.values import value
 
 #: Seconds after its start for which an operator only grows: it has not seen yet how long fleets are idle.
@@ -53,6 +54,14 @@ def shrunk(it: Situation, wanted: Wanted) -> Size:
         )
     replicas = max(wanted.replicas, 1, it.fleet.desired - _removable(it))
     return _smaller(replicas, lambda: f"{_why_removable(it)}; {wanted.message}", _more_may_leave_at(it))
+
+
+def may_shrink(policy: AstridQueueSpec, memory: ScalingMemory, now: float) -> bool:
+    """Whether others may have members of this fleet: not while an operator only grows, nor while what is read
+    is not trusted yet, nor where a person forbade it.
+    """
+    is_new = now < memory.started_at + GROW_ONLY_SECONDS
+    return not (is_new or now < memory.untrusted_until or policy.paused is Paused.SCALE_IN)
 
 
 def _more_may_leave_at(it: Situation) -> float | None:

@@ -178,6 +178,8 @@ class ScalingDecision:
     task_seconds: float | None = None
     #: Seconds until one more message comes, on average; 0: one waits, or nothing is known of that.
     lull_seconds: float = 0.0
+    #: False: no member may be taken from it for others either, whatever its size was decided for.
+    may_shrink: bool = True
 
     @property
     def message(self) -> str:

@@ -94,6 +94,7 @@ class Sharing:
             weight=spec.scaling.weight,
             slots_each=self._slots_each(queue),
             is_held_fast=decision.reason in _HELD_FAST,
+            may_shrink=decision.may_shrink,
             idle=idle,
             busy=busy,
             last=last,

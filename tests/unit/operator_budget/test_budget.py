@@ -60,6 +60,12 @@ TABLE = [
     ("a queue that is held fast keeps what it has", 2,
      [claim("paused", 9, wanted=0, decided=2, current=2, is_held_fast=True), claim("early", 1, wanted=2)],
      {"paused": 2, "early": 0}),
+    ("a fleet that may not shrink keeps its members, and has no more than its part beyond them", 6,
+     [claim("untrusted", 9, wanted=6, current=2, may_shrink=False), claim("early", 1, wanted=3)],
+     {"untrusted": 3, "early": 3}),
+    ("what was decided to leave leaves all the same", 2,
+     [claim("smaller", 9, wanted=1, current=2, may_shrink=False), claim("early", 1, wanted=2)],
+     {"smaller": 1, "early": 0}),
     ("nothing is granted beyond what was decided", 9,
      [claim("held back by a pause", wanted=5, decided=1)], {"held back by a pause": 1}),
     ("without slots nobody gets one", 0, [claim("a", wanted=1, floor=1)], {"a": 0}),
@@ -118,6 +124,7 @@ def test_no_draw_breaks_the_rules(seed: int) -> None:
                 floor=rng.randint(0, 2),
                 weight=rng.randint(1, 4),
                 slots_each=rng.randint(1, 2),
+                may_shrink=rng.random() < 0.7,
             )
         )
     granted = grants(claims, capacity)
@@ -128,6 +135,7 @@ def test_no_draw_breaks_the_rules(seed: int) -> None:
     for each in claims:
         assert 0 <= after[each.key] <= max(each.decided, 0)
         assert (granted[each.key].why == "") == (after[each.key] >= each.decided)
+        assert each.may_shrink or after[each.key] >= min(each.current, each.decided)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -251,6 +259,12 @@ MOVES = [
     ("a held-fast fleet gives nothing",
      [claim("paused", 9, wanted=0, decided=2, current=2, idle=2, is_held_fast=True), claim("early", 1, wanted=2)],
      {"paused": 2, "early": 0}),
+    ("nor does one that may not shrink, be its members idle or at work",
+     [claim("untrusted", 9, wanted=0, decided=2, current=2, idle=1, busy=1, may_shrink=False),
+      claim("early", 1, wanted=2, task_seconds=9)], {"untrusted": 2, "early": 0}),
+    ("then others of its class give",
+     [claim("untrusted", 9, wanted=1, current=1, may_shrink=False), claim("late", 9, wanted=1, current=1),
+      claim("early", 1, wanted=2)], {"untrusted": 1, "late": 0, "early": 0}),
 ]  # fmt: skip
 
 
