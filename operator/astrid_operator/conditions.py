@@ -131,7 +131,7 @@ def _reconciling(seen: Situation) -> _Verdict:
 def _change(seen: Situation) -> tuple[str, str, str]:
     fleet, decision = seen.fleet, seen.decision
     if seen.stalled is not None:
-        return "False", seen.stalled.reason, "Nothing is changed until a person has acted"
+        return "False", seen.stalled.reason, "It is not brought to its spec until a person has acted"
     if seen.retrying:
         return "True", "Retrying", seen.retrying
     if not fleet.exists:

@@ -81,8 +81,11 @@ class NotAllowed(PersonMustAct):
 class TryAgain(OperatorError):  # noqa: N818 - named for what it asks
     """The world was not ready for a write; the same write may succeed later.
 
-    `after_seconds` is the least time to wait that the other side asked for, None where it did not.
+    `after_seconds` is the least time to wait that the other side asked for, None where it did not;
+    `longest_seconds` the longest that it makes sense to wait, however often it failed.
     """
+
+    longest_seconds = 30.0
 
     def __init__(self, message: str, after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -104,9 +107,13 @@ class ApiBusy(TryAgain):
 class ApiUnreachable(TryAgain):
     """The API server did not answer at all."""
 
+    longest_seconds = 5.0
+
 
 class NotLeading(TryAgain):
-    """The Lease was not renewed in time: until it is, nothing may be written."""
+    """The Lease was not renewed in time: until it is, nothing may be written, and nobody is asked."""
+
+    longest_seconds = 5.0
 
 
 class NotAsked(TryAgain):

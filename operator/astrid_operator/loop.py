@@ -17,6 +17,7 @@ import structlog
 
 from astrid_operator import hand_over
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
+from astrid_operator.back_off import BackOff
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue, claims
 from astrid_operator.conditions import Trouble
@@ -24,7 +25,7 @@ from astrid_operator.errors import PersonMustAct, QueueTaken
 from astrid_operator.fleet import Fleet, FleetState, Reporter
 from astrid_operator.neighbours import Bell, Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
 from astrid_operator.pace import Pace
-from astrid_operator.reconcile import Gathered, Outcome, Plan, carry_out, plan
+from astrid_operator.reconcile import Failure, Gathered, Outcome, Plan, carry_out, plan
 from astrid_operator.records import Manifest, Record, Records
 from astrid_operator.scaling import DemandReading, ScalingDecision, decide
 from astrid_operator.telling import Telling, Write
@@ -32,8 +33,8 @@ from astrid_operator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
-#: Least seconds between two tries of what only a person can mend; an edit is tried at once.
-STALLED_SECONDS = 10.0
+#: Longest pause between two tries of a size, in seconds, where nobody asks for more: work waits for it.
+LONGEST_SIZING_RETRY_SECONDS = 15.0
 
 #: Least seconds between two logs of decisions for one queue that fail unexpectedly.
 BUG_TOLD_SECONDS = 60.0
@@ -89,6 +90,8 @@ class Loop:
             writes_per_second=status_writes_per_second,
         )
         self._work: WorkQueue[QueueKey] = WorkQueue(clock, rng)
+        #: Whose size could not be changed, growth (True) apart: work does not wait for what shrinks.
+        self._sizing: BackOff[tuple[QueueKey, bool]] = BackOff(clock, rng)
         self._pace = Pace(clock, self._work, bell, tick_seconds)
         #: Which Dramatiq queue each AstridQueue serves.
         self._claims: Mapping[QueueKey, BrokerQueue] = {}
@@ -267,10 +270,14 @@ class Loop:
             self._put_off(key, is_due=is_due)
             return True
         todo = plan(gathered, decision, shape=is_due)
-        if is_due or (not todo.is_empty and not self._work.backs_off(key)):
-            self._start(key, partial(self._carry_out, gathered, todo))
+        if is_due or (not todo.is_empty and not self._backs_off(key, todo)):
+            self._start(key, partial(self._carry_out, gathered, todo, is_due=is_due))
             return True
         return False
+
+    def _backs_off(self, key: QueueKey, todo: Plan) -> bool:
+        """The like of `todo` failed lately. A size does not wait for a shape that is refused."""
+        return self._work.backs_off(key) if todo.shape else self._sizing.is_on((key, todo.grows))
 
     def _put_off(self, key: QueueKey, *, is_due: bool) -> None:
         """Look again at the next tick: a write for `key` is under way, or was when this one gathered."""
@@ -278,25 +285,38 @@ class Loop:
             self._work.done(key)
             self._drifted.add(key)
 
-    async def _carry_out(self, gathered: Gathered, todo: Plan) -> None:
+    async def _carry_out(self, gathered: Gathered, todo: Plan, *, is_due: bool) -> None:
         key, record, started = gathered.queue.key, self._records[gathered.queue.key], self._clock()
-        record.outcome = outcome = await carry_out(self._fleet, gathered.queue, todo)
+        outcome = await carry_out(self._fleet, gathered.queue, todo)
+        record.outcome = outcome.after(record.outcome, shaped=is_due or todo.shape)
         self._observer.reconciled(outcome.word, self._clock() - started)
         if outcome.size is not None and todo.decision is not None:
             done = replace(todo.decision, replicas=outcome.size)
             self._observer.scaled(key, done, gathered.fleet.desired)
             log.info("Fleet scaled", queue=str(key), was=gathered.fleet.desired, **_facts(done))
         await self._telling.tell(gathered, todo.decision, is_granted=False)
-        self._give_back(key, outcome)
+        self._give_back(key, todo, outcome)
 
-    def _give_back(self, key: QueueKey, outcome: Outcome) -> None:
-        if outcome.went_well:
+    def _give_back(self, key: QueueKey, todo: Plan, outcome: Outcome) -> None:
+        """Plan the next try of what failed; of a shape that failed before and was not tried it is planned."""
+        if todo.is_sized and outcome.sizing is None:
+            self._sizing.forget((key, todo.grows))
+        if outcome.failure is not None:
+            pause = self._pause(key, todo, outcome, outcome.failure)
+            trouble = outcome.failure.message
+            log.warning(
+                "Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1)
+            )
+        elif self._records[key].outcome.went_well:
             self._work.done(key)
-            return
-        least = outcome.after_seconds if outcome.stalled is None else STALLED_SECONDS
-        pause = self._work.retry(key, least)
-        trouble = outcome.stalled.message if outcome.stalled else outcome.retrying
-        log.warning("Fleet not written", queue=str(key), trouble=trouble, again_in_seconds=round(pause, 1))
+
+    def _pause(self, key: QueueKey, todo: Plan, outcome: Outcome, failure: Failure) -> float:
+        """Seconds until the next try: of the size alone, where that failed, sooner than of all."""
+        pause = self._work.retry(key, failure.least_seconds, failure.longest_seconds)
+        if (sizing := outcome.sizing) is None:
+            return pause
+        longest = min(LONGEST_SIZING_RETRY_SECONDS, sizing.longest_seconds)
+        return min(pause, self._sizing.failed((key, todo.grows), sizing.least_seconds, longest))
 
     def _tell_reclaimed(self) -> None:
         """Count what came back, and tell whoever looks at the AstridQueue."""
@@ -324,6 +344,8 @@ class Loop:
 
     def _forget(self, key: QueueKey, record: Record) -> None:
         self._work.drop(key)
+        self._sizing.forget((key, True))
+        self._sizing.forget((key, False))
         self._observer.forgot(key)
         if record.task is not None:
             record.task.cancel()

@@ -4,11 +4,12 @@ Knows `Fleet` and `Reporter` and no client, no broker and no clock of its own. D
 `scaling` and `conditions`; here is only their order, and what a failure of the world means for the next try.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from astrid_operator.astrid_queue import AstridQueue
+from astrid_operator.back_off import LONGEST_RETRY_SECONDS
 from astrid_operator.conditions import Trouble
 from astrid_operator.errors import ObjectGone, PersonMustAct, TryAgain
 from astrid_operator.fleet import Fleet, FleetState, Reporter, Subject
@@ -18,6 +19,11 @@ from astrid_operator.status import desired_status
 from astrid_operator.transitions import events_between
 
 Status = Mapping[str, Any]
+
+T = TypeVar("T")
+
+#: Least seconds between two tries of what only a person can mend; an edit is tried at once.
+STALLED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +42,52 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of carrying out a decision."""
+class Failure:
+    """Why something was not written, and bounds of the pause before the next try, in seconds."""
 
-    #: A person must act; None: not that anybody knows.
+    message: str
+    #: A person must act; None: trying again may help.
     stalled: Trouble | None = None
-    #: Why the same is to be tried again; empty: it went well.
-    retrying: str = ""
-    #: Least pause before that, in seconds.
-    after_seconds: float | None = None
+    least_seconds: float | None = None
+    longest_seconds: float = LONGEST_RETRY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of carrying out a decision: of the workload's shape, and of its size, each by itself.
+
+    None of a failure: it went well, or was not tried.
+    """
+
+    shape: Failure | None = None
+    sizing: Failure | None = None
     #: The size that was set; None: it was left as it was.
     size: int | None = None
 
     @property
+    def failure(self) -> Failure | None:
+        """The one that a person must act on first."""
+        failed = [each for each in (self.shape, self.sizing) if each is not None]
+        return min(failed, key=lambda each: each.stalled is None, default=None)
+
+    @property
+    def stalled(self) -> Trouble | None:
+        """A person must act; None: not that anybody knows."""
+        return None if self.failure is None else self.failure.stalled
+
+    @property
+    def retrying(self) -> str:
+        """Why the same is to be tried again; empty: it went well, or a person must act."""
+        return "" if self.failure is None or self.stalled else self.failure.message
+
+    @property
     def went_well(self) -> bool:
         """Nothing is left to be tried again."""
-        return self.stalled is None and not self.retrying
+        return self.failure is None
+
+    def after(self, before: "Outcome", *, shaped: bool) -> "Outcome":
+        """What is known now; unless it was `shaped`, what was wrong with the shape `before` still is."""
+        return self if shaped else replace(self, shape=before.shape)
 
     @property
     def word(self) -> str:
@@ -81,9 +117,19 @@ class Plan:
     tend_to: int | None = None
 
     @property
+    def grows(self) -> bool:
+        """More members are asked for."""
+        return self.scale_to is not None
+
+    @property
+    def is_sized(self) -> bool:
+        """Members are asked for, or to leave."""
+        return self.scale_to is not None or self.tend_to is not None
+
+    @property
     def is_empty(self) -> bool:
         """Nothing is to be written but, perhaps, the status."""
-        return not self.shape and self.scale_to is None and self.tend_to is None
+        return not self.shape and not self.is_sized
 
 
 def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -> Plan:
@@ -105,22 +151,32 @@ def plan(gathered: Gathered, decision: ScalingDecision | None, *, shape: bool) -
 
 
 async def carry_out(fleet: Fleet, queue: AstridQueue, todo: Plan) -> Outcome:
-    """Do what `todo` says. Never raises what the world is to blame for: that is the outcome."""
-    size = None
+    """Do what `todo` says. Never raises what the world is to blame for: that is the outcome.
+
+    A fleet whose new shape was not written is sized all the same: what runs is its last good one.
+    """
+    size: int | None = None
+    shape: Failure | None = None
+    sizing: Failure | None = None
+    if todo.grows_first:
+        size, sizing = await _tried(_resize(fleet, queue, todo))
+    if todo.shape:
+        _, shape = await _tried(fleet.ensure(queue, todo.decision.replicas if todo.decision else 0))
+    if not todo.grows_first:
+        size, sizing = await _tried(_resize(fleet, queue, todo))
+    return Outcome(shape, sizing, size)
+
+
+async def _tried(work: Awaitable[T]) -> tuple[T | None, Failure | None]:
+    """What `work` gave, and why it did not."""
     try:
-        if todo.grows_first:
-            size = await _resize(fleet, queue, todo)
-        if todo.shape:
-            await fleet.ensure(queue, todo.decision.replicas if todo.decision else 0)
-        if not todo.grows_first:
-            size = await _resize(fleet, queue, todo)
+        return await work, None
     except PersonMustAct as error:
-        return Outcome(stalled=Trouble(error.reason, str(error)), size=size)
+        return None, Failure(str(error), Trouble(error.reason, str(error)), STALLED_SECONDS)
     except TryAgain as error:
-        return Outcome(retrying=str(error), after_seconds=error.after_seconds, size=size)
+        return None, Failure(str(error), None, error.after_seconds, error.longest_seconds)
     except ObjectGone as error:
-        return Outcome(retrying=f"It vanished while it was written to: {error}", size=size)
-    return Outcome(size=size)
+        return None, Failure(f"It vanished while it was written to: {error}")
 
 
 async def _resize(fleet: Fleet, queue: AstridQueue, todo: Plan) -> int | None:

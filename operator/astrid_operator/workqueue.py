@@ -9,12 +9,9 @@ import random
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-K = TypeVar("K", bound=Hashable)
+from astrid_operator.back_off import LONGEST_RETRY_SECONDS, BackOff
 
-#: Seconds before the first repeat of a key that failed; doubles with every further failure.
-FIRST_RETRY_SECONDS = 0.5
-#: Longest pause between two tries of one key, in seconds.
-LONGEST_RETRY_SECONDS = 120.0
+K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
@@ -26,11 +23,10 @@ class WorkQueue(Generic[K]):
 
     def __init__(self, clock: Callable[[], float], rng: random.Random) -> None:
         self._clock = clock
-        self._rng = rng
+        self._back_off: BackOff[K] = BackOff(clock, rng)
         self._due: dict[K, float] = {}
         self._taken: set[K] = set()
         self._again: set[K] = set()
-        self._failures: dict[K, int] = {}
         self._added = asyncio.Event()
 
     def __len__(self) -> int:
@@ -40,17 +36,17 @@ class WorkQueue(Generic[K]):
         """Make `key` due now, unless it failed and waits for its next try."""
         if key in self._taken:
             self._again.add(key)
-        elif key not in self._failures:
+        elif key not in self._back_off:
             self._put(key, self._clock())
 
     def changed(self, key: K) -> None:
         """Make `key` due now even if it failed: its own object was edited, so what failed may work."""
-        self._failures.pop(key, None)
+        self._back_off.forget(key)
         self.add(key)
 
     def backs_off(self, key: K) -> bool:
         """Whether `key` failed and its next try has not come yet."""
-        return key in self._failures and self._due.get(key, float("-inf")) > self._clock()
+        return self._back_off.is_on(key)
 
     def take_due(self) -> list[K]:
         """Take every key whose time has come, the longest due first."""
@@ -63,18 +59,20 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """Give back `key`, which went well: its failures are forgotten."""
-        self._failures.pop(key, None)
+        self._back_off.forget(key)
         self._taken.discard(key)
         if key in self._again:
             self._again.discard(key)
             self._put(key, self._clock())
 
-    def retry(self, key: K, at_least_seconds: float | None = None) -> float:
+    def retry(
+        self,
+        key: K,
+        at_least_seconds: float | None = None,
+        longest_seconds: float = LONGEST_RETRY_SECONDS,
+    ) -> float:
         """Give back `key`, which failed, to be due after its back-off; returns that pause in seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures, 30))
-        pause = max(self._rng.uniform(longest / 2, longest), at_least_seconds or 0.0)
+        pause = self._back_off.failed(key, at_least_seconds, longest_seconds)
         self._taken.discard(key)
         self._again.discard(key)
         self._put(key, self._clock() + pause)
@@ -83,7 +81,7 @@ class WorkQueue(Generic[K]):
     def drop(self, key: K) -> None:
         """Forget `key` altogether: its object is gone."""
         self._due.pop(key, None)
-        self._failures.pop(key, None)
+        self._back_off.forget(key)
         self._taken.discard(key)
         self._again.discard(key)
 

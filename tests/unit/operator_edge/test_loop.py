@@ -13,7 +13,14 @@ from astrid_operator import loop, pace, reconcile, telling
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import Brokers
 from astrid_operator.claims import BrokerQueue
-from astrid_operator.errors import ApiBusy, FleetRefused, NotLeading, QuotaExceeded
+from astrid_operator.errors import (
+    ApiBusy,
+    ApiUnreachable,
+    FleetRefused,
+    NotAsked,
+    NotLeading,
+    QuotaExceeded,
+)
 from astrid_operator.fleet import Subject
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
@@ -484,6 +491,95 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks(play: Play) -> None:
         await world.step(times=15)
 
         assert world.fleet.scales() == [5]
+
+    play(scenario)
+
+
+def test_a_fleet_whose_new_shape_is_refused_is_sized_all_the_same(play: Play) -> None:
+    """What runs is the last good one; the refusal stays told, and is over when the shape is taken."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"maxReplicas": 10})
+        await world.step(times=2)
+        world.fleet.faults["ensure"] = [FleetRefused("admission webhook denied the request")] * 2
+        world.put(generation=2, scaling={"maxReplicas": 10})
+        await world.step(times=2)
+        world.demand[KEY] = Demand(ready=500, service_seconds=6.0)
+        await world.step(times=2)
+
+        assert world.fleet.scales() == [10]
+        assert world.reporter.condition(KEY, "Stalled")["reason"] == "InvalidSpec"
+
+        idle = MembersSeen(2, (500.0,) * 8)
+        world.demand[KEY] = Demand(running=2, service_seconds=6.0, members=idle)
+        await world.step(times=40)
+
+        assert world.fleet.sizes[KEY] < 10
+        assert world.reporter.condition(KEY, "Stalled")["status"] == "False"
+
+    play(scenario)
+
+
+def test_growth_does_not_wait_for_what_shrinks(play: Play) -> None:
+    """A broker that takes no requests to leave, however long, costs a burst nothing."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"maxReplicas": 10})
+        await world.step(times=2)
+        world.fleet.sizes[KEY] = 5
+        world.fleet.faults["tend"] = [NotAsked("NotAuthorised")] * 1000
+        for second in range(300):
+            idle = MembersSeen(1, (500.0 + second,) * 4)
+            world.demand[KEY] = Demand(running=1, service_seconds=6.0, members=idle)
+            await world.step()
+        assert world.reporter.condition(KEY, "Reconciling")["reason"] == "Retrying"
+
+        world.demand[KEY] = Demand(ready=500, running=5, service_seconds=6.0, members=MembersSeen(5, ()))
+        await world.step(times=2)
+
+        assert world.fleet.sizes[KEY] == 10
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("away_seconds", [5, 60, 120, 300])
+def test_growth_comes_soon_after_an_api_server_is_back(play: Play, away_seconds: int) -> None:
+    """However long it was away: work waits."""
+
+    async def scenario(world: World) -> None:
+        world.put(scaling={"maxReplicas": 10})
+        await world.step(times=2)
+        away: list[Exception] = [ApiUnreachable("the API server does not answer")] * 1000
+        world.fleet.faults["scale_to"], world.fleet.faults["ensure"] = list(away), list(away)
+        world.demand[KEY] = Demand(ready=500, service_seconds=6.0)
+        await world.step(times=away_seconds)
+        assert world.reporter.condition(KEY, "Reconciling")["reason"] == "Retrying"
+        assert 1000 - len(world.fleet.faults["scale_to"]) <= 5 + away_seconds / 2
+
+        world.fleet.faults.clear()
+        await world.step(times=6)
+
+        assert world.fleet.sizes[KEY] == 10
+
+    play(scenario)
+
+
+def test_a_refused_queue_that_another_served_meanwhile_is_made(play: Play) -> None:
+    """Nothing of what failed before hinders it once the older one is gone."""
+
+    async def scenario(world: World) -> None:
+        world.fleet.faults["ensure"] = [FleetRefused("admission webhook denied the request")]
+        world.put(created="2026-01-02T00:00:00Z", queueName="shared")
+        await world.step(times=2)
+        world.put(OTHER, created="2026-01-01T00:00:00Z", queueName="shared")
+        await world.step(times=30)
+        assert world.reporter.condition(KEY, "Stalled")["reason"] == "QueueTaken"
+
+        del world.manifests[OTHER]
+        await world.step(times=3)
+
+        assert world.fleet.sizes[KEY] == 0
+        assert world.reporter.condition(KEY, "Stalled")["status"] == "False"
 
     play(scenario)
 

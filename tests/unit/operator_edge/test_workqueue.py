@@ -3,7 +3,8 @@
 import asyncio
 import random
 
-from astrid_operator.workqueue import LONGEST_RETRY_SECONDS, WorkQueue
+from astrid_operator.back_off import LONGEST_RETRY_SECONDS
+from astrid_operator.workqueue import WorkQueue
 
 
 class Clock:
