@@ -1,6 +1,7 @@
 """Sentinels in place of an address: operator and workers find the server that serves now, and again after it fell."""
 
 import asyncio
+import json
 import random
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.demand import DemandReader
 from astrid_operator.dramatiq_keys import DramatiqQueue
+from astrid_workers.middleware.stand_in import connection_of
+from astrid_workers.middleware.stand_in_process import Connection, client
 from astrid_workers.redis_address import redis_client
 from support.local_operator import LocalOperator
 from support.sentinels import WatchedService
@@ -56,6 +59,15 @@ def test_a_failover_in_the_midst_of_work_loses_no_message_and_shrinks_no_fleet(t
         finally:
             local.close()
             broker.close()
+
+
+def test_who_stands_in_for_a_worker_asks_the_sentinels_too() -> None:
+    """It connects by what it was told, to the server that serves now."""
+    with WatchedService() as service:
+        pool = redis_client(service.url).connection_pool
+        beside = client(Connection(*json.loads(json.dumps(connection_of(pool)))))
+        assert beside.info("server")["tcp_port"] == service.first.port
+        beside.close()
 
 
 def test_the_operator_tells_of_a_service_without_a_server_and_sees_another_after_it() -> None:

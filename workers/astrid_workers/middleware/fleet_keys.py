@@ -59,6 +59,11 @@ def acks_key(broker: RedisBroker, queue: str) -> str:
     return f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
 
 
+def heartbeats_key(namespace: str) -> str:
+    """Dramatiq's sorted set: broker id → milliseconds at which it last said anything."""
+    return f"{namespace}:__heartbeats__"
+
+
 def pod_name() -> str:
     """The pod, or the machine where there is none."""
     return os.environ.get("POD_NAME") or socket.gethostname()

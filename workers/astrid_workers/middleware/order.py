@@ -1,9 +1,9 @@
 """The fleet's middleware in its one order, around whatever an application has of its own.
 
 Dramatiq runs `before_…` hooks down the list and `after_…` hooks up it. So: what runs is known before
-anything else looks; presence and counters see the whole task; the poison limit refuses before the task
-starts; and the time limit is nearest to the task, so that waiting for Redis in the retries outside it
-does not count against it.
+anything else looks; presence and counters see the whole task; who stands in for this process is gone before
+presence takes back what it said; the poison limit refuses before the task starts; and the time limit is
+nearest to the task, so that waiting for Redis in the retries outside it does not count against it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from .held import Held
 from .memory_limit import MemoryLimit
 from .poison import Poison
 from .presence import Presence
+from .stand_in import StandIn
 from .time_limit import TimeLimit
 
 
@@ -33,15 +34,16 @@ def surround(
 
     the numbers hold where neither message nor actor says.
     """
-    held, counters = Held(), Counters()
+    held, counters, stand_in = Held(), Counters(), StandIn()
     return [
         held,
-        Presence(held, counters, version=version),
+        Presence(held, counters, stand_in, version=version),
+        stand_in,
         counters,
         DeadLetters(record),
         Poison(max_retries=max_retries),
         *inner,
-        TimeLimit(held, time_limit=time_limit_ms),
+        TimeLimit(held, stand_in, time_limit=time_limit_ms),
         Drain(held),
         *([MemoryLimit(max_memory_mb)] if max_memory_mb else []),
     ]

@@ -3,8 +3,9 @@
 Owns its own field in `presence:<queue>` of each queue that it consumes, and its heartbeat in Dramatiq's
 set: a worker whose prefetch window is full sends no command of its own, and after a minute of silence
 another would run its messages a second time. Times are the server's (`TIME`), so that clocks of machines
-do not matter. Beats in a thread of its own; while Redis is away it goes on trying. Never reads or decides
-what other processes do, but for removing records that are a minute old.
+do not matter. Beats in a thread of its own; while Redis is away it goes on trying, and while C code keeps
+the interpreter from this thread another process says its last words again (`stand_in`). Never reads or
+decides what other processes do, but for removing records that are a minute old.
 """
 
 import json
@@ -23,6 +24,7 @@ from .fleet_keys import (
     REMOVED_AFTER_S,
     acks_key,
     drain_key,
+    heartbeats_key,
     pod_name,
     presence_key,
     process_name,
@@ -30,6 +32,7 @@ from .fleet_keys import (
 )
 from .held import Held
 from .own_process import cpu_seconds, rss_bytes
+from .stand_in import StandIn
 
 #: Beats between two looks for records that others left behind.
 LOOK_FOR_OLD_EVERY = 15
@@ -40,8 +43,10 @@ _log = logging.getLogger(__name__)
 class Presence(Middleware):
     """Says that this process lives, what it does, and since when it does nothing."""
 
-    def __init__(self, held: Held, counters: Counters, *, version: str | None = None) -> None:
-        self._held, self._counters = held, counters
+    def __init__(
+        self, held: Held, counters: Counters, stand_in: StandIn, *, version: str | None = None
+    ) -> None:
+        self._held, self._counters, self._stand_in = held, counters, stand_in
         self._version = version
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,6 +76,7 @@ class Presence(Middleware):
         while not self._stopping.is_set():
             self._held.changed.clear()
             try:
+                self._stand_in.heard()
                 self.beat()
             except redis.RedisError as error:
                 if silent_since is None:
@@ -93,7 +99,7 @@ class Presence(Middleware):
         with self._client.pipeline(transaction=False) as pipe:
             for queue in self._held.queues():
                 pipe.hset(presence_key(namespace, queue), process, json.dumps(self.record(queue, now)))
-            pipe.zadd(f"{namespace}:__heartbeats__", {self._broker.broker_id: int(now * 1000)}, gt=True)
+            pipe.zadd(heartbeats_key(namespace), {self._broker.broker_id: int(now * 1000)}, gt=True)
             pipe.execute()
         if self._beats % LOOK_FOR_OLD_EVERY == 1:
             self._remove_old(now)
@@ -156,7 +162,7 @@ class Presence(Middleware):
                 pipe.hdel(presence_key(namespace, queue), process)
                 pipe.srem(drain_key(namespace, queue), process)
             if not holding:
-                pipe.zrem(f"{namespace}:__heartbeats__", self._broker.broker_id)
+                pipe.zrem(heartbeats_key(namespace), self._broker.broker_id)
             pipe.execute()
 
 

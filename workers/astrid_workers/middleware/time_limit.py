@@ -5,8 +5,9 @@ Owns three steps, each for what the one before cannot reach. At the limit the ta
 task inside C code that does not come back ends the process: nothing more is fetched, what was not started is
 given back, other tasks finish, and the task itself counts as failed (retried or dead, as its queue says). And
 where C code even keeps the interpreter's lock, so that no thread of this process runs, the interpreter's own
-watchdog ends it; whatever else ran there is then recovered as after a crash. Replaces Dramatiq's `TimeLimit`,
-whose option `time_limit` (milliseconds) it obeys. Never ends a process for a task that is within its limit.
+watchdog ends it; whatever else ran there is then recovered as after a crash. `stand_in` is told until when
+that may be. Replaces Dramatiq's `TimeLimit`, whose option `time_limit` (milliseconds) it obeys. Never ends a
+process for a task that is within its limit.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from dramatiq.middleware import Middleware, TimeLimitExceeded, raise_thread_exce
 
 from .fleet_keys import process_name
 from .held import Held, Running
+from .stand_in import StandIn
 
 #: Milliseconds that a task may take where neither message nor actor says.
 DEFAULT_LIMIT_MS = 600_000
@@ -59,9 +61,9 @@ class _Limit:
 class TimeLimit(Middleware):
     """Asks a task that is over its limit to end, then ends the process."""
 
-    def __init__(self, held: Held, *, time_limit: float = DEFAULT_LIMIT_MS) -> None:
+    def __init__(self, held: Held, stand_in: StandIn, *, time_limit: float = DEFAULT_LIMIT_MS) -> None:
         self.time_limit = time_limit
-        self._held = held
+        self._held, self._stand_in = held, stand_in
         self._limits: dict[int, _Limit] = {}
         self._watchdog_at: float | None = None
         self._leaving = False
@@ -119,7 +121,8 @@ class TimeLimit(Middleware):
     def _set_watchdog(self, now: float) -> None:
         """Let a thread of C, which needs no interpreter's lock, end the process if these looks stop."""
         with self._arming:
-            ends = [one.over_at for one in list(self._limits.values()) if not math.isinf(one.over_at)]
+            limits = list(self._limits.values())
+            ends = [one.over_at for one in limits if not math.isinf(one.over_at)]
             wanted = max(min(ends), now) + WATCHDOG_S if ends else None
             if wanted is None and self._watchdog_at is not None:
                 faulthandler.cancel_dump_traceback_later()
@@ -127,6 +130,10 @@ class TimeLimit(Middleware):
             elif wanted is not None and abs(wanted - (self._watchdog_at or 0.0)) > WATCHDOG_SLACK_S:
                 faulthandler.dump_traceback_later(wanted - now, exit=True, file=sys.__stderr__ or 2)
                 self._watchdog_at = wanted
+            if self._watchdog_at is None:
+                self._stand_in.may_be_silent_until(math.inf if limits else 0.0)
+            else:
+                self._stand_in.may_be_silent_until(self._watchdog_at)
 
     def _leave_behind(self, overdue: set[int], limits: dict[int, _Limit]) -> None:
         """Go on leaving; end the process once nothing runs but what does not listen."""
