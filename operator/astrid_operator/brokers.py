@@ -11,7 +11,7 @@ from time import monotonic
 
 from astrid_operator.errors import BrokerNotConfigured
 from astrid_operator.redis_address import redacted
-from astrid_operator.redis_connection import SCHEMES, sentinel_address
+from astrid_operator.redis_connection import check_address
 
 #: The broker of an AstridQueue that names none: the default of `spec.broker.secretRef`.
 DEFAULT_SECRET, DEFAULT_KEY = "astrid-redis", "url"
@@ -77,11 +77,8 @@ def _text_of(path: Path) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _checked(url: str, origin: str) -> BrokerAddress:
-    if not url.startswith(SCHEMES):
-        message = f"{origin} holds no Redis address; expected one of {', '.join(SCHEMES)}"
-        raise BrokerNotConfigured(message)
     try:
-        sentinel_address(url)
+        check_address(url)
     except ValueError as error:
         message = f"{origin} holds no Redis address: {error}"
         raise BrokerNotConfigured(message) from None

@@ -16,7 +16,7 @@ import redis
 from astrid_operator.dead_letters import DeadLetter, DeadLetters, Outcome
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.redis_address import redacted
-from astrid_operator.redis_connection import blocking_connection, trouble_of
+from astrid_operator.redis_connection import blocking_connection, check_address, trouble_of
 
 #: Exit status where some of what was asked could not be done, and where nothing could.
 PARTLY, UNUSABLE = 1, 2
@@ -33,6 +33,10 @@ def main(options: argparse.Namespace) -> int:
     url = options.redis_url or os.environ.get("REDIS_URL")
     if not url:
         return _unusable("No Redis is named: give --redis-url or set REDIS_URL")
+    try:
+        check_address(url)
+    except ValueError as error:
+        return _unusable(f"--redis-url or REDIS_URL holds no Redis address: {error}")
     try:
         with blocking_connection(url, timeout_seconds=TIMEOUT_SECONDS, name="astrid-operator-dead") as client:
             letters = DeadLetters(client, DramatiqQueue(options.namespace, options.queue))

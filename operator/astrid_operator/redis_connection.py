@@ -10,7 +10,7 @@ again by itself: whoever asks once a second is a better judge. Nothing here conn
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -25,6 +25,12 @@ from redis.retry import Retry
 #: Address schemes: those of redis-py, and those for Sentinels.
 SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
 SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
+
+#: Why an address falls apart. What urllib says of it is not shown: that repeats half a password.
+RESERVED = (
+    "it cannot be taken apart; reserved characters in a user name, password or option must be percent-encoded"
+    " (/ as %2F, ? as %3F, # as %23, @ as %40)"
+)
 
 SENTINEL_PORT = 26379
 #: Longest that one Sentinel is waited for, in seconds: the next one knows as much.
@@ -68,11 +74,22 @@ class SentinelAddress:
     sentinel_arguments: dict[str, Any]
 
 
+def check_address(url: str) -> None:
+    """Raises ValueError, with a sentence that repeats nothing of `url`, where it is no Redis address."""
+    if not url.startswith(SCHEMES):
+        message = f"expected one of {', '.join(SCHEMES)}"
+        raise ValueError(message)
+    sentinel_address(url)
+
+
 def sentinel_address(url: str) -> SentinelAddress | None:
-    """The Sentinels that `url` names; None where it names a server. Raises ValueError with a sentence."""
+    """The Sentinels that `url` names; None where it names a server.
+
+    Raises ValueError with a sentence that repeats nothing of `url`.
+    """
+    split = _taken_apart(url)
     if not url.startswith(SENTINEL_SCHEMES):
         return None
-    split = urlsplit(url)
     credentials, at, hosts = split.netloc.rpartition("@")
     service, _, database = split.path.strip("/").partition("/")
     if not service:
@@ -148,6 +165,19 @@ def _arguments(timeout_seconds: float, retry: Any) -> dict[str, Any]:
 def _short(timeout_seconds: float) -> dict[str, float]:
     seconds = min(timeout_seconds, SENTINEL_SECONDS)
     return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+
+
+def _taken_apart(url: str) -> SplitResult:
+    """The parts of `url`. With an `@` behind it, what seems to be the host is a piece of user or password."""
+    try:
+        split = urlsplit(url)
+        if not url.startswith(SENTINEL_SCHEMES):
+            _ = split.port  # raises where it is no number
+    except ValueError:
+        raise ValueError(RESERVED) from None
+    if "@" in f"{split.path}{split.query}{split.fragment}":
+        raise ValueError(RESERVED)
+    return split
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

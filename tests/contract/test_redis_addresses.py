@@ -1,7 +1,8 @@
-"""Both halves read an address of Sentinels alike, since one Secret holds it for both."""
+"""Both halves read an address alike, and show no more of it, since one Secret holds it for both."""
 
 import pytest
 
+import astrid_operator.redis_address
 from astrid_operator import redis_connection
 from astrid_workers import redis_address
 
@@ -40,16 +41,85 @@ def test_what_an_address_says_is_what_is_used() -> None:
     assert found.sentinel_arguments == {"username": "w", "password": "d", **tls}
 
 
+#: Each holds "hal" where a secret is, or is taken for something else.
+FALLS_APART = [
+    "redis://:hal/f+Zw==@redis.infra:6379/0",
+    "redis://:hal?f@redis.infra:6379/0",
+    "redis://:hal#f@redis.infra:6379/0",
+    "redis://hal/f@redis.infra/0",
+    "redis://hal?f@redis.infra:6379/0",
+    "redis://user:12345/hal@redis.infra:6379/0",
+    "redis://user:12345/6?hal@redis.infra:6379/0",
+    "rediss://user:h[al@redis.infra:6379/0",
+    "rediss://[hal]:x@redis.infra:6379/0",
+    "redis://user:hal\u2100@redis.infra:6379/0",
+    "redis://:hal/f",
+    "redis://redis.infra:hal/0",
+    "redis://redis.infra/0?password=hal@f",
+    "redis+sentinel://user:hal/f@s1/astrid",
+    "redis+sentinel://:hal#f@s1,s2/astrid",
+    "redis+sentinel://s1/astrid?sentinel_password=hal@f",
+    "redis+sentinel://[hal]:x/f@s1/astrid",
+    "unix://user:hal/f@/run/redis.sock",
+    "unix://user:hal?f@/run/redis.sock",
+]
+
+
+@pytest.mark.parametrize("url", FALLS_APART)
+def test_what_falls_apart_is_refused_without_repeating_it(url: str) -> None:
+    """Who did not encode a password is told to, and nobody reads any of it."""
+    for check in (redis_connection.check_address, redis_address.check_address):
+        with pytest.raises(ValueError, match="must be percent-encoded") as failure:
+            check(url)
+        assert "hal" not in str(failure.value)
+        assert failure.value.__suppress_context__ or failure.value.__context__ is None
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
         ("redis+sentinel://s1:26379", "names the service too"),
-        ("redis+sentinel://user:hal/f@s1/astrid", "the port of a Sentinel is no number"),
+        ("redis+sentinel://s1:hal/astrid", "the port of a Sentinel is no number"),
+        ("http://:hal@redis.infra/0", "expected one of redis://"),
+        ("hal", "expected one of redis://"),
     ],
 )
 def test_what_cannot_be_read_is_said_without_repeating_it(url: str, sentence: str) -> None:
-    """A password with an unescaped slash must not come back in the sentence."""
-    for read in (redis_connection.sentinel_address, redis_address.sentinel_address):
+    """A sentence of its own for what is no matter of encoding."""
+    for check in (redis_connection.check_address, redis_address.check_address):
         with pytest.raises(ValueError, match=sentence) as failure:
-            read(url)
+            check(url)
         assert "hal" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:hal@host:6379/0?password=hal#hal", "redis://***@host:6379/0"),
+        ("redis://:hal@f@host/0", "redis://***@host/0"),
+        ("redis://host", "redis://host"),
+        ("redis://@[::1]:6379/3", "redis://[::1]:6379/3"),
+        ("REDISS://hal@host:6380", "REDISS://***@host:6380"),
+        (
+            "rediss+sentinel://u:hal@s1,[::1]:5/astrid/3?sentinel_password=hal",
+            "rediss+sentinel://***@s1,[::1]:5/astrid/3",
+        ),
+        ("unix://u:hal@/run/redis.sock?db=1", "unix://***@/run/redis.sock"),
+        ("redis://:hal/f+Zw==@redis.infra:6379/0", "(address withheld)"),
+        ("redis+sentinel://user:hal/f@s1/astrid", "(address withheld)"),
+        ("http://:hal@redis.infra/0", "(address withheld)"),
+        ("redis://host/0\nhal", "(address withheld)"),
+        ("hal", "(address withheld)"),
+    ],
+)
+def test_no_more_of_an_address_is_shown_than_where_it_leads(url: str, shown: str) -> None:
+    """Neither user nor password nor option; nothing at all where these cannot be told from the rest."""
+    assert astrid_operator.redis_address.redacted(url) == shown
+    assert redis_address.redacted(url) == shown
+
+
+@pytest.mark.parametrize("url", FALLS_APART)
+def test_what_falls_apart_is_shown_without_what_may_be_a_secret(url: str) -> None:
+    """Such an address is shown exactly because it is refused."""
+    assert "hal" not in astrid_operator.redis_address.redacted(url)
+    assert "hal" not in redis_address.redacted(url)

@@ -172,7 +172,7 @@ def test_what_dramatiq_did_not_write_is_shown_and_never_sent(dead: Dead, redis_c
     [
         (("list",), {"REDIS_URL": ""}, "No Redis is named"),
         (("list",), {"REDIS_URL": "redis://user:hidden@127.0.0.1:1/0"}, "Unreachable"),
-        (("list",), {"REDIS_URL": "ftp://x"}, "BadAddress"),
+        (("list",), {"REDIS_URL": "ftp://x"}, "holds no Redis address"),
         (("requeue",), {}, "say --all"),
         (("purge", "x", "--all"), {}, "say --all"),
     ],

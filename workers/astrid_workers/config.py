@@ -14,14 +14,13 @@ Never connects to anything and starts nothing.
 
 import functools
 import os
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from astrid_workers.errors import SettingRejected
-from astrid_workers.redis_address import SCHEMES, SENTINEL_SCHEMES, sentinel_address
+from astrid_workers.redis_address import check_address, redacted
 
 #: The queue that only `health_check` listens on.
 DEFAULT_QUEUE = "default"
@@ -100,10 +99,10 @@ def _whole_number(least: int) -> Callable[[Any], int]:
 
 
 def _redis_address(value: Any) -> str:
-    if urllib.parse.urlsplit(str(value)).scheme not in {*SCHEMES, *SENTINEL_SCHEMES}:
-        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *SENTINEL_SCHEMES))
-        raise ValueError(f"an address that starts with one of {known}")
-    sentinel_address(str(value))
+    try:
+        check_address(str(value))
+    except ValueError as trouble:
+        raise ValueError(f"an address of a Redis: {trouble}") from None
     return str(value)
 
 
@@ -129,9 +128,19 @@ def _switch(value: Any) -> bool:
     return words[str(value).lower()]
 
 
-def _setting(default: Any, variable: str | None, parse: Callable[[Any], Any]) -> Any:
-    """A field that knows its variable; `default` is the built-in end of the precedence."""
-    return field(default=default, metadata={"variable": variable, "parse": parse})
+def _shown_address(value: Any) -> str:
+    return redacted(str(value))
+
+
+def _setting(
+    default: Any, variable: str | None, parse: Callable[[Any], Any], show: Callable[[Any], str] = repr
+) -> Any:
+    """A field that knows its variable; `default` is the built-in end of the precedence.
+
+    `show` is how a refusal repeats a value; one that is not shown as it is stays out of `repr`.
+    """
+    facts = {"variable": variable, "parse": parse, "show": show}
+    return field(default=default, metadata=facts, repr=show is repr)
 
 
 @dataclass(init=False)
@@ -141,9 +150,11 @@ class WorkerConfig:
     Assigning checks as reading does: `config.max_retries = "many"` raises `SettingRejected` naming it.
     """
 
-    broker_url: str = _setting("redis://localhost:6379/0", "REDIS_URL", _redis_address)
+    broker_url: str = _setting("redis://localhost:6379/0", "REDIS_URL", _redis_address, _shown_address)
     #: Where results are kept; the broker's own address where only that one is given.
-    result_backend: str = _setting("redis://localhost:6379/1", "REDIS_RESULT_URL", _redis_address)
+    result_backend: str = _setting(
+        "redis://localhost:6379/1", "REDIS_RESULT_URL", _redis_address, _shown_address
+    )
     max_retries: int = _setting(3, "WORKER_MAX_RETRIES", _whole_number(0))
     #: Milliseconds before the first retry; each further one waits about twice as long.
     retry_delay: int = _setting(1000, "WORKER_RETRY_DELAY", _whole_number(1))
@@ -202,10 +213,11 @@ class WorkerConfig:
             raise SettingRejected(
                 f"{name} is no setting of a worker; there are {', '.join(sorted(_settings()))}"
             )
+        parse, show = (_settings()[name].metadata[each] for each in ("parse", "show"))
         try:
-            parsed = _settings()[name].metadata["parse"](value)
+            parsed = parse(value)
         except ValueError as expected:
-            raise SettingRejected(f"{known_as} is {value!r}, must be {expected}") from None
+            raise SettingRejected(f"{known_as} is {show(value)}, must be {expected}") from None
         object.__setattr__(self, name, parsed)
         self._given.add(name)
 

@@ -1,14 +1,15 @@
 """What an address of Redis says: one server, TLS, or Sentinels that know the present server of a service.
 
-Owns the clients of the broker and of results. A Sentinel address is written as the operator reads it:
-`redis+sentinel://user:password@s1:26379,s2:26379/service/0`, where user, password and database are those of
-the servers, `?sentinel_username=…&sentinel_password=…` those of the Sentinels, and `rediss+sentinel://`
-speaks TLS with all. Never connects before the first command.
+Owns the clients of the broker and of results, and what of an address is shown. A Sentinel address is written
+as the operator reads it: `redis+sentinel://user:password@s1:26379,s2:26379/service/0`, where user, password
+and database are those of the servers, `?sentinel_username=…&sentinel_password=…` those of the Sentinels, and
+`rediss+sentinel://` speaks TLS with all. Never connects before the first command, never repeats a password.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +27,25 @@ SENTINEL_TIMEOUT_S = 1.0
 
 SENTINEL_PORT = 26379
 
+WITHHELD = "(address withheld)"
+
+_HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d*)?"
+#: Scheme, user and password, and what follows the last `@`, without options.
+_SHOWN = tuple(
+    re.compile(rf"({scheme}://)([^/?#]*@)?({place})(?:[?#][^@]*)?", re.IGNORECASE)
+    for scheme, place in (
+        ("rediss?", rf"{_HOST}(?:/\d*)?"),
+        (r"rediss?\+sentinel", rf"{_HOST}(?:,{_HOST})*/[^/?#@\s]+(?:/\d*)?"),
+        ("unix", r"/[^?#@\s]*"),
+    )
+)
+
+#: Why an address falls apart. What urllib says of it is not shown: that repeats half a password.
+RESERVED = (
+    "it cannot be taken apart; reserved characters in a user name, password or option must be percent-encoded"
+    " (/ as %2F, ? as %3F, # as %23, @ as %40)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
@@ -38,9 +58,33 @@ class SentinelAddress:
     sentinel_arguments: dict[str, Any]
 
 
+def redacted(url: str) -> str:
+    """`url` without user, password and options, fit for logs, status and events.
+
+    Nothing of it is shown where a part does not look like what should stand there: a password that is not
+    encoded (`/`, `?` and `#` end the host) may be anywhere then.
+    """
+    for form in _SHOWN:
+        if match := form.fullmatch(url):
+            scheme, user, place = match.groups()
+            return f"{scheme}{'***@' if user and user != '@' else ''}{place}"
+    return WITHHELD
+
+
+def check_address(url: str) -> None:
+    """Raises ValueError, with a sentence that repeats nothing of `url`, where it is no Redis address."""
+    if url.partition("://")[0].lower() not in (*SCHEMES, *SENTINEL_SCHEMES):
+        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *SENTINEL_SCHEMES))
+        raise ValueError(f"expected one of {known}")
+    sentinel_address(url)
+
+
 def sentinel_address(url: str) -> SentinelAddress | None:
-    """The Sentinels that `url` names; None where it names a server. Raises ValueError with a sentence."""
-    split = urlsplit(url)
+    """The Sentinels that `url` names; None where it names a server.
+
+    Raises ValueError with a sentence that repeats nothing of `url`.
+    """
+    split = _taken_apart(url)
     if split.scheme not in SENTINEL_SCHEMES:
         return None
     credentials, at, hosts = split.netloc.rpartition("@")
@@ -88,6 +132,19 @@ def redis_client(url: str) -> redis.Redis:
     )
     client: redis.Redis = sentinel.master_for(address.service)  # type: ignore[no-untyped-call]
     return client
+
+
+def _taken_apart(url: str) -> SplitResult:
+    """The parts of `url`. With an `@` behind it, what seems to be the host is a piece of user or password."""
+    try:
+        split = urlsplit(url)
+        if split.scheme not in SENTINEL_SCHEMES:
+            _ = split.port  # raises where it is no number
+    except ValueError:
+        raise ValueError(RESERVED) from None
+    if "@" in f"{split.path}{split.query}{split.fragment}":
+        raise ValueError(RESERVED)
+    return split
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -8,12 +8,12 @@ import argparse
 import os
 import subprocess
 import sys
-import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from astrid_workers.config import WorkerConfig, WorkerType, get_worker_config
 from astrid_workers.errors import SettingRejected
 from astrid_workers.numeric_threads import available_cores, limit_numeric_threads
+from astrid_workers.redis_address import redacted
 from astrid_workers.start_plan import StartPlan, plan_start
 from astrid_workers.worker_set import EXIT_UNUSABLE, WorkerSet
 
@@ -99,15 +99,6 @@ def _environment(plan: StartPlan, config: WorkerConfig, log_level: str) -> dict[
         environment["WORKER_CONCURRENCY"] = str(config.concurrency)
     limit_numeric_threads(plan.numeric_threads, environment)
     return environment
-
-
-def redacted(url: str) -> str:
-    """The address without its password."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
 
 
 def _load_only(environment: Mapping[str, str]) -> int:

@@ -121,6 +121,15 @@ def test_a_mounted_broker_comes_before_the_operators_own(mounted: Path) -> None:
         brokers.address("sky", "own", "odd")
 
 
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(mounted: Path) -> None:
+    """Whatever tells of it ends in a condition and an event."""
+    (mounted / "sky/own/url").write_text("redis://:S3cr/etKq9+Zw==@redis.infra:6379/0")
+
+    with pytest.raises(BrokerNotConfigured, match=r"sky/own/url .* must be percent-encoded") as refused:
+        Brokers(mounted, None).address("sky", "own", "url")
+    assert not any(piece in str(refused.value) for piece in ("S3cr", "etKq9", "redis.infra"))
+
+
 @pytest.mark.parametrize(
     "names", [("..", "own", "url"), ("sky", "../sky/own", "url"), ("sky", "own", "..data")]
 )

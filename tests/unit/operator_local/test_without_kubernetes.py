@@ -19,7 +19,10 @@ sys.exit(main())
         (["local", "-f", "none.yaml"], "none.yaml: No such file"),
         (["simulate", "-f", "none.yaml", "--burst", "1,1"], "none.yaml: No such file"),
         (["render", "-f", "none.yaml"], "none.yaml: No such file"),
-        (["dead", "list", "--queue", "q", "--redis-url", "http://none"], "Redis http://none: BadAddress"),
+        (
+            ["dead", "list", "--queue", "q", "--redis-url", "http://none"],
+            "--redis-url or REDIS_URL holds no Redis address: expected one of",
+        ),
     ],
     ids=lambda each: each[0],
 )

@@ -119,13 +119,40 @@ def test_results_go_where_the_broker_is_unless_told(environment, expected):
         ("WORKER_MAX_MEMORY", "1G"),
         ("WORKER_NAMESPACE", "a b"),
         ("WORKER_TYPE", "detection,nope"),
-        ("REDIS_URL", "localhost:6379"),
     ],
 )
 def test_bad_variable_is_refused_by_name(variable, value):
     """The sentence names the variable, its value and what it must be."""
     with pytest.raises(SettingRejected, match=rf"{variable} is '{value}', must be"):
         WorkerConfig({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("localhost:6379", "REDIS_URL is (address withheld), must be an address of a Redis: expected one of"),
+        (
+            "http://:hal@here/0",
+            "REDIS_URL is (address withheld), must be an address of a Redis: expected one of",
+        ),
+        (
+            "redis://:hal/f@here/0",
+            "reserved characters in a user name, password or option must be percent-enc",
+        ),
+        ("redis+sentinel://:hal@s1:x/astrid", "the port of a Sentinel is no number"),
+    ],
+)
+def test_an_address_is_refused_without_repeating_it(value, sentence):
+    """Of all settings, addresses alone hold secrets."""
+    with pytest.raises(SettingRejected) as refused:
+        WorkerConfig({"REDIS_URL": value})
+    assert sentence in str(refused.value)
+    assert "hal" not in str(refused.value)
+
+
+def test_settings_show_no_address():
+    """Whoever prints them prints no password."""
+    assert "hal" not in repr(WorkerConfig({"REDIS_URL": "redis://:hal@here/0"}))
 
 
 def test_bad_assignment_is_refused():

@@ -17,7 +17,11 @@ SAMPLES = Path(__file__).resolve().parents[3] / "manifests/samples"
         (["--capacity", "0"], "--capacity is 0, expected 1 or more worker processes"),
         (["--timeout-seconds", "0"], "--timeout-seconds is 0, expected more than 0"),
         (["--redis-url", "redis://here:1/3"], "--redis-url is redis://here:1/3, expected redis://host:port"),
-        (["--redis-url", "here:1"], "--redis-url is here:1, expected redis://host:port"),
+        (["--redis-url", "here:1"], "--redis-url is (address withheld), expected redis://host:port"),
+        (
+            ["--redis-url", "redis://:hal/f@here:1"],
+            "--redis-url is (address withheld), expected redis://host:port: it cannot be taken apart",
+        ),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(tmp_path, monkeypatch, arguments, sentence, capsys):

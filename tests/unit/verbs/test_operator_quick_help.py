@@ -67,7 +67,7 @@ def test_dead_letters_are_looked_at_without_settings_and_logs() -> None:
     ending, _, complaint = ended("dead", "list", "--queue", "q", "--redis-url", "http://nowhere")
 
     assert ending == "2 asyncio redis"
-    assert complaint.startswith("Redis http://nowhere: BadAddress")
+    assert complaint.startswith("--redis-url or REDIS_URL holds no Redis address: expected one of redis://")
 
 
 def test_what_the_work_imports_is_seen(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from astrid_workers.demo.night import Field, observation_id, write_field
 from astrid_workers.demo.services import embedded_server, environment, local_fleet
 from astrid_workers.errors import SettingRejected
 from astrid_workers.pipeline import Stage
+from astrid_workers.redis_address import check_address, redacted
 
 #: What a run leaves in its folder; an earlier run's is removed first, anything else is left alone.
 _MADE = ("frames", "artifacts")
@@ -46,13 +47,25 @@ def _check(options: argparse.Namespace) -> None:
     if not options.timeout_seconds > 0:
         msg = f"--timeout-seconds is {options.timeout_seconds:g}, expected more than 0"
         raise SettingRejected(msg)
-    address = urlsplit(options.redis_url or "redis://host")
-    if address.scheme not in ("redis", "rediss") or not address.hostname or address.path not in ("", "/"):
-        msg = f"--redis-url is {options.redis_url}, expected redis://host:port"
-        raise SettingRejected(msg)
+    if options.redis_url:
+        _check_server(options.redis_url)
     if not options.queues.exists():
         msg = f"--queues names {options.queues}, which does not exist; expected AstridQueue files"
         raise SettingRejected(msg)
+
+
+def _check_server(url: str) -> None:
+    expected = f"--redis-url is {redacted(url)}, expected redis://host:port"
+    if not url.startswith(("redis://", "rediss://")):
+        raise SettingRejected(expected)
+    try:
+        check_address(url)
+    except ValueError as trouble:
+        msg = f"{expected}: {trouble}"
+        raise SettingRejected(msg) from None
+    address = urlsplit(url)
+    if not address.hostname or address.path not in ("", "/"):
+        raise SettingRejected(expected)
 
 
 def _clear(home: Path) -> None:
