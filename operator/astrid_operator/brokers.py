@@ -75,11 +75,18 @@ def _text_of(path: Path) -> str | None:
         raise BrokerNotConfigured(message) from error
 
 
-@lru_cache(maxsize=1024)
 def _checked(url: str, origin: str) -> BrokerAddress:
+    if trouble := _trouble(url):
+        message = f"{origin} holds no Redis address: {trouble}"
+        raise BrokerNotConfigured(message)
+    return BrokerAddress(url)
+
+
+@lru_cache(maxsize=1024)
+def _trouble(url: str) -> str:
+    """Why `url` cannot be used; empty: it can. Every queue asks once a tick, so an answer is kept."""
     try:
         check_address(url)
     except ValueError as error:
-        message = f"{origin} holds no Redis address: {error}"
-        raise BrokerNotConfigured(message) from None
-    return BrokerAddress(url)
+        return str(error)
+    return ""

@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
     if not url:
         return _unusable("No Redis is named: give --redis-url or set REDIS_URL")
     try:
-        check_address(url)
+        check_address(url, blocking_connection)
     except ValueError as error:
         return _unusable(f"--redis-url or REDIS_URL holds no Redis address: {error}")
     try:

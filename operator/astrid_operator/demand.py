@@ -47,6 +47,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 #: Seconds after which the connection to an endpoint that no AstridQueue names any more is closed.
 UNUSED_SECONDS = 60.0
 
+#: Trouble of a read that ended as nobody foresaw; its traceback is logged when it begins.
+BUG = "Unexpected: an error of the operator, see its log"
+
 #: Slices of delayed messages looked at per tick and endpoint; each takes the server a few milliseconds.
 SLICES_PER_TICK = 20
 #: Slices of long queues that are asked for in one go, and short looks; the time is looked at in
@@ -103,8 +106,14 @@ class DemandReader:
         return None if endpoint is None else endpoint.server_ms()
 
     def reachable(self) -> dict[str, bool]:
-        """Whether each endpoint answered its latest read, by its address without credentials."""
-        return {str(broker): not endpoint.trouble for broker, endpoint in self._endpoints.items()}
+        """Whether each endpoint answered its latest read, by its address without credentials.
+
+        Of several that are told apart by nothing that may be shown, whether all did.
+        """
+        found: dict[str, bool] = {}
+        for broker, endpoint in self._endpoints.items():
+            found[str(broker)] = found.get(str(broker), True) and not endpoint.trouble
+        return found
 
     async def close(self) -> None:
         """End every read and connection."""
@@ -223,15 +232,24 @@ class _Endpoint:
                     for queue, answer in zip(queues, answers, strict=True)
                 }
                 await self._look_for_etas(counts, now_ms)
+            at = self._clock()
+            readings = {
+                queue: self._reading_of(queue, count, at, now_ms, server) for queue, count in counts.items()
+            }
         except (redis_errors.RedisError, OSError, ValueError) as error:
             self._failed(trouble_of(error), queues)
             await self._drop_client()
             return
+        except Exception:  # nobody waits for the task: without this its queues would not be read yet for ever
+            if self.trouble != BUG:
+                log.exception("Redis not read", broker=str(self._broker))
+                self.trouble = BUG
+            self._failed(BUG, queues)
+            await self._drop_client()
+            return
         self._succeeded()
-        at = self._clock()
         self._is_late = at - self._started_at > PATIENCE_SECONDS
-        for queue, count in counts.items():
-            self._readings[queue] = self._reading_of(queue, count, at, now_ms, server)
+        self._readings.update(readings)
 
     async def _counts(self, queues: tuple[DramatiqQueue, ...]) -> tuple[float, str | None, list[Any]]:
         """Server time in ms, the server's identity and one answer or error per queue."""

@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import redis.asyncio
+import structlog
 from redis import exceptions as redis_errors
 
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.redis_connection import connection, disconnect
+
+log = structlog.get_logger(__name__)
 
 #: Seconds between two questions to one broker.
 LOOK_SECONDS = 0.2
@@ -32,6 +35,8 @@ class Doorbell:
         self._bodies: dict[BrokerAddress, list[str]] = {}
         self._listening: dict[BrokerAddress, asyncio.Task[None]] = {}
         self._rung = asyncio.Event()
+        #: Brokers of which an error that nobody foresaw was logged.
+        self._told: set[BrokerAddress] = set()
 
     def listen(self, asleep: Iterable[BrokerQueue]) -> None:
         """Listen for messages of these queues from now on, which held none, and of no other."""
@@ -70,6 +75,10 @@ class Doorbell:
                 await asyncio.sleep(LOOK_SECONDS)
         except (redis_errors.RedisError, OSError, ValueError):
             pass
+        except Exception:  # nobody waits for the task, and the next tick listens again
+            if broker not in self._told:
+                log.exception("Not listened to Redis", broker=str(broker))
+                self._told.add(broker)
         await self._drop_client(broker)
 
     def _client(self, broker: BrokerAddress) -> "redis.asyncio.Redis":

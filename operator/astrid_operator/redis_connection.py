@@ -7,9 +7,10 @@ and database are those of the servers, `?sentinel_username=…&sentinel_password
 again by itself: whoever asks once a second is a better judge. Nothing here connects before its first command.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
@@ -21,6 +22,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
+
+AnyRedis: TypeAlias = "redis.Redis | redis.asyncio.Redis"
 
 #: Address schemes: those of redis-py, and those for Sentinels.
 SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
@@ -72,14 +75,6 @@ class SentinelAddress:
     #: What redis-py is told of the servers, and of the Sentinels.
     server_arguments: dict[str, Any]
     sentinel_arguments: dict[str, Any]
-
-
-def check_address(url: str) -> None:
-    """Raises ValueError, with a sentence that repeats nothing of `url`, where it is no Redis address."""
-    if not url.startswith(SCHEMES):
-        message = f"expected one of {', '.join(SCHEMES)}"
-        raise ValueError(message)
-    sentinel_address(url)
 
 
 def sentinel_address(url: str) -> SentinelAddress | None:
@@ -145,12 +140,45 @@ def blocking_connection(url: str, *, timeout_seconds: float, name: str) -> redis
     return client
 
 
+def check_address(url: str, connect: Callable[..., AnyRedis] = connection) -> None:
+    """Raises ValueError, with a sentence that repeats no secret of `url`, where `connect` cannot use it.
+
+    That takes a connection, which is not opened: redis-py looks at options no earlier.
+    """
+    if not url.startswith(SCHEMES):
+        message = f"expected one of {', '.join(SCHEMES)}"
+        raise ValueError(message)
+    sentinel_address(url)
+    if not _is_usable(url, connect):
+        message = f"redis-py cannot use {_unusable_option(url, connect)}"
+        raise ValueError(message)
+
+
 async def disconnect(client: "redis.asyncio.Redis") -> None:
     """End a client's connections, those to Sentinels too, whatever state they are in."""
     sentinel = getattr(client.connection_pool, "sentinel_manager", None)
     for each in (client, *(sentinel.sentinels if sentinel is not None else ())):
         with suppress(redis_errors.RedisError, OSError):
             await each.aclose()
+
+
+def _is_usable(url: str, connect: Callable[..., AnyRedis]) -> bool:
+    try:
+        connect(url, timeout_seconds=1.0, name="astrid-operator").connection_pool.make_connection()
+    except (TypeError, AttributeError, ValueError, redis_errors.RedisError):  # of a name, or of a value
+        return False
+    return True
+
+
+def _unusable_option(url: str, connect: Callable[..., AnyRedis]) -> str:
+    """Which option of `url` fails by itself, as a phrase."""
+    place, _, options = url.partition("?")
+    for name, value in parse_qsl(options):
+        if "password" in name or not name.isidentifier():
+            break  # what follows may be a piece of a password
+        if not _is_usable(f"{place}?{urlencode({name: value})}", connect):
+            return f"its option {name}"
+    return "one of its options"
 
 
 def _arguments(timeout_seconds: float, retry: Any) -> dict[str, Any]:

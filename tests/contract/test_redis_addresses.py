@@ -93,6 +93,51 @@ def test_what_cannot_be_read_is_said_without_repeating_it(url: str, sentence: st
 
 
 @pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://host/0?ssl_cert_reqs=none", "redis-py cannot use its option ssl_cert_reqs"),
+        ("redis://host/0?socket_timeout=3&socket_timeot=3", "redis-py cannot use its option socket_timeot"),
+        ("redis://host/0?protocol=hal", "redis-py cannot use its option protocol"),
+        ("redis://host?port=hal", "redis-py cannot use its option port"),
+        ("rediss://host/0?ssl_cert_reqs=hal", "redis-py cannot use its option ssl_cert_reqs"),
+        ("redis://host/0?parser_class=hal", "redis-py cannot use its option parser_class"),
+        ("unix:///run/redis.sock?port=6379", "redis-py cannot use its option port"),
+        ("redis+sentinel://s1/astrid?ssl_cert_reqs=none", "redis-py cannot use its option ssl_cert_reqs"),
+        ("redis+sentinel://s1/astrid?sentinel_user=hal", "redis-py cannot use its option sentinel_user"),
+        ("redis://host/0?password=a&hal=b", "redis-py cannot use one of its options"),
+        ("redis://host/0?ha!l=b", "redis-py cannot use one of its options"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(url: str, sentence: str) -> None:
+    """Before anybody connects; what follows a password may be a piece of it."""
+    for check in (redis_connection.check_address, redis_address.check_address):
+        with pytest.raises(ValueError, match=f"^{sentence}$") as failure:
+            check(url)
+        assert "hal" not in str(failure.value)
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        redis_connection.check_address(url, redis_connection.blocking_connection)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *ADDRESSES,
+        "redis://host",
+        "redis://host/0?socket_timeout=3&health_check_interval=5&client_name=x",
+        "redis://host?db=3&password=x&username=y",
+        "rediss://host/0?ssl_cert_reqs=none&ssl_ca_certs=/none",
+        "rediss+sentinel://s1/astrid?ssl_cert_reqs=none",
+        "unix://u:p@/run/redis.sock?db=2",
+    ],
+)
+def test_what_can_be_used_is_not_refused(url: str) -> None:
+    """Nothing is opened: no such server is there, nor such files."""
+    redis_connection.check_address(url)
+    redis_connection.check_address(url, redis_connection.blocking_connection)
+    redis_address.check_address(url)
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("redis://user:hal@host:6379/0?password=hal#hal", "redis://***@host:6379/0"),

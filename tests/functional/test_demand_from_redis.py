@@ -11,7 +11,9 @@ import dramatiq
 import pytest
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from structlog.testing import capture_logs
 
+from astrid_operator import demand
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
@@ -120,6 +122,53 @@ def test_the_age_is_that_of_the_head_by_the_servers_clock(
     assert ages["due"] == pytest.approx(20, abs=5)
     assert ages["odd"] == pytest.approx(90, abs=5)
     assert ages["future"] == 0
+
+
+@pytest.mark.parametrize("step", ["connection", "demand_of"])
+def test_an_unforeseen_error_is_a_failed_reading_told_once(
+    redis_url: str, play: Play, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before an answer or after it: nothing counts as read or as up, and one traceback says why until it ends."""
+    failures: list[str] = []
+
+    def unforeseen(*_: Any, **__: Any) -> Any:
+        failures.append(step)
+        raise TypeError(step)
+
+    async def scenario(reader: DemandReader) -> tuple[DemandReading, dict[str, bool]]:
+        wanted = {KEY: claim(redis_url)}
+        with monkeypatch.context() as patch:
+            patch.setattr(demand, step, unforeseen)
+            failed = await until(reader, wanted, lambda _: len(failures) >= 2)
+            up = reader.reachable()
+        await until(reader, wanted, lambda reading: reading.demand is not None)
+        assert reader.reachable() == {redis_url: True}
+        return failed, up
+
+    with capture_logs() as said:
+        failed, up = play(scenario)
+
+    assert failed.demand is None
+    assert failed.trouble == f"Redis {redis_url}: Unexpected: an error of the operator, see its log"
+    assert up == {redis_url: False}
+    assert [(each["event"], bool(each.get("exc_info"))) for each in said] == [
+        ("Redis not read", True),
+        ("Redis read again", False),
+    ]
+
+
+def test_one_address_in_two_spellings_is_up_where_both_are(redis_url: str, play: Play) -> None:
+    """Credentials are not shown: one of two users is refused, whichever is looked at last."""
+    host = redis_url.removeprefix("redis://")
+    good, bad = f"redis://default:@{host}", f"redis://nobody:x@{host}"
+
+    async def scenario(reader: DemandReader) -> dict[str, bool]:
+        refused, other = QueueKey("sky", "refused"), QueueKey("sky", "other")
+        wanted = {refused: claim(bad), KEY: claim(good), other: claim(f"redis://@{host}")}
+        await until(reader, wanted, lambda reading: reading.demand is not None)
+        return reader.reachable()
+
+    assert play(scenario) == {f"redis://***@{host}": False, redis_url: True}
 
 
 @pytest.mark.parametrize(

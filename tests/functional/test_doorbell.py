@@ -2,7 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
+from astrid_operator import doorbell
 from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.doorbell import Doorbell
@@ -121,3 +126,27 @@ def test_a_broker_that_is_gone_holds_up_no_other(
         await bell.rung()
 
     play(scenario)
+
+
+def test_an_unforeseen_error_is_told_once_and_ends_no_bell(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tick listens again; what was logged once is not logged each second."""
+
+    def unforeseen(*_: Any, **__: Any) -> Any:
+        raise TypeError
+
+    async def scenario(bell: Doorbell) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(doorbell, "connection", unforeseen)
+            for _ in range(2):
+                bell.listen([queue(redis_server, "q")])
+                await asyncio.wait(bell._listening.values())
+        put(redis_server, "q")
+        bell.listen([queue(redis_server, "q")])
+        await bell.rung()
+
+    with capture_logs() as said:
+        play(scenario)
+
+    assert [(each["event"], each["exc_info"]) for each in said] == [("Not listened to Redis", True)]

@@ -71,14 +71,6 @@ def redacted(url: str) -> str:
     return WITHHELD
 
 
-def check_address(url: str) -> None:
-    """Raises ValueError, with a sentence that repeats nothing of `url`, where it is no Redis address."""
-    if url.partition("://")[0].lower() not in (*SCHEMES, *SENTINEL_SCHEMES):
-        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *SENTINEL_SCHEMES))
-        raise ValueError(f"expected one of {known}")
-    sentinel_address(url)
-
-
 def sentinel_address(url: str) -> SentinelAddress | None:
     """The Sentinels that `url` names; None where it names a server.
 
@@ -132,6 +124,38 @@ def redis_client(url: str) -> redis.Redis:
     )
     client: redis.Redis = sentinel.master_for(address.service)  # type: ignore[no-untyped-call]
     return client
+
+
+def check_address(url: str) -> None:
+    """Raises ValueError, with a sentence that repeats no secret of `url`, where no client can use it.
+
+    That takes a connection, which is not opened: redis-py looks at options no earlier.
+    """
+    if url.partition("://")[0].lower() not in (*SCHEMES, *SENTINEL_SCHEMES):
+        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *SENTINEL_SCHEMES))
+        raise ValueError(f"expected one of {known}")
+    sentinel_address(url)
+    if not _is_usable(url):
+        raise ValueError(f"redis-py cannot use {_unusable_option(url)}")
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        redis_client(url).connection_pool.make_connection()
+    except (TypeError, AttributeError, ValueError, redis.RedisError):  # of a name, or of a value
+        return False
+    return True
+
+
+def _unusable_option(url: str) -> str:
+    """Which option of `url` fails by itself, as a phrase."""
+    place, _, options = url.partition("?")
+    for name, value in parse_qsl(options):
+        if "password" in name or not name.isidentifier():
+            break  # what follows may be a piece of a password
+        if not _is_usable(f"{place}?{urlencode({name: value})}"):
+            return f"its option {name}"
+    return "one of its options"
 
 
 def _taken_apart(url: str) -> SplitResult:

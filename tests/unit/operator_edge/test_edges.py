@@ -130,6 +130,18 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(mounted: Path) 
     assert not any(piece in str(refused.value) for piece in ("S3cr", "etKq9", "redis.infra"))
 
 
+def test_an_option_that_redis_does_not_know_is_refused(mounted: Path) -> None:
+    """Where the address is checked, and not by every reader in its own way."""
+    (mounted / "sky/own/url").write_text("redis://:secret@host/0?ssl_cert_reqs=none")
+
+    with pytest.raises(BrokerNotConfigured) as refused:
+        Brokers(mounted, None).address("sky", "own", "url")
+    assert str(refused.value) == (
+        "File sky/own/url of the mounted brokers holds no Redis address: "
+        "redis-py cannot use its option ssl_cert_reqs"
+    )
+
+
 @pytest.mark.parametrize(
     "names", [("..", "own", "url"), ("sky", "../sky/own", "url"), ("sky", "own", "..data")]
 )

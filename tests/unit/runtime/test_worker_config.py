@@ -139,6 +139,10 @@ def test_bad_variable_is_refused_by_name(variable, value):
             "redis://:hal/f@here/0",
             "reserved characters in a user name, password or option must be percent-enc",
         ),
+        (
+            "redis://:hal@here/0?ssl_cert_reqs=none",
+            "REDIS_URL is redis://***@here/0, must be an address of a Redis: redis-py cannot use its option ssl_",
+        ),
         ("redis+sentinel://:hal@s1:x/astrid", "the port of a Sentinel is no number"),
     ],
 )

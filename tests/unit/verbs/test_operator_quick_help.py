@@ -62,12 +62,20 @@ def test_a_simulation_or_a_rendering_imports_no_client() -> None:
     assert "image: astrid-worker:0.1.0" in usual
 
 
-def test_dead_letters_are_looked_at_without_settings_and_logs() -> None:
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://nowhere", "expected one of redis://"),
+        ("redis://:S3cr/et@nowhere/0", "it cannot be taken apart; reserved characters"),
+        ("redis://nowhere/0?ssl_cert_reqs=none", "redis-py cannot use its option ssl_cert_reqs"),
+    ],
+)
+def test_dead_letters_are_looked_at_without_settings_and_logs(url: str, sentence: str) -> None:
     """The verb needs Redis's client, and says so of an address that is none."""
-    ending, _, complaint = ended("dead", "list", "--queue", "q", "--redis-url", "http://nowhere")
+    ending, _, complaint = ended("dead", "list", "--queue", "q", "--redis-url", url)
 
     assert ending == "2 asyncio redis"
-    assert complaint.startswith("--redis-url or REDIS_URL holds no Redis address: expected one of redis://")
+    assert complaint.startswith(f"--redis-url or REDIS_URL holds no Redis address: {sentence}")
 
 
 def test_what_the_work_imports_is_seen(tmp_path: Path) -> None:
