@@ -11,7 +11,7 @@ from time import monotonic
 
 from astrid_operator.errors import BrokerNotConfigured
 from astrid_operator.redis_address import redacted
-from astrid_operator.redis_connection import check_address
+from astrid_operator.redis_connection import Place, check_address, places
 
 #: The broker of an AstridQueue that names none: the default of `spec.broker.secretRef`.
 DEFAULT_SECRET, DEFAULT_KEY = "astrid-redis", "url"
@@ -28,6 +28,11 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return redacted(self.url)
+
+    @property
+    def places(self) -> frozenset[Place]:
+        """Where it leads: two addresses of one database have one in common."""
+        return _places(self.url)
 
 
 class Brokers:
@@ -90,3 +95,8 @@ def _trouble(url: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _places(url: str) -> frozenset[Place]:
+    return places(url)

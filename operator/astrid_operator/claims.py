@@ -1,6 +1,7 @@
 """Which AstridQueue serves a Dramatiq queue where several ask for it.
 
-The oldest keeps it, whatever order they were seen in. Asks no Redis.
+The oldest keeps it, whatever order they were seen in and however their addresses are spelled. Asks no Redis:
+two names of one host are two servers here.
 """
 
 from collections import defaultdict
@@ -11,6 +12,7 @@ from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.brokers import BrokerAddress, Brokers
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import BrokerNotConfigured, PersonMustAct, QueueTaken
+from astrid_operator.redis_connection import Place
 
 
 class BrokerQueue(NamedTuple):
@@ -26,15 +28,17 @@ def claims(
     """What each AstridQueue reads, and why others read nothing: no broker, or an older one has the queue."""
     granted: dict[QueueKey, BrokerQueue] = {}
     refused: dict[QueueKey, PersonMustAct] = {}
-    owners: dict[BrokerQueue, QueueKey] = {}
+    owners: dict[tuple[Place, DramatiqQueue], QueueKey] = {}
     for queue in sorted(queues.values(), key=_age):
         try:
             claim = claim_of(queue, brokers)
         except BrokerNotConfigured as error:
             refused[queue.key] = error
             continue
-        owner = owners.setdefault(claim, queue.key)
-        if owner == queue.key:
+        found = [(place, claim.queue) for place in sorted(claim.broker.places)]
+        owner = next((owners[each] for each in found if each in owners), None)
+        if owner is None:
+            owners.update(dict.fromkeys(found, queue.key))
             granted[queue.key] = claim
         else:
             refused[queue.key] = QueueTaken(queue.spec.queue_name, str(owner))

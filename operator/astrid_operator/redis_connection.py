@@ -10,7 +10,7 @@ again by itself: whoever asks once a second is a better judge. Nothing here conn
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
@@ -35,7 +35,7 @@ RESERVED = (
     " (/ as %2F, ? as %3F, # as %23, @ as %40)"
 )
 
-SENTINEL_PORT = 26379
+SERVER_PORT, SENTINEL_PORT = 6379, 26379
 #: Longest that one Sentinel is waited for, in seconds: the next one knows as much.
 SENTINEL_SECONDS = 0.5
 
@@ -64,6 +64,17 @@ def trouble_of(error: Exception) -> str:
     """One word and a few more for why a Redis could not be read."""
     words = next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)
     return f"{words} ({error})" if type(error) is redis_errors.ResponseError else words
+
+
+class Place(NamedTuple):
+    """One database, however its address is spelled; with Sentinels, as one of them knows it."""
+
+    scheme: str
+    host: str
+    port: int
+    #: Service that a Sentinel watches; empty: the server itself is at `host`.
+    service: str
+    database: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,26 @@ def sentinel_address(url: str) -> SentinelAddress | None:
         server_arguments={**arguments, **secure},
         sentinel_arguments={**{name: value for name, value in own.items() if value}, **secure},
     )
+
+
+def places(url: str) -> frozenset[Place]:
+    """Where `url` leads, without who asks and how; addresses that share a place lead to one database.
+
+    A server is one place, and a service is one for each of its Sentinels. Raises ValueError where `url` is no
+    address.
+    """
+    scheme = url.partition("://")[0]
+    if (address := sentinel_address(url)) is not None:
+        database = int(address.server_arguments.get("db", 0))
+        return frozenset(
+            Place(scheme, host, port, address.service, database) for host, port in address.sentinels
+        )
+    server = parse_url(url)  # type: ignore[no-untyped-call]
+    database = int(server.get("db", 0))
+    if scheme == "unix":
+        return frozenset({Place(scheme, server.get("path", ""), 0, "", database)})
+    host = server.get("host", "localhost").lower()
+    return frozenset({Place(scheme, host, int(server.get("port", SERVER_PORT)), "", database)})
 
 
 def connection(url: str, *, timeout_seconds: float, name: str) -> "redis.asyncio.Redis":
