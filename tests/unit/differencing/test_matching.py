@@ -97,6 +97,37 @@ def test_registration_noise_is_measured_not_guessed() -> None:
     assert match.gain_scatter < 0.01
 
 
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        (
+            40,
+            "the frame of 40 x 40 px is too small: of 6 sources 5 lie within 18 px of its edges and 0 next to",
+        ),
+        (512, "1 of 6 bright sources have no masked pixel within"),
+    ],
+)
+def test_a_frame_without_room_for_its_sources_is_refused_by_its_size(size: int, sentence: str) -> None:
+    """Not by masks, which have nothing to do with it; and by masks where these take the sources."""
+    _, science, reference = measured()
+    corner = slice(0, size), slice(0, size)
+    places = np.array([20.0, 3.0, 5.0, 36.0, 30.0, 8.0]), np.array([20.0, 20.0, 30.0, 36.0, 5.0, 4.0])
+    bad = np.zeros((size, size), bool)
+    if size > 40:
+        places = places[0] * 10 + 100, places[1] * 10 + 100
+        for x, y in zip(*(axis.astype(int) for axis in places), strict=True):
+            bad[y, x] = x != 300
+    with pytest.raises(SubtractionRefused, match=sentence):
+        measure_match(
+            science.image[corner],
+            reference.image[corner],
+            (science.variance[corner], reference.variance[corner]),
+            bad,
+            (science.psf, reference.psf),
+            places,
+        )
+
+
 def test_a_bent_registration_is_followed() -> None:
     """A smooth residual shift of 0.1 px rms is mapped: less than half of it is left as noise."""
     _, science, reference = measured(n_stars=220, shift_field_px=0.1)

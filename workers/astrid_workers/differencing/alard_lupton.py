@@ -18,7 +18,8 @@ from scipy import fft
 from astrid_workers.differencing.kernel_freedom import KernelEquations, choose_freedom
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.photometric_match import MODEL_ERROR, PhotometricMatch
+from astrid_workers.imaging.matched_stamps import inside_of
+from astrid_workers.imaging.photometric_match import MODEL_ERROR, PhotometricMatch, refuse_small_frame
 from astrid_workers.imaging.psf import SIGMA_PER_FWHM, polynomial
 from astrid_workers.imaging.transfer import shift_hats, stamp_hat
 
@@ -140,6 +141,9 @@ def fit_kernel(
     half_kernel = int(np.ceil(max(KERNEL_HALF_FWHM * broad, 6)))
     x, y = _whole(places, bad, reach, half_kernel)
     if len(x) < MIN_SOURCES:
+        refuse_small_frame(
+            bad.shape, places, reach + half_kernel, len(x), f"{MIN_SOURCES} needed to fit a kernel"
+        )
         msg = (
             f"{len(x)} of {len(places[0])} sources that matched have no masked pixel within {reach + 2} px "
             f"in either frame, {MIN_SOURCES} needed to fit a kernel; {100 * float(bad.mean()):.1f} % of the "
@@ -198,11 +202,7 @@ def _whole(
     places: tuple[Floats, Floats], bad: NDArray[np.bool_], reach: int, half_kernel: int
 ) -> tuple[Floats, Floats]:
     """Places whose stamp and what the kernel adds to it are whole."""
-    x, y = (np.asarray(axis, float) for axis in places)
-    margin = reach + half_kernel
-    inside = (np.rint(x) >= margin) & (np.rint(x) < bad.shape[1] - margin)
-    inside &= (np.rint(y) >= margin) & (np.rint(y) < bad.shape[0] - margin)
-    x, y = x[inside], y[inside]
+    x, y = inside_of(bad.shape, places, reach + half_kernel)
     offsets = np.arange(-reach - 2, reach + 3)
     rows = np.rint(y).astype(int)[:, None, None] + offsets[None, :, None]
     columns = np.rint(x).astype(int)[:, None, None] + offsets[None, None, :]

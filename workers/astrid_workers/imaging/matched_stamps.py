@@ -41,6 +41,8 @@ class MatchedStamps:
     #: Pixels that count, within this distance of a source.
     inner: NDArray[np.bool_]
     reach_px: int
+    #: How far a stamp reaches from its source to each side, pixels.
+    half_px: int
     #: By how much errors of gain, shift x and shift y exceed those of white noise: the matching correlates
     #: pixels.
     error_factors: Floats
@@ -81,7 +83,7 @@ def cut_stamps(
     wing_sigmas = np.array(WING_SIGMAS_FWHM) * fwhm
     pedestal = PEDESTAL_SIGMA * float(np.sqrt(fast_median(vn) + fast_median(vr))) if len(x) else 1.0
     return MatchedStamps(
-        x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, reach, factors, wing_sigmas, pedestal
+        x, y, matched_n, r_hat * pn, noise_n, noise_r, inner, reach, half, factors, wing_sigmas, pedestal
     )
 
 
@@ -105,14 +107,19 @@ def _error_factors(
     return np.sqrt([float((profile * noise).sum() / profile.sum()) / mean for profile in profiles])
 
 
+def inside_of(shape: tuple[int, ...], places: tuple[Floats, Floats], half: int) -> tuple[Floats, Floats]:
+    """Places that lie at least `half` pixels from the edges of a frame `(ny, nx)`."""
+    x, y = (np.asarray(axis, float) for axis in places)
+    inside = (np.rint(x) >= half) & (np.rint(x) < shape[1] - half)
+    inside &= (np.rint(y) >= half) & (np.rint(y) < shape[0] - half)
+    return x[inside], y[inside]
+
+
 def _usable(
     places: tuple[Floats, Floats], bad: NDArray[np.bool_], reach: int, half: int
 ) -> tuple[Floats, Floats]:
     """Places whole within the frame, without a bad pixel within reach, the first ones if they are many."""
-    x, y = (np.asarray(axis, float) for axis in places)
-    inside = (np.rint(x) >= half) & (np.rint(x) < bad.shape[1] - half)
-    inside &= (np.rint(y) >= half) & (np.rint(y) < bad.shape[0] - half)
-    x, y = x[inside], y[inside]
+    x, y = inside_of(bad.shape, places, half)
     offsets = np.arange(-reach, reach + 1)
     rows = np.rint(y).astype(int)[:, None, None] + offsets[None, :, None]
     columns = np.rint(x).astype(int)[:, None, None] + offsets[None, None, :]

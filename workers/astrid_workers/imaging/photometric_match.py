@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from astrid_workers.errors import SubtractionRefused
 from astrid_workers.frame import Float32Image
-from astrid_workers.imaging.matched_stamps import WING_SIGMAS_FWHM, MatchedStamps, cut_stamps
+from astrid_workers.imaging.matched_stamps import WING_SIGMAS_FWHM, MatchedStamps, cut_stamps, inside_of
 from astrid_workers.imaging.psf import Psf, polynomial
 from astrid_workers.imaging.residual_map import (
     ResidualMap,
@@ -139,6 +139,9 @@ def measure_match(
     """
     stamps = cut_stamps(science, reference, variance, bad, psfs, places)
     if len(stamps.x) < MIN_SOURCES:
+        refuse_small_frame(
+            bad.shape, places, stamps.half_px, len(stamps.x), f"{MIN_SOURCES} needed to match their fluxes"
+        )
         msg = (
             f"{len(stamps.x)} of {len(places[0])} bright sources have no masked pixel within "
             f"{stamps.reach_px} px in either frame, {MIN_SOURCES} needed to match their fluxes; "
@@ -149,6 +152,27 @@ def measure_match(
         (o for o, n in MIN_SOURCES_FOR_ORDER.items() if len(stamps.x) >= n and o <= max_order), default=0
     )
     return _fit(stamps, order, (science.shape[0], science.shape[1]), _are_stars(stamps, stars))
+
+
+def refuse_small_frame(
+    shape: tuple[int, ...], places: tuple[Floats, Floats], half_px: int, n_usable: int, needed: str
+) -> None:
+    """Raise SubtractionRefused where of enough sources the edges of the frame take as many as masks, or more.
+
+    A source's stamp reaches `half_px` to each side. `n_usable` sources, too few, are left of those at
+    `places`; `needed` says how many it takes, and for what.
+    """
+    ny, nx = shape
+    n = len(places[0])
+    n_outside = n - len(inside_of(shape, places, half_px)[0])
+    n_masked = n - n_outside - n_usable
+    if n < MIN_SOURCES or n_outside < n_masked:
+        return
+    msg = (
+        f"the frame of {nx} x {ny} px is too small: of {n} sources {n_outside} lie within {half_px} px of "
+        f"its edges and {n_masked} next to masked pixels, which leaves {n_usable}, {needed}"
+    )
+    raise SubtractionRefused(msg, sources=n_usable, needed=MIN_SOURCES, width_px=nx, height_px=ny)
 
 
 def _are_stars(stamps: MatchedStamps, stars: tuple[Floats, Floats] | None) -> NDArray[np.bool_]:
