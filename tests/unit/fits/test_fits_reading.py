@@ -163,6 +163,20 @@ def test_the_science_extension_is_chosen() -> None:
         read_frame(written(*units), name="x.fits", extension="WHT")
 
 
+@pytest.mark.parametrize(
+    ("own", "in_primary", "unit"),
+    [(None, False, "electron"), ("Jy", False, "Jy"), (None, True, "adu"), ("Jy", True, "Jy")],
+)
+def test_the_unit_of_an_empty_primary_header_holds_for_its_images(
+    own: str | None, in_primary: bool, unit: str
+) -> None:
+    """Unless the image has a unit of its own, or the primary has pixels that the unit belongs to."""
+    pixels = sky_pixels().astype("f4")
+    extension = fits.ImageHDU(pixels, fits.Header([("BUNIT", own)] if own else []), name="SCI")
+    primary = fits.PrimaryHDU(pixels if in_primary else None, fits.Header([("BUNIT", "electron")]))
+    assert read_header(written(primary, extension), name="x").unit == unit
+
+
 def test_an_axis_of_length_one_is_ignored() -> None:
     """A cube of one plane is an image; a cube of several is not."""
     plane = sky_pixels().astype("f4")

@@ -149,12 +149,16 @@ class _Opened:
         return self.units[0]
 
     def header(self) -> fits.Header:
-        """The image's cards; where the extension is silent, the primary header's."""
+        """The image's cards; where the extension is silent, the primary header's.
+
+        BUNIT among them only where the primary has no pixels of its own, whose unit it would be.
+        """
         own = _header_of(self.source, self.hdu)
         if self.hdu.index == 0:
             return own
+        silent = _STRUCTURAL if self.primary.data_bytes == 0 else _STRUCTURAL | {"BUNIT"}
         for card in _header_of(self.source, self.primary).cards:
-            if card.keyword and card.keyword not in _STRUCTURAL and card.keyword not in own:
+            if card.keyword and card.keyword not in silent and card.keyword not in own:
                 own.append(card, end=True)
         return own
 
@@ -223,7 +227,7 @@ def _trimmed_wcs(wcs: WCS | None, layout: Layout, assumed: list[str]) -> WCS | N
 _STRUCTURAL = frozenset(
     {
         "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND", "PCOUNT", "GCOUNT",
-        "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "COMMENT", "HISTORY", "BUNIT",
+        "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "COMMENT", "HISTORY",
         "CTYPE1", "CTYPE2",
     }
 )  # fmt: skip
