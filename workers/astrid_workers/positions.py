@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from astropy.wcs import WCS, NoConvergence
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import pixel_of, sky_of
 from astrid_workers.errors import SettingRejected
 
 Floats = NDArray[np.float64]
@@ -67,7 +68,7 @@ class Positions:
         if by_sky.any():
             x, y = _to_pixels(wcs, self.ra_deg, self.dec_deg)
             return replace(self, x=x, y=y)
-        ra, dec = wcs.all_pix2world(self.x, self.y, 0)
+        ra, dec = sky_of(wcs, self.x, self.y)
         return replace(self, ra_deg=np.asarray(ra, float), dec_deg=np.asarray(dec, float))
 
 
@@ -127,12 +128,9 @@ def _refuse_declination(dec: Floats, where: list[str]) -> None:
 
 def _to_pixels(wcs: WCS, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
     """Pixels of sky positions, NaN where the projection has none."""
-    try:
-        x, y = wcs.all_world2pix(ra, dec, 0, quiet=True)
-    except (ValueError, NoConvergence):
-        return np.full_like(ra, np.nan), np.full_like(ra, np.nan)
+    x, y = pixel_of(wcs, ra, dec)
     # a projection has points on the other side of the sky too: what does not come back is not there
-    back_ra, back_dec = wcs.all_pix2world(x, y, 0)
+    back_ra, back_dec = sky_of(wcs, x, y)
     apart = np.hypot((back_ra - ra + 180) % 360 - 180, back_dec - dec)
     there = np.isfinite(apart) & (apart < 1e-3)
     return np.where(there, x, np.nan), np.where(there, y, np.nan)

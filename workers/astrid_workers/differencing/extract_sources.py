@@ -11,6 +11,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import sky_of
 from astrid_workers.defaults import THRESHOLD_SIGMA
 from astrid_workers.differencing.glints import flag_glints
 from astrid_workers.differencing.neighbours import (
@@ -323,7 +324,7 @@ def _place(found: list[Candidate], wcs: WCS | None) -> list[Candidate]:
     """The same candidates with RA and Dec."""
     if wcs is None or not found:
         return found
-    ra, dec = wcs.all_pix2world([c.x for c in found], [c.y for c in found], 0)
+    ra, dec = sky_of(wcs, [c.x for c in found], [c.y for c in found])
     return [
         replace(c, ra_deg=float(a), dec_deg=float(d)) if np.isfinite(a) and np.isfinite(d) else c
         for c, a, d in zip(found, ra, dec, strict=True)

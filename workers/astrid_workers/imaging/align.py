@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import sky_of
 from astrid_workers.errors import NothingToDo
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.background import FEWEST_PIXELS, Background
@@ -185,8 +186,8 @@ def _sky_offset(
 
     RA times cos Dec.
     """
-    ra, dec = through.science.all_pix2world(*centre, 0)
-    seen_ra, seen_dec = through.reference.all_pix2world(*through(*centre), 0)
+    ra, dec = sky_of(through.science, *centre)
+    seen_ra, seen_dec = sky_of(through.reference, *through(*centre))
     east = (seen_ra[0] - ra[0] + 180) % 360 - 180
     offsets = float(east * np.cos(np.radians(dec[0])) * 3600), float((seen_dec[0] - dec[0]) * 3600)
     return offsets if np.isfinite(offsets).all() else (None, None)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from astropy.wcs import WCS, NoConvergence
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import pixel_of, sky_of
 from astrid_workers.errors import NothingToDo, SubtractionRefused
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.asterisms import AsterismMatch, match_asterisms
@@ -53,12 +54,7 @@ class ThroughSky:
 
     def predicted(self, x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Without the correction; NaN where the sky has no place in the reference's projection."""
-        ra, dec = self.science.all_pix2world(x, y, 0)
-        try:
-            px, py = self.reference.all_world2pix(ra, dec, 0, quiet=True)
-        except (ValueError, NoConvergence):
-            return np.full_like(x, np.nan), np.full_like(y, np.nan)
-        return px, py
+        return pixel_of(self.reference, *sky_of(self.science, x, y))
 
 
 def through_headers(science: Frame, reference: Frame) -> ThroughSky | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from astropy.wcs import WCS
 
+from astrid_workers.celestial import sky_of
 from astrid_workers.frame import HeaderFacts
 from astrid_workers.storage.fits import FitsLimits, read_header
 from astrid_workers.storage.models import FILTER_LENGTH
@@ -53,12 +54,11 @@ def filter_band_of(facts: HeaderFacts) -> str | None:
 
 
 def corners_of(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
-    """Sky positions of the outer corners of the corner pixels; None where the WCS has none for them."""
+    """ICRS positions of the outer corners of the corner pixels; None where the WCS has none for them."""
     ny, nx = shape
     x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5])
     y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
-    sky = wcs.pixel_to_world(x, y).icrs
-    ra_deg, dec_deg = np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
+    ra_deg, dec_deg = sky_of(wcs, x, y)
     if not (np.isfinite(ra_deg).all() and np.isfinite(dec_deg).all()):
         return None
     return tuple((float(ra), float(dec)) for ra, dec in zip(ra_deg, dec_deg, strict=True))

@@ -17,6 +17,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import sky_of
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
 from astrid_workers.mask import MaskBit
 from astrid_workers.sky.blemishes import NONE, Blemished, Blemishes, blemish
@@ -348,5 +349,4 @@ def _sample(image: Float64Array, x: Float64Array, y: Float64Array) -> Float64Arr
 def _sky_position(wcs: WCS | None, truth: NDArray[Any]) -> tuple[Float64Array, Float64Array]:
     if wcs is None:
         return np.full(truth.size, np.nan), np.full(truth.size, np.nan)
-    ra, dec = wcs.all_pix2world(truth["x"], truth["y"], 0)
-    return ra, dec
+    return sky_of(wcs, truth["x"], truth["y"])

@@ -16,6 +16,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from astrid_workers.celestial import sky_of
 from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts
 from astrid_workers.imaging.blank_areas import without_blank_areas
@@ -63,10 +64,10 @@ class FrameHeader:
 
     @property
     def centre_deg(self) -> tuple[float, float] | None:
-        """RA and Dec of the image's centre, or None without a WCS."""
+        """RA and Dec of the image's centre, ICRS degrees, or None without a WCS."""
         if self.wcs is None:
             return None
-        ra, dec = self.wcs.all_pix2world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2, 0)
+        ra, dec = sky_of(self.wcs, (self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
         return float(ra), float(dec)
 
 
