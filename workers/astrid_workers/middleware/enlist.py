@@ -3,19 +3,22 @@
 Named on Dramatiq's command line after the application, it adds the fleet's middleware to the broker that
 is set:
 
-    PYTHONPATH=/opt/astrid dramatiq my_application fleet_middleware.enlist
+    dramatiq my_application fleet_middleware.enlist --path . /opt/astrid
 
-where `/opt/astrid/fleet_middleware/` holds the files of this folder. WORKER_MAX_RETRIES, WORKER_TIMEOUT
-and WORKER_MAX_MEMORY hold where neither message nor actor says. Rows of dead letters are Astrid's own;
-their reasons are written into Redis here too. Never touches actors, and never acts twice.
+where `/opt/astrid/fleet_middleware/` holds the files of this folder: what the pods of an AstridQueue run that
+names a ConfigMap of them in `middleware`. WORKER_MAX_RETRIES, WORKER_TIMEOUT and WORKER_MAX_MEMORY hold where
+neither message nor actor says. Rows of dead letters are Astrid's own; their reasons are written into Redis
+here too. Never touches actors, and never acts twice.
 """
 
 import os
 
 import dramatiq
+import dramatiq.broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware, TimeLimit
 
+from . import dramatiq_version  # noqa: F401 - refuses a wrong one, before others fail in words of their own
 from .held import Held
 from .order import surround
 from .poison import DEFAULT_MAX_RETRIES
@@ -40,4 +43,11 @@ def enlist(broker: dramatiq.Broker) -> None:
     broker.actor_options |= {option for one in broker.middleware for option in one.actor_options}
 
 
-enlist(dramatiq.get_broker())
+def _broker_that_is_set() -> dramatiq.Broker:
+    """Raises RuntimeError where there is none: Dramatiq would make up one, which no actor uses."""
+    if dramatiq.broker.global_broker is None:
+        raise RuntimeError("no broker is set: the application must call dramatiq.set_broker")
+    return dramatiq.get_broker()
+
+
+enlist(_broker_that_is_set())
