@@ -134,6 +134,8 @@ class AstridQueueSpec:
     queue_name: str
     worker_type: str
     app: str
+    #: ConfigMap of the same namespace with the files of the fleet's middleware; None: it is not carried.
+    middleware: str | None
     #: None: the operator's default.
     image: str | None
     image_pull_policy: str
@@ -239,6 +241,7 @@ def _spec(spec: Mapping[str, Json], name: str) -> AstridQueueSpec:
         queue_name=queue_name,
         worker_type=spec.get("workerType", queue_name),
         app=spec["app"],
+        middleware=spec["middleware"]["configMapRef"]["name"] if "middleware" in spec else None,
         image=spec.get("image"),
         image_pull_policy=spec["imagePullPolicy"],
         enabled=spec["enabled"],

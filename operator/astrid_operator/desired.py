@@ -6,11 +6,13 @@ are `/scale`'s, nor any field of scaling or priority in the pod template, so tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from astrid_operator.astrid_queue import API_VERSION, KIND, AstridQueue, AstridQueueSpec, QueueKey
 from astrid_operator.quantity import quantity
 from astrid_operator.scaling import GRACE_SECONDS
+from astrid_operator.spec_schema import MIDDLEWARE_FOLDER
 
 Json = Any
 
@@ -24,6 +26,10 @@ MEMORY_FRACTION = 0.9
 
 #: Delayed messages that a process may hold, in threads: Dramatiq's own 1000 would strand many when it dies.
 DELAYED_PER_THREAD = 100
+
+#: Module that makes the workers of any Dramatiq application members of the fleet, and where it is found.
+ENLIST = f"{PurePosixPath(MIDDLEWARE_FOLDER).name}.enlist"
+MIDDLEWARE_PATH = str(PurePosixPath(MIDDLEWARE_FOLDER).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def worker_command(spec: AstridQueueSpec) -> list[str]:
     program = (
         ["astrid_workers.start_workers", "--worker-types", spec.worker_type]
         if spec.is_ours
-        else ["dramatiq", spec.app]
+        else ["dramatiq", spec.app, *_enlisting(spec)]
     )
     return [
         "python",
@@ -106,6 +112,14 @@ def worker_command(spec: AstridQueueSpec) -> list[str]:
         "--worker-shutdown-timeout",
         str((spec.timeout_seconds + SHUTDOWN_SECONDS) * 1000),
     ]
+
+
+def _enlisting(spec: AstridQueueSpec) -> list[str]:
+    """What carries the middleware into an application that knows nothing of it.
+
+    By Dramatiq's own path, as PYTHONPATH would replace that of the image; `.` is its default.
+    """
+    return [ENLIST, "--path", ".", MIDDLEWARE_PATH] if spec.middleware else []
 
 
 def worker_settings(spec: AstridQueueSpec, defaults: OperatorDefaults) -> dict[str, str]:
@@ -271,6 +285,7 @@ def _resources(spec: AstridQueueSpec) -> dict[str, Json]:
 def _volumes(spec: AstridQueueSpec, defaults: OperatorDefaults) -> list[dict[str, Json]]:
     return [
         {"name": "tmp", "emptyDir": {"sizeLimit": defaults.tmp_size_limit}},
+        *([{"name": "middleware", "configMap": {"name": spec.middleware}}] if spec.middleware else []),
         *(
             {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
             for claim, volume in _volume_names(spec).items()
@@ -282,6 +297,11 @@ def _mounts(spec: AstridQueueSpec) -> list[dict[str, Json]]:
     names = _volume_names(spec)
     return [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (the pod's own scratch folder)
+        *(
+            [{"name": "middleware", "mountPath": MIDDLEWARE_FOLDER, "readOnly": True}]
+            if spec.middleware
+            else []
+        ),
         *(
             {"name": names[each.claim_name], "mountPath": each.mount_path, "readOnly": each.read_only}
             for each in spec.pod.volume_claims

@@ -1,8 +1,8 @@
 """What a pod's container becomes on this machine: a command line and an environment.
 
 Owns how references of the pod template resolve without a cluster: the machine's own variables stand in for
-Secrets and ConfigMaps. Pure, but for the address files it is handed; never starts a process and never shows a
-value.
+Secrets and ConfigMaps, and the middleware that is installed here for one that a ConfigMap carries. Pure, but
+for the address files it is handed; never starts a process and never shows a value.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import DEFAULT_SECRET
+from astrid_operator.desired import ENLIST, MIDDLEWARE_PATH
 
 Json = Any
 #: (namespace, secret, key) → its value where one is mounted; None: it is not.
@@ -27,6 +28,9 @@ OF_THE_BROKER = frozenset({"REDIS_URL", "REDIS_RESULT_URL"})
 #: Stands for a pod's name in a template; replaced for each member.
 MEMBER_NAME = "\0member-name\0"
 MEMBER_UID = "\0member-uid\0"
+
+#: What nothing is mounted for on this machine → what stands for it: the middleware of the workers' package.
+INSTALLED = {ENLIST: "astrid_workers.middleware.enlist", MIDDLEWARE_PATH: "."}
 
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
@@ -76,9 +80,10 @@ def template_of(
             without.append(name)
             if not _is_optional(entry):
                 missing.append(f"{name} ({_origin(entry)})")
-    command = [_expanded(part, {**machine, **found}) for part in container["command"]]
-    command = [sys.executable if part in ("python", "python3") else part for part in command[:1]] + command[
-        1:
+    program, *arguments = [_expanded(part, {**machine, **found}) for part in container["command"]]
+    command = [
+        sys.executable if program in ("python", "python3") else program,
+        *(INSTALLED.get(part, part) for part in arguments),
     ]
     grace = int(pod_spec.get("terminationGracePeriodSeconds", 30))
     return Template(tuple(command), tuple(sorted(found.items())), grace, tuple(missing), tuple(without))

@@ -12,7 +12,13 @@ from typing import Any
 
 from astrid_operator.errors import InvalidSpec
 from astrid_operator.quantity import quantity
-from astrid_operator.spec_schema import OUR_APP, QUALIFIED_NAME, RESOURCE_NAME, WORKER_TYPES
+from astrid_operator.spec_schema import (
+    MIDDLEWARE_FOLDER,
+    OUR_APP,
+    QUALIFIED_NAME,
+    RESOURCE_NAME,
+    WORKER_TYPES,
+)
 
 Json = Any
 
@@ -129,6 +135,15 @@ def _names_gpu(spec: Json) -> bool:
     return name in resources.get("limits", {}) or name in resources.get("requests", {})
 
 
+def _leave_the_middleware_alone(spec: Json) -> bool:
+    """No claim is mounted at its folder, above or below it."""
+    folder = f"{MIDDLEWARE_FOLDER}/"
+    mounts = [f"{each['mountPath']}/" for each in spec.get("volumeClaims", ())]
+    return "middleware" not in spec or not any(
+        folder.startswith(mount) or mount.startswith(folder) for mount in mounts
+    )
+
+
 def _are_qualified(keys: Mapping[str, Json]) -> bool:
     return all(_is_qualified(key) for key in keys)
 
@@ -168,6 +183,12 @@ RULES: tuple[Rule, ...] = (
         "spec.workerType",
         f"must be one of {', '.join(WORKER_TYPES)} where app is {OUR_APP}; left out, it is the queue's name",
         lambda it: it["spec"]["app"] != OUR_APP or _worker_type(it) in WORKER_TYPES,
+    ),
+    Rule(
+        "spec",
+        "middleware",
+        f"must be left out where app is {OUR_APP}, whose workers have it already",
+        lambda it: "middleware" not in it or it["app"] != OUR_APP,
     ),
     Rule(
         "spec",
@@ -275,6 +296,12 @@ RULES: tuple[Rule, ...] = (
         "",
         "must have either secretRef or configMapRef",
         _has_one_of("secretRef", "configMapRef"),
+    ),
+    Rule(
+        "spec",
+        "volumeClaims",
+        f"must be mounted neither above nor below {MIDDLEWARE_FOLDER}, where middleware is",
+        _leave_the_middleware_alone,
     ),
     Rule(
         "spec.volumeClaims[]",

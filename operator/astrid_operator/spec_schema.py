@@ -21,6 +21,9 @@ from astrid_operator.schema import (
 #: The Dramatiq application that workers of ours load.
 OUR_APP = "astrid_workers.app"
 
+#: Where the ConfigMap of `middleware` is mounted: a package to import, beside nothing else.
+MIDDLEWARE_FOLDER = "/opt/astrid/fleet_middleware"
+
 #: Stages that `OUR_APP` serves: the valid worker types.
 WORKER_TYPES = (
     "observation_ingestion",
@@ -128,6 +131,10 @@ VOLUME_CLAIM = Object(
     required=("claimName", "mountPath"),
 )
 
+MIDDLEWARE = Object(
+    {"configMapRef": Object({"name": _OBJECT_NAME}, required=("name",))}, required=("configMapRef",)
+)
+
 BROKER = Object(
     {
         "secretRef": Object(
@@ -147,6 +154,7 @@ SPEC = Object(
         "queueName": Text(128, min_length=1, pattern=QUEUE_NAME),
         "workerType": Text(128, min_length=1, pattern=QUEUE_NAME),
         "app": Text(253, min_length=1, pattern=MODULE, default=OUR_APP),
+        "middleware": MIDDLEWARE,
         "image": Text(512, min_length=1, pattern=IMAGE),
         "imagePullPolicy": Choice(("Always", "IfNotPresent", "Never"), default="IfNotPresent"),
         "imagePullSecrets": ListOf(Object({"name": _OBJECT_NAME}, required=("name",)), 8, keys=("name",)),

@@ -85,6 +85,12 @@ BROKEN_RULES: dict[str, dict[str, Any]] = {
     "spec.env[0]": {"env": [{"name": "A"}]},
     "spec.envFrom[0]": {"envFrom": [{"prefix": "A"}]},
     "spec.volumeClaims[0].mountPath": {"volumeClaims": [{"claimName": "a", "mountPath": "/a/../b"}]},
+    "spec.middleware": {"middleware": {"configMapRef": {"name": "m"}}},
+    "spec.volumeClaims": {
+        "app": "shop.tasks",
+        "middleware": {"configMapRef": {"name": "m"}},
+        "volumeClaims": [{"claimName": "a", "mountPath": "/opt/astrid"}],
+    },
     "spec.podLabels": {"podLabels": {"astrid.dev/x": "1"}},
     "spec.podAnnotations": {"podAnnotations": {"app.kubernetes.io/x": "1"}},
     "spec.nodeSelector": {"nodeSelector": {"-x": "1"}},
@@ -149,6 +155,8 @@ def test_a_worker_pod_passes_the_restricted_standard(api: Api, namespace: str) -
     api.patch("namespaces", namespace, None, {"metadata": {"labels": labels}})
     queue = parse_astrid_queue(
         manifest(
+            app="shop.tasks",
+            middleware={"configMapRef": {"name": "m"}},
             gpu={"count": 1},
             volumeClaims=[{"claimName": "a", "mountPath": "/data"}],
             env=[{"name": "A", "value": "1"}],

@@ -114,6 +114,20 @@ def test_our_own_workers_say_when_they_are_ready_and_are_replaced_when_killed(
     assert "ended unasked" in local.log
 
 
+def test_a_foreign_application_with_middleware_gets_that_of_this_machine(
+    local: LocalOperator, sender: Sender
+) -> None:
+    """No ConfigMap is mounted here; its members say who is busy all the same."""
+    carried = {"middleware": {"configMapRef": {"name": "astrid-middleware"}}}
+    local.write("naps", **FOREIGN, **carried, scaling={"minReplicas": 1})
+    local.start()
+    presence = "astrid:dramatiq:presence:naps"
+    wait_until(lambda: sender.client.hlen(presence), 30, f"presence of a member:\n{local.log}")
+    local.wait_status("naps", members_ready=1)
+    sender.nap(0.1, "one")
+    sender.wait("end", "one")
+
+
 def test_an_edit_of_concurrency_rolls_without_a_gap(local: LocalOperator, sender: Sender) -> None:
     """The successor is ready before the old member leaves, and what that was running finishes once."""
     local.write("naps", **FOREIGN, scaling={"minReplicas": 1})

@@ -13,6 +13,8 @@ from support.queue_documents import manifest, policy, queue
 
 ROOT = Path(__file__).resolve().parents[3]
 
+CARRIED = {"middleware": {"configMapRef": {"name": "m"}}}
+
 #: What is wrong → (the spec that has it, the path and the sentence that a person reads).
 BAD_SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "too many replicas": ({"replicas": 11}, "spec.replicas is 11: must be at most scaling.maxReplicas"),
@@ -70,6 +72,24 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "a mount over the scratch folder": (
         {"volumeClaims": [{"claimName": "a", "mountPath": "/tmp"}]},
         'spec.volumeClaims[0].mountPath is "/tmp": must be neither /tmp, which every worker has, nor lead through ..',
+    ),
+    "a mount over the middleware": (
+        {"app": "shop.tasks", **CARRIED, "volumeClaims": [{"claimName": "a", "mountPath": "/opt/astrid"}]},
+        (
+            'spec.volumeClaims is [{"claimName": "a", "mountPath": "/opt/astrid", "readOnly": false}]: '
+            "must be mounted neither above nor below /opt/astrid/fleet_middleware, where middleware is"
+        ),
+    ),
+    "middleware for those who have it": (
+        CARRIED,
+        (
+            'spec.middleware is {"configMapRef": {"name": "m"}}: '
+            "must be left out where app is astrid_workers.app, whose workers have it already"
+        ),
+    ),
+    "middleware from nowhere": (
+        {"app": "shop.tasks", "middleware": {}},
+        "spec.middleware.configMapRef is not given: must be given",
     ),
     "too many mounts": (
         {"volumeClaims": [{"claimName": "a", "mountPath": f"/{n}"} for n in range(9)]},
@@ -149,6 +169,23 @@ def test_queue_name_may_have_what_object_names_cannot() -> None:
 def test_a_foreign_application_may_have_any_worker_type() -> None:
     """The six stages bind only workers of ours."""
     assert policy("shop", app="shop.tasks").worker_type == "shop"
+
+
+@pytest.mark.parametrize(
+    ("path", "stands_in_the_way"),
+    [
+        ("/opt/astrid/fleet_middleware", True),
+        ("/opt/astrid/fleet_middleware/below", True),
+        ("/opt", True),
+        ("/opt/astrid/fleet_middleware2", False),
+        ("/opt/shop", False),
+    ],
+)
+def test_claims_leave_the_folder_of_the_middleware_alone(path: str, stands_in_the_way: bool) -> None:
+    """A claim over it would hide it, one below it could not be mounted; without middleware all are free."""
+    spec = {"app": "shop.tasks", "volumeClaims": [{"claimName": "a", "mountPath": path}]}
+    assert bool(_refusal(manifest(**spec, **CARRIED))) is stands_in_the_way
+    assert not _refusal(manifest(**spec))
 
 
 @pytest.mark.parametrize("name", [None, "", "Upper", "under_score", "a" * 53, "0queue"])

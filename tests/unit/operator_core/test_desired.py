@@ -117,6 +117,35 @@ def test_a_foreign_application_is_started_by_dramatiq_itself() -> None:
     assert command[:6] == ["python", "-m", "dramatiq", "shop.tasks", "--queues", "emails"]
 
 
+def test_a_foreign_application_is_joined_by_the_middleware_of_a_config_map() -> None:
+    """The files are mounted as a package, read-only, and it is named after the application; no right is needed."""
+    made = pod(app="shop.tasks", queueName="emails", middleware={"configMapRef": {"name": "theirs"}})
+    (worker,) = made["containers"]
+
+    assert worker["command"][2:10] == [
+        "dramatiq",
+        "shop.tasks",
+        "fleet_middleware.enlist",
+        "--path",
+        ".",
+        "/opt/astrid",
+        "--queues",
+        "emails",
+    ]
+    assert made["volumes"][1:] == [{"name": "middleware", "configMap": {"name": "theirs"}}]
+    assert worker["volumeMounts"][1:] == [
+        {"name": "middleware", "mountPath": "/opt/astrid/fleet_middleware", "readOnly": True}
+    ]
+
+
+def test_middleware_leaves_the_path_of_the_image_and_of_the_spec() -> None:
+    """A PYTHONPATH of ours would replace the one by which the image finds its own modules."""
+    carried = {"app": "shop.tasks", "middleware": {"configMapRef": {"name": "m"}}}
+
+    assert variables(**carried) == variables(app="shop.tasks")
+    assert variables(**carried, env=[{"name": "PYTHONPATH", "value": "/srv"}])["PYTHONPATH"] == "/srv"
+
+
 def test_a_pod_has_time_to_end_its_task() -> None:
     """Grace is beyond Dramatiq's own patience, which is beyond the task's time."""
     assert pod(timeoutSeconds=900)["terminationGracePeriodSeconds"] == 960
@@ -277,6 +306,15 @@ def test_scaling_and_priority_do_not_roll(change: dict[str, Any]) -> None:
 def test_settings_of_the_worker_roll(change: dict[str, Any]) -> None:
     """A changed template is what makes a Deployment roll."""
     assert deployment(**change)["spec"]["template"] != deployment()["spec"]["template"]
+
+
+def test_another_config_map_of_middleware_rolls() -> None:
+    """New files come under a new name: running workers keep what they loaded."""
+    old, new = (
+        deployment(app="shop.tasks", middleware={"configMapRef": {"name": name}}) for name in ("m-1", "m-2")
+    )
+
+    assert old["spec"]["template"] != new["spec"]["template"]
 
 
 def test_image_is_the_queues_or_the_operators() -> None:

@@ -55,6 +55,7 @@ CHANGES: dict[str, tuple[Json, Json]] = {
     "queueName": (PLAIN | {"queueName": "a"}, "b"),
     "workerType": (PLAIN | {"workerType": "a"}, "b"),
     "app": (PLAIN, "shop.other"),
+    "middleware.configMapRef.name": (PLAIN | {"middleware": {"configMapRef": {"name": "a"}}}, "b"),
     "image": ({"image": "a:1"}, "a:2"),
     "imagePullPolicy": ({"imagePullPolicy": "IfNotPresent"}, "Always"),
     "imagePullSecrets[].name": ({"imagePullSecrets": [{"name": "a"}]}, "b"),

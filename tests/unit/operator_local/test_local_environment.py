@@ -59,6 +59,22 @@ def test_the_interpreter_and_the_home_are_this_machines() -> None:
     assert found.environment_of("m-1", "u", MACHINE)["HOME"] == "/home/me"
 
 
+def test_middleware_of_a_config_map_is_that_of_the_package_here() -> None:
+    """Nothing is mounted on one machine, and the workers' package has the same files."""
+    carried = {"app": "shop.tasks", "middleware": {"configMapRef": {"name": "m"}}}
+    command = _of_spec(carried).command
+    assert command[1:8] == (
+        "-m",
+        "dramatiq",
+        "shop.tasks",
+        "astrid_workers.middleware.enlist",
+        "--path",
+        ".",
+        ".",
+    )
+    assert _of_spec({"app": "shop.tasks"}).command[4] == "--queues"
+
+
 def test_each_member_has_a_name_of_its_own() -> None:
     """Presence and logs tell members apart, while their templates are equal."""
     env = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
