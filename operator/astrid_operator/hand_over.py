@@ -17,11 +17,12 @@ MOST_TICKING = 0.1
 
 
 def is_under_way(asked: Asked, granted: Mapping[QueueKey, ScalingDecision]) -> bool:
-    """Somebody waits for slots, and members leave or are asked to."""
+    """Somebody waits for slots, and members leave or are asked to. Who was granted nothing stays as it is."""
     if not any(decision.reason is Reason.SCALE_LIMITED for decision in granted.values()):
         return False
     return any(
-        fleet.draining > 0 or granted[key].replicas < fleet.current for key, (_, fleet, _) in asked.items()
+        fleet.draining > 0 or (key in granted and granted[key].replicas < fleet.current)
+        for key, (_, fleet, _) in asked.items()
     )
 
 

@@ -23,7 +23,16 @@ from astrid_operator.claims import BrokerQueue, claims
 from astrid_operator.conditions import Trouble
 from astrid_operator.errors import PersonMustAct, QueueTaken
 from astrid_operator.fleet import Fleet, FleetState, Reporter
-from astrid_operator.neighbours import Bell, Budget, DemandSource, Observer, Promoter, Recoverer, unlimited
+from astrid_operator.neighbours import (
+    Asked,
+    Bell,
+    Budget,
+    DemandSource,
+    Observer,
+    Promoter,
+    Recoverer,
+    unlimited,
+)
 from astrid_operator.pace import Pace
 from astrid_operator.reconcile import Failure, Gathered, Outcome, Plan, carry_out, plan
 from astrid_operator.records import Manifest, Record, Records
@@ -36,7 +45,7 @@ log = structlog.get_logger(__name__)
 #: Longest pause between two tries of a size, in seconds, where nobody asks for more: work waits for it.
 LONGEST_SIZING_RETRY_SECONDS = 15.0
 
-#: Least seconds between two logs of decisions for one queue that fail unexpectedly.
+#: Least seconds between two logs of decisions for one queue, or of a budget, that fail unexpectedly.
 BUG_TOLD_SECONDS = 60.0
 
 #: AstridQueues that are looked at in one go: then writes under way may go on. A tick of a thousand takes half
@@ -102,6 +111,8 @@ class Loop:
         self._beside: set[asyncio.Task[None]] = set()
         #: Slots change hands: whoever waits for them looks more often.
         self._is_handing_over = False
+        #: When it was logged last that the budget failed unexpectedly.
+        self._budget_told_at = float("-inf")
         #: When the last tick ended; before the first, when the loop was made.
         self.ticked_at = clock()
 
@@ -236,7 +247,7 @@ class Loop:
         async for key, each in _breathing(gathered):
             if not each.is_hands_off and (decision := self._decided(each, now)) is not None:
                 asked[key] = (each.queue, each.fleet, decision)
-        granted = self._budget(asked)
+        granted = self._granted(asked, now)
         self._is_handing_over = hand_over.is_under_way(asked, granted)
         return granted
 
@@ -252,6 +263,19 @@ class Loop:
                 log.exception("Decision failed unexpectedly", queue=str(gathered.queue.key))
             return None
         return decision
+
+    def _granted(self, asked: Asked, now: float) -> Mapping[QueueKey, ScalingDecision]:
+        """What the budget grants; nothing where it fails: the fleets stay as they are until the next tick."""
+        granted: Mapping[QueueKey, ScalingDecision] = {}
+        try:
+            granted = self._budget(asked)
+        except Exception:
+            if now >= self._budget_told_at + BUG_TOLD_SECONDS:
+                self._budget_told_at = now
+                log.exception("Budget failed unexpectedly", queues=[str(key) for key in asked])
+        for _ in asked.keys() - granted.keys():
+            self._observer.reconciled("bug", 0.0)
+        return granted
 
     def _listen(
         self, gathered: Mapping[QueueKey, Gathered], decisions: Mapping[QueueKey, ScalingDecision]

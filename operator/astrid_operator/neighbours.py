@@ -66,7 +66,8 @@ class Observer(Protocol):
 
 Asked = Mapping[QueueKey, tuple[AstridQueue, FleetState, ScalingDecision]]
 
-#: Shares what is short among all: what was decided for each, to what it is granted.
+#: Shares what is short among all: what was decided for each, to what it is granted. Whoever is missing
+#: there keeps the fleet that it has.
 Budget = Callable[[Asked], Mapping[QueueKey, ScalingDecision]]
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey, parse_astrid_queue
 from astrid_operator.fleet import FleetState, Member, MemberPhase
@@ -17,7 +18,7 @@ from astrid_operator.status import desired_status
 GPU, CHIP = "nvidia.com/gpu", "example.com/chip"
 
 
-def node(name: str, count: int, *, resource: str = GPU, closed: bool = False) -> dict[str, Any]:
+def node(name: str, count: int | str, *, resource: str = GPU, closed: bool = False) -> dict[str, Any]:
     """A node with devices; a closed one takes no new pods."""
     return {
         "metadata": {"name": name, "uid": name, "resourceVersion": "1"},
@@ -46,7 +47,7 @@ def pod(
     }
 
 
-def quota(hard: int, used: int, *, resource: str = GPU, name: str = "gpus") -> dict[str, Any]:
+def quota(hard: int | str, used: int | str, *, resource: str = GPU, name: str = "gpus") -> dict[str, Any]:
     """A ResourceQuota of the namespace."""
     key = f"requests.{resource}"
     return {
@@ -63,6 +64,8 @@ NODES = [
     ("devices of another name do not count", [node("n1", 4, resource=CHIP), node("n2", 1)], [], 1),
     ("where no node has any they may come with the first pod", [node("n1", 4, resource=CHIP)], [], None),
     ("where no node is known nothing bounds", [], [], None),
+    ("devices may be counted in powers of ten", [node("n1", "1e1")], [], 10),
+    ("a node whose devices cannot be read has none", [node("n1", "many"), node("n2", 2)], [], 2),
 ]  # fmt: skip
 
 
@@ -83,6 +86,9 @@ QUOTAS = [
     ("a quota of something else bounds nothing", [quota(4, 0, resource=CHIP)], 0, None),
     ("a count that lags behind does not go below zero", [quota(4, 1)], 3, 4),
     ("no quota, no bound", [], 0, None),
+    ("a quota may be written in powers of ten", [quota("1e1", "20e-1")], 0, 8),
+    ("a quota that cannot be read bounds nothing", [quota("many", 0)], 0, None),
+    ("nor does one whose use cannot be read; the others do", [quota(1, "some"), quota(3, 0, name="b")], 0, 3),
 ]  # fmt: skip
 
 
@@ -98,6 +104,16 @@ def test_a_pod_holds_what_its_containers_may_use() -> None:
     """Whether it has a place yet or not."""
     assert held_by(pod("a", 1, 2, on=None, phase="Pending"), GPU) == 2
     assert held_by(pod("a", 1, 2), CHIP) == 0
+
+
+def test_a_pod_whose_devices_cannot_be_read_holds_none() -> None:
+    """Nothing is known of it, and the others are shared all the same."""
+    unreadable = pod("a", 1)
+    unreadable["spec"]["containers"][0]["resources"]["limits"][GPU] = "many"
+    said: list[str] = []
+
+    assert held_by(unreadable, GPU, said.append) == 0
+    assert said == ["Pod sky/a-1, nvidia.com/gpu: 'many' is not a quantity"]
 
 
 class Cluster:
@@ -361,6 +377,49 @@ def test_who_had_the_odd_device_leaves_the_next_one_to_its_equal() -> None:
     cluster.queue("a", 9, has=1, busy=1)
     cluster.seen.drop(Kind.POD, pod("a", 1))
     assert cluster.granted() == {"a": 1, "b": 2}
+
+
+def test_what_cannot_be_read_is_said_once_with_its_name() -> None:
+    """And not at each of the ticks that look at it."""
+    cluster = Cluster()
+    cluster.node("n1", "many")
+    cluster.seen.put(Kind.QUOTA, quota("few", 0))
+    cluster.queue("a", 3)
+    with capture_logs() as said:
+        assert cluster.granted(after_seconds=60) == {"a": 3}
+
+    assert [(line["log_level"], line["trouble"]) for line in said] == [
+        ("warning", "ResourceQuota sky/gpus, requests.nvidia.com/gpu: 'few' is not a quantity"),
+        ("warning", "Node n1, nvidia.com/gpu: 'many' is not a quantity"),
+    ]
+
+
+def test_a_pool_whose_sharing_fails_holds_its_own_fleets_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are granted nothing, so that they stay; the failure is logged with its traceback, now and then."""
+
+    def broken(quotas: Any, *rest: Any) -> int | None:
+        if quotas:
+            raise ZeroDivisionError
+        return by_quota(quotas, *rest)
+
+    monkeypatch.setattr("astrid_operator.gpu_budget.by_quota", broken)
+    cluster = Cluster()
+    cluster.node("n1", 6)
+    cluster.node("n2", 1, resource=CHIP)
+    cluster.seen.put(Kind.QUOTA, quota(4, 0, resource="example.com/other"))
+    cluster.queue("here", 9, has=2)
+    cluster.queue("there", 9, namespace="sea")
+    cluster.queue("chips", 9, namespace="sea", gpu={"count": 1, "resourceName": CHIP})
+    cluster.queue("plain", 1, gpu={"count": 0})
+    with capture_logs() as said:
+        assert cluster.granted(after_seconds=30) == {"there": 4, "chips": 1, "plain": 1}
+        cluster.now += 30
+        cluster.granted()
+
+    assert [(line["event"], line["resource"], line["namespace"]) for line in said] == [
+        ("Sharing failed unexpectedly", GPU, "sky")
+    ] * 2
+    assert all(line["exc_info"] for line in said)
 
 
 def test_the_status_says_what_is_wanted_granted_and_held_by_whom() -> None:

@@ -1,5 +1,6 @@
 """What an AstridQueue says, what it leaves to defaults, and how nonsense is refused."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -267,13 +268,35 @@ def _refusal(document: Any) -> str:
     return ""
 
 
+#: What is written, and numerator and denominator of what it stands for.
+QUANTITIES: list[tuple[int | str, int, int]] = [
+    (2, 2, 1), ("500m", 1, 2), ("1.5", 3, 2), ("2k", 2000, 1), ("1E", 10**18, 1),
+    ("1M", 10**6, 1), ("1G", 10**9, 1), ("1T", 10**12, 1), ("1P", 10**15, 1),
+    ("3u", 3, 10**6), ("3n", 3, 10**9), ("0.1n", 1, 10**10),
+    ("1Ki", 1024, 1), ("3Mi", 3 * 1024**2, 1), ("2Gi", 2 * 1024**3, 1), ("1Ti", 1024**4, 1), ("1Pi", 1024**5, 1),
+    ("1.5Ei", 3 * 1024**6 // 2, 1),
+    ("1e1", 10, 1), ("10E0", 10, 1), ("1e+3", 1000, 1), ("25e-1", 5, 2), ("2.5E2", 250, 1), ("1e003", 1000, 1),
+    ("1E-2", 1, 100),
+    ("+4", 4, 1), ("-4", -4, 1), ("-1.5Ki", -1536, 1), ("-1e2", -100, 1),
+    ("4.", 4, 1), (".5", 1, 2), ("5.k", 5000, 1), ("007", 7, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "above", "below"), QUANTITIES, ids=[str(row[0]) for row in QUANTITIES])
+def test_quantity_reads_what_kubernetes_writes(written: int | str, above: int, below: int) -> None:
+    """Signs, decimal and binary suffixes and decimal exponents; all of them are exact."""
+    assert quantity(written) == Fraction(above, below)
+
+
 @pytest.mark.parametrize(
-    ("written", "amount"),
-    [(2, 2), ("500m", 0.5), ("1.5", 1.5), ("2k", 2000), ("1Ki", 1024), ("2Gi", 2 * 1024**3), ("1E", 10**18)],
-)
-def test_quantity_reads_what_kubernetes_writes(written: int | str, amount: float) -> None:
-    """Decimal and binary suffixes differ, and are exact."""
-    assert quantity(written) == amount
+    "written",
+    ["", "k", ".", "-", "1.2.3", "1 ", " 1", "1\n", "1/2", "1_000", "٣", "1e", "1e1k", "1e1.5", "1K", "1ki", "1mi", "1ui",
+     "1Em", "0x10", "inf", "NaN", "--1", "1e9999", "1e999999999"],
+)  # fmt: skip
+def test_what_is_no_quantity_is_refused_and_costs_nothing(written: str) -> None:
+    """Also a number of a few characters that would take all memory to write out."""
+    with pytest.raises(ValueError, match="is not a quantity"):
+        quantity(written)
 
 
 def test_values_cross_borders_frozen() -> None:

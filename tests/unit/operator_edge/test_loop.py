@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from astrid_operator import loop, pace, reconcile, telling
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
@@ -24,8 +25,9 @@ from astrid_operator.errors import (
 from astrid_operator.fleet import Subject
 from astrid_operator.loop import Loop
 from astrid_operator.metrics import Metrics
+from astrid_operator.neighbours import unlimited
 from astrid_operator.reconcile import Gathered, Status
-from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide
+from astrid_operator.scaling import Demand, DemandReading, MembersSeen, decide, limited
 from support.memory_fleet import MemoryFleet, MemoryReporter
 
 KEY = QueueKey("sky", "differencing")
@@ -719,6 +721,59 @@ def test_a_decision_that_fails_stops_no_other_queue(play: Play, monkeypatch: pyt
     play(scenario)
 
 
+def test_a_budget_that_fails_holds_every_fleet_and_ends_nothing(play: Play) -> None:
+    """Nobody grows or shrinks while what is short cannot be shared; the next tick that can does both."""
+    is_broken = False
+
+    def budget(asked: Any) -> Any:
+        if is_broken:
+            raise ZeroDivisionError
+        return unlimited(asked)
+
+    async def scenario(world: World) -> None:
+        nonlocal is_broken
+        world.put(scaling={"expectedTaskSeconds": 60})
+        world.put(OTHER)
+        world.demand[KEY] = Demand(ready=1)
+        await world.step(times=3)
+        assert world.fleet.sizes == {KEY: 1, OTHER: 0}
+
+        is_broken = True
+        world.demand = {KEY: Demand(ready=9), OTHER: Demand(ready=1, service_seconds=60.0)}
+        with capture_logs() as said:
+            await world.step(times=3)
+        assert world.fleet.sizes == {KEY: 1, OTHER: 0}
+        (line,) = (each for each in said if each["event"] == "Budget failed unexpectedly")
+        assert line["queues"] == [str(KEY), str(OTHER)]
+        assert line["exc_info"]
+        assert b'astrid_reconcile_total{result="bug"} 6.0' in world.metrics.text()
+
+        is_broken = False
+        await world.step(times=3)
+        assert world.fleet.sizes[KEY] > 1
+        assert world.fleet.sizes[OTHER] == 1
+
+    play(scenario, budget=budget)
+
+
+def test_who_is_granted_nothing_keeps_its_fleet(play: Play) -> None:
+    """One pool cannot be shared, and members of another change hands."""
+
+    def others(asked: Any) -> Any:
+        granted = {key: decision for key, (_, _, decision) in asked.items() if key != KEY}
+        return {key: limited(decision, 0, "1 slot in all") for key, decision in granted.items()}
+
+    async def scenario(world: World) -> None:
+        world.put()
+        world.put(OTHER)
+        world.demand = {key: Demand(ready=9, service_seconds=60.0) for key in (KEY, OTHER)}
+        world.fleet.sizes[KEY] = 1
+        await world.step(times=3)
+        assert world.fleet.sizes == {KEY: 1, OTHER: 0}
+
+    play(scenario, budget=others)
+
+
 def test_a_deleted_queue_is_forgotten(play: Play) -> None:
     """Its fleet is let go, its metrics vanish, and nothing is written for it any more."""
 
@@ -778,8 +833,6 @@ def test_a_budget_has_the_last_word(play: Play) -> None:
         await world.step(times=3)
 
         assert world.fleet.sizes[KEY] == 2
-
-    from astrid_operator.scaling import limited
 
     def two_slots(asked: Any) -> Any:
         return {key: limited(decision, 2, "2 slots") for key, (_, _, decision) in asked.items()}
