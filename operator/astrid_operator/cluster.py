@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any
@@ -57,10 +57,11 @@ LONGEST_TICK_SECONDS = 15.0
 #: thousand queues was gone through again and again in a burst, for 0.7 s each time, in which nobody decides.
 COLLECT_AFTER = (20_000, 20, 50)
 
-#: Watches the objects of some namespaces until it is cancelled; `handlers.watch` is one.
+#: Watches objects of some kinds in some namespaces until it is cancelled; `handlers.watch` is one.
 Watch = Callable[
     [
         Sequence[str],
+        Iterable[Kind],
         Callable[[Kind, dict[str, Any]], None],
         Callable[[], Awaitable[Credentials]],
         Callable[[], None],
@@ -170,8 +171,9 @@ class Operator:
     async def _serve(self, watch: Watch) -> None:
         """List, watch, and decide while leading, until cancelled."""
         await self._informer.begin()
+        where, watched = self.settings.namespaces, self._informer.watched
         await _first_of(
-            watch(self.settings.namespaces, self.told, credentials, self._held_watches.wait),
+            watch(where, watched, self.told, credentials, self._held_watches.wait),
             self._informer.run(self.settings.resync_seconds),
             self._lead(),
         )

@@ -39,8 +39,12 @@ Told = Callable[[Kind, dict[str, Any]], None]
 Login = Callable[[], Awaitable[Credentials]]
 
 
-async def watch(namespaces: Sequence[str], told: Told, login: Login, wait: Callable[[], None]) -> None:
+async def watch(
+    namespaces: Sequence[str], watched: Iterable[Kind], told: Told, login: Login, wait: Callable[[], None]
+) -> None:
     """Watch until cancelled, and call `told` in the caller's event loop; raises what ended the watches.
+
+    A kind of `watched` that may not be watched ends them all.
 
     What fails while they are stopped ends nothing any more: it is logged.
     kopf gets a thread and an event loop of its own: when it ends, it cancels every task it finds in its loop.
@@ -56,7 +60,7 @@ async def watch(namespaces: Sequence[str], told: Told, login: Login, wait: Calla
 
     def run() -> None:
         try:
-            asyncio.run(_operator(namespaces, registry(forward, login, kinds(namespaces)), stop))
+            asyncio.run(_operator(namespaces, registry(forward, login, watched), stop))
         except Exception as error:  # noqa: BLE001 - raised again where somebody waits for it
             failures.append(error)
         with suppress(RuntimeError):  # the loop has been closed meanwhile
@@ -124,12 +128,7 @@ async def _operator(namespaces: Sequence[str], found: kopf.OperatorRegistry, sto
     )
 
 
-def kinds(namespaces: Sequence[str]) -> list[Kind]:
-    """What is watched: nodes belong to no namespace, and who serves some only may not see them."""
-    return [kind for kind in Kind if kind is not Kind.NODE or not namespaces]
-
-
-def registry(told: Told, login: Login, watched: Iterable[Kind] = Kind) -> kopf.OperatorRegistry:
+def registry(told: Told, login: Login, watched: Iterable[Kind]) -> kopf.OperatorRegistry:
     """Handlers for the kinds that are watched."""
     found = kopf.OperatorRegistry()
 

@@ -1,7 +1,7 @@
 """Keeps `Seen` true although a watch may miss something.
 
-Owns the first complete list, before which nothing is decided, and the slow comparison after it. The watches
-themselves are kopf's; this module only asks for lists.
+Owns the first complete list, before which nothing is decided, the slow comparison after it, and what is to be
+watched. The watches themselves are kopf's; this module only asks for lists.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.errors import ObjectGone, OperatorError
-from astrid_operator.kinds import Kind
+from astrid_operator.errors import NotAllowed, ObjectGone, OperatorError
+from astrid_operator.kinds import OPTIONAL, Kind
 from astrid_operator.kubernetes_api import KubernetesApi
-from astrid_operator.seen import Seen
+from astrid_operator.kubernetes_requests import RESOURCES
+from astrid_operator.seen import Manifest, Seen
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,11 @@ class Informer:
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._changed = changed
         self._misses = 0
+        #: Optional kinds that may not be listed.
+        self._refused: set[Kind] = set()
+        #: What is to be watched once it has begun: a watch that is refused would end all of them. What was
+        #: refused then is known from the slow lists only, once it may be listed, until there is a new start.
+        self.watched: tuple[Kind, ...] = ()
         #: What the operator waits for before it can begin; empty: it has begun.
         self.waiting_for = "the first list of objects"
 
@@ -53,6 +59,7 @@ class Informer:
                 self._wait_for(f"the API server: {error}")
             else:
                 self.waiting_for = ""
+                self.watched = tuple(kind for kind in Kind if self._is_seen(kind))
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -72,11 +79,29 @@ class Informer:
         found: set[QueueKey] = set()
         for kind in Kind:
             before = self._seen.all(kind)
-            scopes = scopes_of(kind, self._namespaces)
-            listed = [each for name in scopes for each in await self._api.list_objects(kind, name)]
-            found |= self._seen.resync(kind, listed, before)
+            listed = await self._listed(kind)
+            if listed is not None:
+                found |= self._seen.resync(kind, listed, before, is_watched=kind in self.watched)
         for key in found:
             self._changed(key)
+
+    async def _listed(self, kind: Kind) -> Sequence[Manifest] | None:
+        """Every object of `kind`; None where it may be done without, and may not be listed."""
+        scopes = scopes_of(kind, self._namespaces)
+        try:
+            listed = [each for name in scopes for each in await self._api.list_objects(kind, name)]
+        except NotAllowed as error:
+            if kind not in OPTIONAL:
+                raise
+            if kind not in self._refused:
+                log.warning("Supply not seen", kind=kind, missing_rule=_rule_for(kind), error=str(error))
+            self._refused.add(kind)
+            return None
+        self._refused.discard(kind)
+        return listed
+
+    def _is_seen(self, kind: Kind) -> bool:
+        return bool(scopes_of(kind, self._namespaces)) and kind not in self._refused
 
     def _judge(self, missed: int) -> None:
         self._misses = self._misses + 1 if missed else 0
@@ -87,6 +112,12 @@ class Informer:
         if what != self.waiting_for:
             log.warning("Waiting", waiting_for=what)
         self.waiting_for = what
+
+
+def _rule_for(kind: Kind) -> str:
+    """What a role must hold for `kind` to be seen, as a manifest says it."""
+    resource = RESOURCES[kind]
+    return f'apiGroups: ["{resource.group}"], resources: [{resource.plural}], verbs: [list, watch]'
 
 
 def scopes_of(kind: Kind, namespaces: Sequence[str | None]) -> Sequence[str | None]:

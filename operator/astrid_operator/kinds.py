@@ -22,3 +22,6 @@ class Kind(StrEnum):
 
 #: Kinds of which only those with our label are looked at.
 LABELLED = (Kind.DEPLOYMENT, Kind.POD, Kind.BUDGET)
+
+#: Kinds that tell only how many devices there are: whoever may not see them does without.
+OPTIONAL = (Kind.QUOTA, Kind.NODE)

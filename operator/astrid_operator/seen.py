@@ -102,17 +102,20 @@ class Seen:
         if known is not None:
             self.drop(kind, known)
 
-    def resync(self, kind: Kind, listed: Iterable[Manifest], before: Iterable[Manifest]) -> set[QueueKey]:
+    def resync(
+        self, kind: Kind, listed: Iterable[Manifest], before: Iterable[Manifest], *, is_watched: bool = True
+    ) -> set[QueueKey]:
         """Adopt a complete list of `kind`; the AstridQueues of which something had been missed.
 
         `before` is `all(kind)` as it was when the list was asked for: what came to be known after that is
-        newer than the list, and is kept.
+        newer than the list, and is kept. `is_watched`: a watch should tell the same.
         """
         current = {_meta(each, "uid"): each for each in listed}
         news = [(each, key) for each in current.values() if (key := self.put(kind, each))]
         gone = [each for each in before if _meta(each, "uid") not in current and self._is_known(kind, each)]
         news += [(each, key) for each in gone if (key := self.drop(kind, each))]
-        self._unconfirmed |= {_meta(each, "uid"): _version(each) for each, _ in news}
+        if is_watched:
+            self._unconfirmed |= {_meta(each, "uid"): _version(each) for each, _ in news}
         return {key for _, key in news}
 
     def missed(self) -> int:

@@ -41,7 +41,8 @@ class Watches:
         self._thread.join()
 
     async def _run(self) -> None:
-        watching = asyncio.create_task(handlers.watch([self._namespace], self._told, credentials, self._wait))
+        where, what = [self._namespace], [Kind.DEPLOYMENT]
+        watching = asyncio.create_task(handlers.watch(where, what, self._told, credentials, self._wait))
         await asyncio.to_thread(self._ended.wait)
         watching.cancel()
         with suppress(asyncio.CancelledError):

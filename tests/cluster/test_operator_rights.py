@@ -82,6 +82,35 @@ def test_rights_for_all_namespaces_are_enough(
     assert "forbidden" not in operator.process.text().lower()
 
 
+def test_rights_to_see_supply_may_be_left_out(
+    start_operator: StartOperator,
+    control_plane: ControlPlane,
+    api: Api,
+    namespace: str,
+    make_namespace: Any,
+    apply: Any,
+    redis_server: RedisServer,
+) -> None:
+    """Without nodes and quotas fleets are made and sized; which rules are missing is said, each once."""
+    documents = _documents(namespace)
+    for each in documents:
+        if "rules" in each:
+            each["rules"] = [
+                rule for rule in each["rules"] if not {"nodes", "resourcequotas"} & set(rule["resources"])
+            ]
+    apply(documents)
+    operator = start_operator(
+        kubeconfig=control_plane.kubeconfig_of_service_account(namespace, "astrid-operator"),
+        env={"REDIS_URL": redis_server.url(), "ASTRID_OPERATOR_LEASE_NAMESPACE": namespace},
+    )
+    _works(make_fleet(api, make_namespace(), "anywhere", scaling={"expectedTaskSeconds": 60}), redis_server)
+
+    refusals = [line for line in operator.process.text().splitlines() if "forbidden" in line.lower()]
+    assert len(refusals) == 2, refusals
+    assert "resources: [resourcequotas]" in refusals[0]
+    assert "resources: [nodes]" in refusals[1]
+
+
 def test_rights_in_one_namespace_are_enough_for_it(
     start_operator: StartOperator,
     control_plane: ControlPlane,

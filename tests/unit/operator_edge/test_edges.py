@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from astrid_operator import errors
 from astrid_operator.__main__ import main
@@ -15,7 +17,7 @@ from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.brokers import BrokerAddress, Brokers
 from astrid_operator.errors import BrokerNotConfigured, InvalidSpec, OperatorError
 from astrid_operator.informer import Informer
-from astrid_operator.kinds import Kind
+from astrid_operator.kinds import OPTIONAL, Kind
 from astrid_operator.kubernetes_answers import answer, failure
 from astrid_operator.leadership import LeaseTimes
 from astrid_operator.redis_address import redacted
@@ -179,16 +181,20 @@ def test_the_allowance_serves_the_oldest_and_most_changed_first() -> None:
 
 
 class Lists:
-    """An API server of one Deployment whose version grows with every list, or fails."""
+    """An API server of one object of a kind whose version grows with every list; it fails, or refuses kinds."""
 
-    def __init__(self, failures: list[OperatorError]) -> None:
-        self.failures = failures
+    def __init__(self, failures: Sequence[OperatorError] = (), kind: Kind = Kind.DEPLOYMENT) -> None:
+        self.failures = list(failures)
+        self.refused: set[Kind] = set()
+        self.kind = kind
         self.version = 0
 
     async def list_objects(self, kind: Kind, namespace: str | None) -> list[dict[str, Any]]:
         if self.failures:
             raise self.failures.pop(0)
-        if kind is not Kind.DEPLOYMENT:
+        if kind in self.refused:
+            raise errors.NotAllowed(f"{kind} is forbidden")
+        if kind is not self.kind:
             return []
         self.version += 1
         labels = {"astrid.dev/queue": "q"}
@@ -232,6 +238,84 @@ def test_the_first_list_is_waited_for_and_what_is_missing_is_named(monkeypatch: 
     asyncio.run(scenario())
     assert len(waits) == 1
     assert "kubectl apply -f crds/" in waits[0]
+
+
+def begun(lists: Lists, seen: Seen, *namespaces: str) -> Informer:
+    """An informer after its first list."""
+    informer = Informer(lists, seen, namespaces, lambda _: None)  # type: ignore[arg-type]
+
+    async def begin() -> None:
+        async with asyncio.timeout(10):
+            await informer.begin()
+
+    asyncio.run(begin())
+    return informer
+
+
+def test_what_only_tells_of_supply_may_be_refused() -> None:
+    """It is said once which rule is missing; nothing is watched that would be refused, and all else is."""
+    lists = Lists()
+    lists.refused = {Kind.NODE, Kind.QUOTA}
+    with capture_logs() as said:
+        informer = begun(lists, Seen())
+        asyncio.run(informer.compare())
+
+    assert informer.waiting_for == ""
+    assert set(informer.watched) == set(Kind) - lists.refused
+    assert [line["missing_rule"] for line in said] == [
+        'apiGroups: [""], resources: [resourcequotas], verbs: [list, watch]',
+        'apiGroups: [""], resources: [nodes], verbs: [list, watch]',
+    ]
+
+
+def test_everything_is_watched_that_may_be_seen_where_the_operator_looks() -> None:
+    """Nodes belong to no namespace, and who serves some only may not see them."""
+    assert set(begun(Lists(), Seen()).watched) == set(Kind)
+    assert set(begun(Lists(), Seen(), "sky", "sea").watched) == set(Kind) - {Kind.NODE}
+
+
+@pytest.mark.parametrize("needed", [kind for kind in Kind if kind not in OPTIONAL])
+def test_what_is_needed_is_waited_for(needed: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it nothing can be decided; it goes on once the right is given."""
+    lists, waits = Lists(), []
+    lists.refused = {needed}
+
+    async def scenario() -> None:
+        informer = Informer(lists, Seen(), (), lambda _: None)  # type: ignore[arg-type]
+
+        async def pause(_: float) -> None:
+            waits.append(informer.waiting_for)
+            lists.refused.clear()
+
+        monkeypatch.setattr("astrid_operator.informer.asyncio.sleep", pause)
+        await informer.begin()
+        assert needed in informer.watched
+
+    asyncio.run(scenario())
+    assert waits == [f"the API server: {needed} is forbidden"]
+
+
+def test_a_right_that_is_given_later_is_used_by_the_slow_lists() -> None:
+    """No watch tells of that kind then, and nobody doubts the watches for it."""
+    lists, seen = Lists(kind=Kind.NODE), Seen()
+    lists.refused = {Kind.NODE}
+    informer = begun(lists, seen)
+    assert not seen.all(Kind.NODE)
+
+    lists.refused.clear()
+    asyncio.run(informer.compare())
+    assert len(seen.all(Kind.NODE)) == 1
+    assert seen.missed() == 0
+
+
+def test_what_was_known_of_a_kind_stays_when_its_list_is_refused() -> None:
+    """A right that is taken away ends the watches; until then what they tell holds."""
+    lists, seen = Lists(kind=Kind.NODE), Seen()
+    informer = begun(lists, seen)
+    lists.refused = {Kind.NODE}
+    asyncio.run(informer.compare())
+
+    assert len(seen.all(Kind.NODE)) == 1
 
 
 def condition(kind: str, status: str, reason: str = "R") -> dict[str, str]:

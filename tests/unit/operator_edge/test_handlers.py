@@ -150,7 +150,7 @@ async def watching() -> None:
     async def login() -> Any:
         raise NotImplementedError
 
-    await handlers.watch((), lambda *_: None, login, lambda: None)
+    await handlers.watch((), Kind, lambda *_: None, login, lambda: None)
 
 
 async def stopped(begun: threading.Event) -> None:
