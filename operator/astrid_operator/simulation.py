@@ -8,7 +8,7 @@ the very sizes of asking every second.
 Members run as many messages at a time as they have threads, first in, first out, and hold no more than they
 run (prefetch = concurrency). A delayed message goes to the end of its queue at its ETA: a member moves it
 there, or the operator, which cannot while it cannot read the broker. What fails does so at the end of its
-task, and its retry is a delayed message.
+task, or at `timeoutSeconds` if its task takes longer than that, and its retry is a delayed message.
 """
 
 import heapq
@@ -25,7 +25,7 @@ from astrid_operator.scaling import GRACE_SECONDS, DemandReading, MembersSeen, R
 from astrid_operator.scaling_growth import TICK_SECONDS
 from astrid_operator.simulated_fleet import Change, SimulatedFleet, SimulatedMember
 from astrid_operator.simulation_demand import ROUNDING_SECONDS, SimulatedDemand
-from astrid_operator.simulation_failures import SimulatedFailures, failures_among
+from astrid_operator.simulation_failures import SimulatedFailures, failures_among, within_limit
 from astrid_operator.simulation_load import Arrival
 from astrid_operator.simulation_world import (
     Budget,
@@ -63,6 +63,7 @@ class _Run:
     """One queue while it is simulated."""
 
     queue: AstridQueue
+    #: What is worked on, no attempt for longer than the queue's time limit.
     load: Sequence[Arrival]
     decider: Decider
     fleet: SimulatedFleet
@@ -122,11 +123,13 @@ class _Simulation:
         rng = random.Random(f"{self._conditions.seed} {queue.key}")  # noqa: S311 (a simulation)
         least, most = self._conditions.start_seconds
         slots = queue.spec.slots
+        load, too_long = within_limit(load, queue.spec.timeout_seconds)
         fleet = SimulatedFleet(slots, lambda: rng.uniform(least, most), rng, self._conduct.order)
         demand = SimulatedDemand(load, fleet, says_who_is_busy=self._conditions.says_who_is_busy)
         outcome = QueueOutcome(queue, len(load))
         began = array("d", bytes(8 * len(load)))
-        failures = failures_among(queue, len(load), self._conditions.fail_share, self._conditions.seed)
+        share, seed = self._conditions.fail_share, self._conditions.seed
+        failures = failures_among(queue, len(load), share, seed, too_long)
         self._runs[queue.key] = _Run(queue, load, decider, fleet, demand, outcome, rng, began, failures)
 
     # ---------------------------------------------------------------------------- events
@@ -227,6 +230,7 @@ class _Simulation:
         outcome.busy_seconds += arrival.seconds
         run.fleet.finish(member, message, now)
         if run.failures is not None and run.failures.fails(message):
+            outcome.timed_out += message in run.failures.too_long
             self._failed(run, run.failures.retry_seconds(message), message, now)
         else:
             outcome.finished += 1

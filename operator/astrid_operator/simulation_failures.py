@@ -1,14 +1,16 @@
 """Which attempts of a simulation fail, and what becomes of their messages: a retry, or the dead letters.
 
-Owns the drawing of failures and the rule by which Dramatiq delays a retry, which workers apply with the
-settings that an AstridQueue gives them: the operator may not import Dramatiq, a contract test compares the
-two. Has no clock and no queue.
+Owns the drawing of failures, what the time limit of an AstridQueue makes of its load, and the rule by which
+Dramatiq delays a retry, which workers apply with the settings that an AstridQueue gives them: the operator
+may not import Dramatiq, a contract test compares the two. Has no clock and no queue.
 """
 
 import random
 from array import array
+from collections.abc import Collection, Sequence
 
 from astrid_operator.astrid_queue import AstridQueue, AstridQueueSpec
+from astrid_operator.simulation_load import Arrival
 
 #: Doublings of the first delay after which Dramatiq doubles no more.
 MOST_DOUBLINGS = 32
@@ -18,10 +20,19 @@ class SimulatedFailures:
     """The failures among the messages of one queue, by their numbers.
 
     Each message has its luck from the start, one number for all its attempts, so that with another spec the
-    same messages fail as often in a row; attempts fail as independently as if each had been drawn.
+    same messages fail as often in a row; attempts fail as independently as if each had been drawn. Of those
+    that are `too_long` for the time limit all attempts fail.
     """
 
-    def __init__(self, share: float, policy: AstridQueueSpec, messages: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        share: float,
+        policy: AstridQueueSpec,
+        messages: int,
+        rng: random.Random,
+        too_long: Collection[int] = frozenset(),
+    ) -> None:
+        self.too_long = too_long
         self._share = share
         self._policy = policy
         self._rng = rng
@@ -31,7 +42,8 @@ class SimulatedFailures:
 
     def fails(self, message: int) -> bool:
         """Whether the attempt that ends now fails; one that was cut off was none."""
-        return self._luck[message] < self._share ** (self._failed.get(message, 0) + 1)
+        is_unlucky = self._luck[message] < self._share ** (self._failed.get(message, 0) + 1)
+        return is_unlucky or message in self.too_long
 
     def retry_seconds(self, message: int) -> float | None:
         """Note that an attempt failed; in how long the next one is due, None: its retries are spent."""
@@ -43,12 +55,22 @@ class SimulatedFailures:
         return retry_delay_ms(retries, least_ms, most_ms, self._rng) / 1000
 
 
-def failures_among(queue: AstridQueue, messages: int, share: float, seed: int) -> SimulatedFailures | None:
+def within_limit(load: Sequence[Arrival], limit_seconds: float) -> tuple[Sequence[Arrival], frozenset[int]]:
+    """`load` as workers run it, no attempt for longer than the limit, and the numbers of those cut short."""
+    too_long = frozenset([number for number, each in enumerate(load) if each.seconds > limit_seconds])
+    if not too_long:
+        return load, too_long
+    return [each._replace(seconds=min(each.seconds, limit_seconds)) for each in load], too_long
+
+
+def failures_among(
+    queue: AstridQueue, messages: int, share: float, seed: int, too_long: Collection[int] = frozenset()
+) -> SimulatedFailures | None:
     """The failures of so many messages of `queue`, the same for the same seed; None: none fails."""
-    if not share:
+    if not share and not too_long:
         return None
     rng = random.Random(f"{seed} failures {queue.key}")  # noqa: S311 (a simulation)
-    return SimulatedFailures(share, queue.spec, messages, rng)
+    return SimulatedFailures(share, queue.spec, messages, rng, too_long)
 
 
 def retry_delay_ms(retries: int, least_ms: int, most_ms: int, rng: random.Random) -> int:

@@ -67,6 +67,8 @@ class Summary:
     decisions: int
     #: None: nothing was delayed, and nothing failed.
     delays: Delays | None = None
+    #: Attempts that were ended, as failed, at `timeoutSeconds`; each is a retry or a dead letter of `delays`.
+    timed_out: int = 0
 
 
 def summary_of(outcome: QueueOutcome) -> Summary:
@@ -100,6 +102,7 @@ def _summary(name: str, outcomes: Sequence[QueueOutcome]) -> Summary:
         drained_at=max((each.drained_at for each in outcomes if each.drained_at is not None), default=None),
         decisions=sum(each.decisions for each in outcomes),
         delays=_delays(outcomes),
+        timed_out=sum(each.timed_out for each in outcomes),
     )
 
 
@@ -159,6 +162,8 @@ def verdict(outcomes: Sequence[QueueOutcome]) -> str:
         sentences.append(f"{delays.delayed} were delayed")
     if delays.retried or delays.dead:
         sentences.append(f"{delays.retried} retries, {delays.dead} dead letters")
+    if total.timed_out:
+        sentences.append(f"{total.timed_out} attempts were ended at timeoutSeconds")
     sentences.append(f"{total.interrupted} tasks interrupted")
     return "; ".join(sentences) + "."
 
@@ -239,8 +244,10 @@ def as_json(outcomes: Sequence[QueueOutcome]) -> dict[str, Any]:
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
-    """Without `delays` where there were none."""
+    """Without `delays` where there were none, and without `timed_out` where nothing was."""
     found = asdict(summary)
     if summary.delays is None:
         del found["delays"]
+    if not summary.timed_out:
+        del found["timed_out"]
     return found

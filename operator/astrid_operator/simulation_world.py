@@ -124,6 +124,8 @@ class QueueOutcome:
     delayed: int = 0
     retried: int = 0
     dead: int = 0
+    #: Attempts that were ended, as failed, at the queue's `timeoutSeconds`.
+    timed_out: int = 0
     #: Members' time from being asked for until gone, their time able to work, and threads' time at work.
     pod_seconds: float = 0.0
     ready_seconds: float = 0.0

@@ -24,7 +24,8 @@ Then change the spec or --capacity and run it again. A recorded night is replaye
 
 What would a bad night cost, in which a tenth of all attempts fail?  --fail 0.1 lets them: each is retried
 after a growing delay, or goes to the dead letters, by maxRetries, retryDelaySeconds and maxRetryDelaySeconds
-of its spec. Of what was delayed or retried the wait counts from when it was due.
+of its spec. So is what takes longer than timeoutSeconds of its spec, each time: workers end it then. Of what
+was delayed or retried the wait counts from when it was due.
 
 QUEUE: in front of a load gives it to one queue (--burst differencing:500,8), else every queue has its own.
 """

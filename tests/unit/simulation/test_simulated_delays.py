@@ -117,6 +117,24 @@ ROWS = {
         {"maxRetries": 0},
         Conditions((3.0, 3.0), fail_share=1.0),
     ),
+    "what takes longer than its limit is ended there each time, and dead after its retries": Row(
+        [Arrival(0.0, 300.0)] * 20,
+        lambda it: (
+            (it.finished, it.retried, it.dead, it.timed_out) == (0, 40, 20, 60) and it.busy_seconds == 60 * 60
+        ),
+        {"maxRetries": 2, "timeoutSeconds": 60},
+    ),
+    "what takes as long as its limit is done; what takes longer, alone, is not": Row(
+        [Arrival(0.0, 60.0), Arrival(0.0, 60.5), Arrival(0.0, 5.0)],
+        lambda it: (it.finished, it.dead, it.timed_out) == (2, 1, 1) and it.busy_seconds == 60 + 60 + 5,
+        {"maxRetries": 0, "timeoutSeconds": 60},
+    ),
+    "what is too long is retried as other failures are, and others that fail are not counted with it": Row(
+        [Arrival(0.0, 300.0, 10.0), *burst(random.Random(1), 40, 5.0)],
+        lambda it: it.retried > 10 and it.dead < 20 and it.timed_out == 4,
+        {"maxRetries": 3, "timeoutSeconds": 60},
+        Conditions((3.0, 3.0), fail_share=0.3),
+    ),
     "between two attempts an hour apart the fleet is at zero": Row(
         [Arrival(0.0, 5.0)],
         lambda it: (
@@ -225,6 +243,20 @@ def test_delays_are_told_only_where_there_were_some() -> None:
     assert "NEVER" not in verdict(delayed)
     assert as_json(delayed)["queues"][0]["delays"] == {"delayed": 1, "retried": 2, "dead": 2}
     assert "delayed " in sparklines(delayed[0].timeline)
+
+
+def test_attempts_that_were_ended_at_their_limit_are_told() -> None:
+    """In words, and in JSON, where there were some."""
+    spec = {"maxRetries": 3, "timeoutSeconds": 60}
+    plain = [outcome_of([Arrival(0.0, 60.0)] * 100, spec, Conditions((3.0, 3.0)))]
+    ended = [outcome_of([Arrival(0.0, 300.0)] * 100, spec, Conditions((3.0, 3.0)))]
+
+    assert "100 of 100 messages finished" in verdict(plain)
+    assert "timeoutSeconds" not in verdict(plain)
+    assert "timed_out" not in as_json(plain)["total"]
+    assert "0 of 100 messages finished" in verdict(ended)
+    assert "300 retries, 100 dead letters; 400 attempts were ended at timeoutSeconds" in verdict(ended)
+    assert as_json(ended)["queues"][0]["timed_out"] == 400
 
 
 def test_the_picture_keeps_what_is_delayed_while_nothing_happens() -> None:

@@ -1,5 +1,6 @@
 """What holds of the policy whatever happens: checked on fleets that live through drawn loads and outages."""
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,15 @@ SPEC = st.fixed_dictionaries(
     {"concurrency": st.integers(1, 4), "scaling": SCALING, "timeoutSeconds": st.just(600)},
     optional={"maxRetries": st.integers(0, 4), "retryDelaySeconds": st.integers(0, 90)},
 )
+#: The same with a time limit that some tasks reach; none may be expected to take longer.
+SHORT_SPEC = st.builds(
+    lambda spec, seconds: {
+        **spec,
+        "timeoutSeconds": max(seconds, math.ceil(spec["scaling"].get("expectedTaskSeconds", 0))),
+    },
+    SPEC,
+    st.integers(1, 60),
+)
 OUTAGES = st.lists(
     st.tuples(st.floats(0.0, 240.0), st.floats(1.0, 90.0)).map(lambda pair: (pair[0], sum(pair))), max_size=2
 ).map(tuple)
@@ -93,19 +103,24 @@ def night(
 
 
 @WITHOUT_A_DEADLINE
-@given(LOAD, SPEC, CONDITIONS)
+@given(LOAD, st.one_of(SPEC, SHORT_SPEC), CONDITIONS)
 def test_every_message_ends_once_and_none_is_interrupted(
     load: list[Arrival], spec: dict[str, Any], conditions: Conditions
 ) -> None:
-    """Whatever comes, delayed or failing, in whatever order, through outages: all is done or dead, and nobody is cut off."""
+    """Whatever comes, delayed, failing or too long, in whatever order, through outages: all is done or dead, and nobody is cut off."""
     outcome, _ = night(load, spec, conditions)
 
     assert (outcome.finished + outcome.dead, outcome.interrupted) == (len(load), 0)
     assert outcome.delayed == sum(each.delay > 0 for each in load)
     assert min(outcome.waits, default=0) >= 0
+    limit, attempts = outcome.queue.spec.timeout_seconds, outcome.queue.spec.max_retries + 1
+    cut = sum(each.seconds > limit for each in load)
+    if conditions.fail_share in (0, 1):
+        assert outcome.timed_out == cut * attempts
     if not conditions.fail_share:
-        assert (outcome.dead, outcome.retried) == (0, 0)
-        assert outcome.busy_seconds == sum_of(each.seconds for each in load)
+        assert (outcome.dead, outcome.retried) == (cut, cut * (attempts - 1))
+        done = sum(each.seconds for each in load if each.seconds <= limit)
+        assert outcome.busy_seconds == pytest.approx(done + cut * attempts * limit)
     if conditions.fail_share == 1:
         assert (outcome.finished, outcome.retried) == (0, len(load) * outcome.queue.spec.max_retries)
 
@@ -184,7 +199,7 @@ def test_zero_is_for_when_nothing_is_outstanding_due_or_soon(
 
 
 @WITHOUT_A_DEADLINE
-@given(LOAD, SPEC, CONDITIONS)
+@given(LOAD, st.one_of(SPEC, SHORT_SPEC), CONDITIONS)
 def test_deciding_at_changes_is_deciding_every_second(
     load: list[Arrival], spec: dict[str, Any], conditions: Conditions
 ) -> None:
@@ -279,11 +294,6 @@ def test_a_budget_is_never_exceeded(
     outcomes = simulate(loads, made, Conditions((5, 20), seed=seed), budget=checked)
 
     assert all((each.finished, each.interrupted) == (each.messages, 0) for each in outcomes)
-
-
-def sum_of(numbers: Iterable[float]) -> Any:
-    """Their sum, nearly: floats are added in another order."""
-    return pytest.approx(sum(numbers))
 
 
 def test_the_same_seed_gives_the_same_night() -> None:
