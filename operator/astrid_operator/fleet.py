@@ -37,6 +37,11 @@ class Member:
     since: float
     #: What is wrong with it, in a few words (`ImagePullBackOff: …`); empty when nothing is.
     message: str = ""
+    #: Monotonic seconds since when it has a place; None: not told.
+    placed_since: float | None = None
+    #: It is taken for ready by whoever ends members, and has not said a word yet where the others do: since
+    #: when it fetches, if it does, is not known.
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,15 +89,14 @@ def member(pod: Manifest, moment: Moment) -> Member:
         return Member(name, MemberPhase.DRAINING, moment.monotonic_of(metadata.get("deletionTimestamp")))
     if status.get("phase") in ("Failed", "Succeeded"):
         return Member(name, MemberPhase.FAILED, born, _ending(status))
-    ready = _condition(status, "Ready")
+    ready, scheduled = _condition(status, "Ready"), _condition(status, "PodScheduled")
+    placed = moment.monotonic_of(scheduled.get("lastTransitionTime")) if scheduled else born
     if ready.get("status") == "True":
-        return Member(name, MemberPhase.READY, moment.monotonic_of(ready.get("lastTransitionTime")))
-    scheduled = _condition(status, "PodScheduled")
+        since = moment.monotonic_of(ready.get("lastTransitionTime"))
+        return Member(name, MemberPhase.READY, since, placed_since=placed)
     if not (pod.get("spec") or {}).get("nodeName"):
-        since = moment.monotonic_of(scheduled.get("lastTransitionTime")) if scheduled else born
-        return Member(name, MemberPhase.UNSCHEDULED, since, str(scheduled.get("message") or ""))
-    since = moment.monotonic_of(scheduled.get("lastTransitionTime")) if scheduled else born
-    return Member(name, MemberPhase.STARTING, since, _waiting_message(status))
+        return Member(name, MemberPhase.UNSCHEDULED, placed, str(scheduled.get("message") or ""))
+    return Member(name, MemberPhase.STARTING, placed, _waiting_message(status))
 
 
 def is_half_created(deployment: Manifest) -> bool:

@@ -91,7 +91,7 @@ class KubernetesFleet:
         queue, deployment = self._seen.get(Kind.ASTRID_QUEUE, key), self._seen.get(Kind.DEPLOYMENT, key)
         if deployment is not None and _controller(deployment).get("uid") not in (None, _uid(queue)):
             return FleetState()
-        state = self._state(key, deployment)
+        state = self._members.as_heard(key, self._state(key, deployment))
         self._retirement.saw(key, state.members)
         if not state.exists or deployment is None:
             return state
@@ -159,10 +159,11 @@ class KubernetesFleet:
     def seen(self, key: QueueKey, running: int = 0) -> MembersSeen | None:
         """What the members do; None: they do not say, or cannot be asked to leave one by one."""
         state = self._state(key, self._seen.get(Kind.DEPLOYMENT, key))
-        if state.exists:
-            return self._members.seen(key, state.members, running)
-        moment = self._now()
-        return self._members.seen(key, [member(pod, moment) for pod in self._seen.pods(key)], running)
+        if not state.exists:
+            moment = self._now()
+            members = tuple(member(pod, moment) for pod in self._seen.pods(key))
+            state = replace(state, members=members)
+        return self._members.seen(key, self._members.as_heard(key, state).members, running)
 
     def _state(self, key: QueueKey, deployment: Manifest | None) -> FleetState:
         """What the newest known objects say, as it was found when they came."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
+from astrid_operator.desired import CONTAINER
+from astrid_operator.first_words import FIRST_WORD_SECONDS, FirstWords, Life
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.kinds import Kind
 from astrid_operator.node_hints import Work, changes, hints, is_left_alone, is_marked
@@ -17,13 +19,12 @@ from astrid_operator.presence import MemberSaid
 from astrid_operator.retirement import Candidate
 from astrid_operator.scaling_values import MembersSeen
 from astrid_operator.seen import Seen
-
-#: Seconds that a pod that is ready may need until it says something: it is still starting.
-FIRST_WORD_SECONDS = 60.0
+from astrid_operator.spec_schema import OUR_APP
 
 
 @dataclass(slots=True)
 class _Memory:
+    words: FirstWords
     #: What members say of themselves, and which processes are asked to leave.
     said: Mapping[str, MemberSaid] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
@@ -41,19 +42,22 @@ class PodMembers:
         self._memories: dict[QueueKey, _Memory] = {}
 
     def heard(self, key: QueueKey, said: Mapping[str, MemberSaid] | None) -> None:
-        """Take in what members said; None: nobody could be heard, and nothing is known any more."""
+        """Take in what members said; None: nobody could be heard, and only who ever spoke is still known."""
+        memory = self._memory(key)
         if said is None:
-            self.forget(key)
+            memory.words.deaf()
+            self._memories[key] = _Memory(memory.words)
             return
-        memory = self._memories.setdefault(key, _Memory())
         memory.said = said
+        lives = {pod["metadata"]["name"]: _life(pod) for pod in self._seen.pods(key)}
+        memory.words.heard(said, lives, self._clock())
         busy = (name for name, each in said.items() if each.busy)
         memory.busy_since = _since(memory.busy_since, busy, self._clock())
         self.heard_asked(key, memory.asked)
 
     def heard_asked(self, key: QueueKey, processes: frozenset[str]) -> None:
         """Take in which processes are asked to leave."""
-        memory = self._memories.setdefault(key, _Memory())
+        memory = self._memory(key)
         memory.asked = processes
         asked = (name for name, each in memory.said.items() if _names(each) & processes)
         memory.asked_since = _since(memory.asked_since, asked, self._clock())
@@ -68,6 +72,11 @@ class PodMembers:
     def forget(self, key: QueueKey) -> None:
         """Nothing is known of `key`."""
         self._memories.pop(key, None)
+
+    def as_heard(self, key: QueueKey, state: FleetState) -> FleetState:
+        """`state` where members that speak are ready from their first word on."""
+        memory = self._memories.get(key)
+        return state if memory is None else memory.words.as_heard(state, self._clock())
 
     def speaks(self, key: QueueKey) -> bool:
         """A pod of the fleet says something of itself: members can be asked to leave.
@@ -106,6 +115,7 @@ class PodMembers:
                 is_asked=each.name in asked,
                 is_quiet=each.name in quiet,
                 is_marked=is_marked(self._annotations(key, each.name)),
+                is_silent=each.is_silent,
             )
             for each in members
         ]
@@ -149,10 +159,13 @@ class PodMembers:
     def hints(
         self, key: QueueKey, state: FleetState, leaving: Collection[str]
     ) -> dict[str, dict[str, str | None]]:
-        """Pod → what to change of its annotations; only ready pods of which something changes."""
+        """Pod → what to change of its annotations; only pods that the API server has for ready.
+
+        Of others it ends those first that are not, whatever is written on them.
+        """
         found = {}
         for each in state.members:
-            if each.phase is MemberPhase.READY:
+            if each.phase is MemberPhase.READY or each.is_silent:
                 annotations, work = self._annotations(key, each.name), self._work(key, each.name)
                 wanted = hints(annotations, work, leaves=each.name in leaving, rolls=not state.settled)
                 found[each.name] = changes(annotations, wanted)
@@ -175,9 +188,18 @@ class PodMembers:
         said = memory.said.get(name) if memory is not None else None
         return said if said is not None and len(said.processes) >= self._processes(key) else None
 
+    def _memory(self, key: QueueKey) -> _Memory:
+        if key not in self._memories:
+            is_ours = self._spec(key).get("app", OUR_APP) == OUR_APP
+            self._memories[key] = _Memory(FirstWords(are_expected=is_ours))
+        return self._memories[key]
+
     def _processes(self, key: QueueKey) -> int:
+        return int(self._spec(key).get("processes") or 1)
+
+    def _spec(self, key: QueueKey) -> Mapping[str, Any]:
         queue = self._seen.get(Kind.ASTRID_QUEUE, key) or {}
-        return int((queue.get("spec") or {}).get("processes") or 1)
+        return queue.get("spec") or {}
 
     def _annotations(self, key: QueueKey, name: str) -> Mapping[str, str]:
         pod = self._seen.pod(key, name)
@@ -190,6 +212,12 @@ def _annotations(pod: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _is_leaving(pod: Mapping[str, Any]) -> bool:
     return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
+
+
+def _life(pod: Mapping[str, Any]) -> Life:
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    restarts = (int(each.get("restartCount") or 0) for each in containers if each.get("name") == CONTAINER)
+    return str(pod["metadata"].get("uid") or ""), sum(restarts)
 
 
 def _names(said: MemberSaid) -> frozenset[str]:

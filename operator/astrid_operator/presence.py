@@ -38,6 +38,8 @@ class MemberSaid:
     processes: tuple[ProcessSaid, ...] = field(default=(), compare=False)
     #: Seconds for which they have run the message that they took last; None: they run none, or do not say.
     task_seconds: float | None = field(default=None, compare=False)
+    #: Seconds since the first of them began to fetch; None: they do not say.
+    up_seconds: float | None = field(default=None, compare=False)
 
     @property
     def has_stopped(self) -> bool:
@@ -64,13 +66,15 @@ def _record(name: bytes, text: bytes, now: float) -> tuple[str, MemberSaid] | No
         idle_seconds = None if busy or since is None else max(0.0, now - float(since))
         task_since = record.get("task_since") if busy else None
         task_seconds = None if task_since is None else max(0.0, now - float(task_since))
+        started = record.get("started")
+        up_seconds = None if started is None else max(0.0, now - float(started))
         draining = bool(record.get("draining"))
         process = ProcessSaid(name.decode(), str(record.get("broker_id") or ""), draining)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     # A beat from the future is stale too, and so is one that is no number: both comparisons are false then.
     is_fresh = -STALE_SECONDS <= now - beat <= STALE_SECONDS
-    said = MemberSaid(max(0, busy), idle_seconds, draining, (process,), task_seconds)
+    said = MemberSaid(max(0, busy), idle_seconds, draining, (process,), task_seconds, up_seconds)
     return (member, said) if is_fresh else None
 
 
@@ -82,5 +86,6 @@ def _together(said: list[MemberSaid]) -> MemberSaid:
         idle_seconds=min(known) if len(known) == len(idle) else None,
         draining=any(each.draining for each in said),
         task_seconds=min((each.task_seconds for each in said if each.task_seconds is not None), default=None),
+        up_seconds=max((each.up_seconds for each in said if each.up_seconds is not None), default=None),
         processes=tuple(process for each in said for process in each.processes),
     )

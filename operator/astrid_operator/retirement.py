@@ -38,6 +38,8 @@ class Candidate:
     is_marked: bool = False
     #: Seconds for which it has run the one that it took last; None: it has none, or does not say.
     task_seconds: float | None = None
+    #: It has not said a word yet where the others do, and whoever ends members has it for ready.
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +165,10 @@ def _names(members: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(each.name for each in members)
 
 
-def _reluctance(member: Candidate) -> tuple[int, bool, int, bool, bool, float, float]:
+def _reluctance(member: Candidate) -> tuple[int, bool, bool, int, bool, bool, float, float]:
     return (
         _WORTH[member.phase],
+        member.is_silent,
         not member.is_marked,
         _BUSY[member.is_busy],
         not member.is_asked,

@@ -221,6 +221,14 @@ def test_presence_tells_busy_and_idle(start, seen, redis_client):
     assert after["rss_bytes"] > 10_000_000
 
 
+def test_presence_counts_from_when_a_process_fetches(start, seen, redis_client):
+    """A process that imports for long has not begun: what it says of its start is what the operator learns."""
+    worker = start(TEST_IMPORT_SECONDS="3")
+    (record,) = worker.presences("default").values()
+    assert record["started"] >= int(redis_client.get("imported"))
+    assert record["idle_since"] >= int(redis_client.get("imported"))
+
+
 def test_full_prefetch_window_keeps_its_heartbeat(start, seen, redis_client):
     """A worker whose window is full sends no command of its own; its heartbeat goes on all the same."""
     worker = start("--threads", "1", WORKER_PREFETCH="1")

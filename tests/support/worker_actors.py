@@ -18,6 +18,10 @@ broker = astrid_workers.app.broker
 for row in get_task_queues():
     broker.declare_queue(row.queue_name)
 
+if import_seconds := float(os.environ.get("TEST_IMPORT_SECONDS", "0")):
+    time.sleep(import_seconds)  # large libraries take as long
+    broker.client.set("imported", broker.client.time()[0])
+
 _kept: list[bytes] = []
 
 

@@ -34,6 +34,25 @@ def test_who_was_ready_when_first_seen_tells_nothing() -> None:
     assert times.usual_seconds() is None
 
 
+def test_a_start_lasts_until_the_first_word_where_members_speak() -> None:
+    """A member that is ready and silent may still import what it needs: when it fetches is not known yet."""
+    times = StartTimes()
+    times.saw([member("a", MemberPhase.STARTING, 10.0)])
+    times.saw([Member("a", MemberPhase.STARTING, 11.0, is_silent=True)])
+    times.saw([Member("a", MemberPhase.READY, 12.0, is_silent=True)])
+    assert times.usual_seconds() is None
+    times.saw([member("a", MemberPhase.READY, 100.0)])
+    assert times.usual_seconds() == 90.0
+
+
+def test_who_was_ready_before_tells_nothing() -> None:
+    """A container that starts anew after hours, or a node that was lost for a while, is no start of hours."""
+    times = started(5)
+    times.saw([member("m0", MemberPhase.STARTING, 100.0)])
+    times.saw([member("m0", MemberPhase.READY, 10_000.0)])
+    assert times.usual_seconds() == 5
+
+
 def test_three_of_four_starts_are_no_longer_than_usual() -> None:
     """One slow node does not make every wake early."""
     assert started(1, 2, 3, 100).usual_seconds() == 3

@@ -10,12 +10,15 @@ import pytest
 
 from astrid_operator.astrid_queue import QueueKey
 from astrid_operator.desired import OperatorDefaults
-from astrid_operator.fleet import FleetState
+from astrid_operator.fleet import FleetState, MemberPhase
 from astrid_operator.fleet_view import Moment, fleet_state
 from astrid_operator.kinds import QUEUE_LABEL, Kind
 from astrid_operator.kubernetes_api import KubernetesApi
 from astrid_operator.kubernetes_fleet import KubernetesFleet
+from astrid_operator.presence import MemberSaid, ProcessSaid
+from astrid_operator.scaling import MembersSeen
 from astrid_operator.seen import Seen
+from astrid_operator.start_times import StartTimes
 
 KEY = QueueKey("sky", "q")
 BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -113,3 +116,65 @@ def test_a_member_keeps_its_time_while_nothing_is_told() -> None:
         assert [each.since for each in first.members] == [940.0]
 
     asyncio.run(go())
+
+
+class SpeakingPod:
+    """A pod of Astrid's own stages that is ready two seconds after it was asked for, and imports for long."""
+
+    def __init__(self) -> None:
+        self.cluster, self.starts = Cluster(random.Random(1)), StartTimes()
+        self.cluster.deployment()
+
+    def stands(self, seconds: float, *, ready: bool, speaks: bool) -> FleetState:
+        """What the fleet is so many seconds after noon; the pod was asked for at noon."""
+        self.cluster.seconds = seconds
+        conditions = [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"},
+            {
+                "type": "Ready",
+                "status": str(ready),
+                "lastTransitionTime": f"2026-01-01T12:00:{'02' if ready else '00'}Z",
+            },
+        ]
+        self.cluster.tell(
+            Kind.POD,
+            "p",
+            spec={"nodeName": "n"},
+            status={"phase": "Running", "conditions": conditions},
+        )
+        said = {"p": MemberSaid(0, 1.0, False, (ProcessSaid("p:1", "1", False),))} if speaks else {}
+        self.cluster.fleet.heard(KEY, said)
+        state = asyncio.run(self.cluster.fleet.observe(KEY))
+        self.starts.saw(state.members)
+        return state
+
+
+def test_a_member_that_speaks_is_ready_from_its_first_word_on() -> None:
+    """A container without a probe is ready before its worker has imported anything; it is capacity bought."""
+    pod = SpeakingPod()
+    for seconds, ready in ((1, False), (3, True), (29, True)):
+        state = pod.stands(seconds, ready=ready, speaks=False)
+        assert (state.ready, state.starting, state.current) == (0, 1, 1)
+        assert pod.cluster.fleet.seen(KEY, running=1) == MembersSeen(0, ())
+    state = pod.stands(30, ready=True, speaks=True)
+    assert (state.ready, state.starting, state.current) == (1, 0, 1)
+    assert pod.starts.usual_seconds() == 30.0
+
+
+def test_a_member_that_never_speaks_is_ready_after_a_minute_and_no_start_is_learned() -> None:
+    """A worker that hangs is a person's to see, not a start of a minute; its word may still come."""
+    pod = SpeakingPod()
+    pod.stands(1, ready=False, speaks=False)
+    for seconds, phase in ((61, MemberPhase.STARTING), (63, MemberPhase.READY)):
+        assert pod.stands(seconds, ready=True, speaks=False).members[0].phase is phase
+    assert pod.starts.usual_seconds() is None
+    pod.stands(80, ready=True, speaks=True)
+    assert pod.starts.usual_seconds() == 80.0
+
+
+def test_a_start_that_is_over_when_the_operator_begins_is_not_learned() -> None:
+    """Another operator watched it; hours of a member's life are no start."""
+    pod = SpeakingPod()
+    for seconds in (7200, 7201):
+        pod.stands(seconds, ready=True, speaks=True)
+    assert pod.starts.usual_seconds() is None

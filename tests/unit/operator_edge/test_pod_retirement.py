@@ -75,6 +75,7 @@ class World:
         self.queue: AstridQueue = parse_astrid_queue(manifest)
         self.seen.put(Kind.ASTRID_QUEUE, manifest)
         self.phases: dict[str, MemberPhase] = {}
+        self.since: dict[str, float] = {}
         self.version = 1
 
     async def annotate_pod(
@@ -87,9 +88,11 @@ class World:
         merged = {**pod["metadata"]["annotations"], **annotations}
         return self._pod(name, {key: value for key, value in merged.items() if value is not None})
 
-    def pod(self, name: str, phase: MemberPhase = MemberPhase.READY, **annotations: str) -> None:
+    def pod(
+        self, name: str, phase: MemberPhase = MemberPhase.READY, since: float = 0.0, **annotations: str
+    ) -> None:
         """A pod is there."""
-        self.phases[name] = phase
+        self.phases[name], self.since[name] = phase, since
         self.seen.put(Kind.POD, self._pod(name, annotations))
 
     def _pod(self, name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -122,7 +125,7 @@ class World:
 
     def state(self, desired: int, *, settled: bool = True) -> FleetState:
         """The fleet as it is seen."""
-        members = tuple(Member(name, phase, 0.0) for name, phase in sorted(self.phases.items()))
+        members = tuple(Member(name, phase, self.since[name]) for name, phase in sorted(self.phases.items()))
         current = sum(phase is not MemberPhase.DRAINING for phase in self.phases.values())
         return FleetState(exists=True, desired=desired, current=current, members=members, settled=settled)
 
@@ -130,7 +133,7 @@ class World:
         self, desired: int, replicas: int, *, whoever: bool = False, settled: bool = True, spare: int = 0
     ) -> Step:
         """One look."""
-        state = self.state(desired, settled=settled)
+        state = self.members.as_heard(KEY, self.state(desired, settled=settled))
         look = self.retirement.look(self.queue, state, replicas, whoever=whoever, spare=spare)
         return asyncio.run(look)
 
@@ -334,6 +337,15 @@ def test_a_silent_pod_counts_as_busy_as_long_as_anything_runs(three: World) -> N
     assert empty is not None
     assert (running.busy, empty.busy) == (2, 1)
     assert sorted(running.idle_seconds) == [70, 90]
+
+
+def test_a_pod_that_was_never_heard_leaves_first_and_is_marked_for_it(three: World) -> None:
+    """It fetches nothing yet, but the API server has it for ready: unmarked, any other might go instead."""
+    three.pod("d", since=three.now - 5)
+    three.say(busy=["c"], idle={"a": 90, "b": 70})
+    assert three.look(4, 3) == Step(3, go=("d",))
+    assert three.written == [("d", {DELETION_COST: "-1000"})]
+    assert three.redis.asked == set()
 
 
 def test_a_pod_that_works_for_long_is_not_to_be_disturbed(three: World) -> None:

@@ -44,6 +44,22 @@ def test_a_member_has_been_at_work_for_as_long_as_its_newest_task() -> None:
     }
 
 
+def test_a_member_has_fetched_for_as_long_as_its_first_process() -> None:
+    """By the server's clock, and never since a time to come."""
+    records = {
+        b"a": record(started=900.0),
+        b"b": record(started=980.0),
+        b"c": record("ahead", started=1007.0),
+        b"d": record("mute"),
+    }
+    said = members_said(records, NOW)
+    assert {name: each.up_seconds for name, each in said.items()} == {
+        "m-1": 100.0,
+        "ahead": 0.0,
+        "mute": None,
+    }
+
+
 def test_a_busy_process_keeps_its_member_from_being_idle() -> None:
     """One idle process says nothing about the other."""
     records = {b"a": record(idle_since=940.0), b"b": record(busy=2, idle_since=None)}

@@ -78,6 +78,7 @@ class Held(Middleware):
 
     def before_worker_boot(self, broker: Any, worker: Worker) -> None:
         self.worker = worker
+        self._idle_since = time.monotonic()  # what was imported until now was no idleness
         self._client = side_client(broker)
         self._give_back = self._client.register_script(GIVE_BACK)
 
@@ -118,7 +119,7 @@ class Held(Middleware):
             return list(self._running.values())
 
     def idle_seconds(self) -> float | None:
-        """Seconds since the last task ended (or the process began); None while one runs."""
+        """Seconds since the last task ended (or the process began to fetch); None while one runs."""
         with self._lock:
             return None if self._running else time.monotonic() - self._idle_since
 

@@ -50,13 +50,14 @@ class Presence(Middleware):
         self._version = version
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._boot = self._cpu_at = time.monotonic()
+        self._cpu_at = time.monotonic()
         self._cpu = cpu_seconds()
         self._cpu_percent: float | None = None
         self._beats = 0
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
         self._broker, self._threads = broker, worker.worker_threads
+        self._fetches_since = time.monotonic()  # all that is imported is by now
         self._client = side_client(broker)
         self._thread = threading.Thread(target=self._beat_until_stopped, name="presence", daemon=True)
         self._thread.start()
@@ -119,7 +120,7 @@ class Presence(Middleware):
             "busy": len(running),
             "task_since": None if newest is None else round(now - (time.monotonic() - newest), 3),
             "idle_since": None if idle is None else round(now - idle, 3),
-            "started": round(now - (time.monotonic() - self._boot), 3),
+            "started": round(now - (time.monotonic() - self._fetches_since), 3),
             "actors": sum(actor.queue_name == queue for actor in actors),
             **self._counters.of_this_process(queue),
             "rss_bytes": rss_bytes(),
