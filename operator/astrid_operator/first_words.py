@@ -28,6 +28,8 @@ class _Word:
     life: Life
     #: When it was heard first.
     at: float
+    #: Its processes by name, those that were heard last before others.
+    processes: tuple[str, ...] = ()
 
 
 class FirstWords:
@@ -41,21 +43,28 @@ class FirstWords:
         self._heard_since: float | None = None
         self._was_ever_heard = False
 
-    def heard(self, said: Mapping[str, MemberSaid], lives: Mapping[str, Life], now: float) -> None:
+    def heard(
+        self, said: Mapping[str, MemberSaid], lives: Mapping[str, Life], now: float, processes: int = 1
+    ) -> None:
         """Take in what was said, be it by members or by others; `lives` are those of all members there are.
 
+        Each has so many `processes`; one that is silent is remembered as long as no other takes its place.
         Who speaks and did not a moment ago says its first word. Who speaks already when hearing begins is
         believed for how long it has fetched: seconds between two times of the server's, so that no other
         clock matters.
         """
         before, self._words = self._words, {}
         for name, life in lives.items():
-            known = before.get(name)
-            if known is not None and known.life == life:
+            known, heard = before.get(name), said.get(name)
+            if known is not None and known.life != life:
+                known = None
+            if known is None and heard is not None:
+                up_seconds = 0.0 if self._heard_since is not None else heard.up_seconds or 0.0
+                known = _Word(life, now - up_seconds)
+            if known is not None and heard is not None:
+                known = replace(known, processes=_newest(known.processes, heard, processes))
+            if known is not None:
                 self._words[name] = known
-            elif name in said:
-                up_seconds = 0.0 if self._heard_since is not None else said[name].up_seconds or 0.0
-                self._words[name] = _Word(life, now - up_seconds)
         self._are_expected |= bool(self._words)
         self._was_ever_heard = True
         self._heard_since = now if self._heard_since is None else self._heard_since
@@ -71,6 +80,11 @@ class FirstWords:
     def anyone_has_spoken(self) -> bool:
         """A member that is there did."""
         return bool(self._words)
+
+    def processes(self, name: str) -> tuple[str, ...]:
+        """What the processes of a member are called, those that are silent now too; empty: it never spoke."""
+        word = self._words.get(name)
+        return () if word is None else word.processes
 
     def as_heard(self, state: FleetState, now: float) -> FleetState:
         """`state` where who is ready and said nothing yet is still starting, for `FIRST_WORD_SECONDS`.
@@ -103,3 +117,9 @@ class FirstWords:
             return replace(member, is_silent=True)
         since = member.since if member.placed_since is None else member.placed_since
         return replace(member, phase=MemberPhase.STARTING, since=since, is_silent=True)
+
+
+def _newest(known: tuple[str, ...], heard: MemberSaid, count: int) -> tuple[str, ...]:
+    speaking = tuple(each.name for each in heard.processes)
+    silent = [name for name in known if name not in speaking]
+    return (*speaking, *silent[: max(0, count - len(speaking))])

@@ -15,7 +15,7 @@ from astrid_operator.first_words import FIRST_WORD_SECONDS, FirstWords, Life
 from astrid_operator.fleet import FleetState, Member, MemberPhase
 from astrid_operator.kinds import Kind
 from astrid_operator.node_hints import Work, changes, hints, is_left_alone, is_marked
-from astrid_operator.presence import MemberSaid
+from astrid_operator.presence import MemberSaid, member_of
 from astrid_operator.retirement import Candidate
 from astrid_operator.scaling_values import MembersSeen
 from astrid_operator.seen import Seen
@@ -50,7 +50,7 @@ class PodMembers:
             return
         memory.said = said
         lives = {pod["metadata"]["name"]: _life(pod) for pod in self._seen.pods(key)}
-        memory.words.heard(said, lives, self._clock())
+        memory.words.heard(said, lives, self._clock(), self._processes(key))
         busy = (name for name, each in said.items() if each.busy)
         memory.busy_since = _since(memory.busy_since, busy, self._clock())
         self.heard_asked(key, memory.asked)
@@ -59,8 +59,7 @@ class PodMembers:
         """Take in which processes are asked to leave."""
         memory = self._memory(key)
         memory.asked = processes
-        asked = (name for name, each in memory.said.items() if _names(each) & processes)
-        memory.asked_since = _since(memory.asked_since, asked, self._clock())
+        memory.asked_since = _since(memory.asked_since, map(member_of, processes), self._clock())
 
     def asks(self, key: QueueKey) -> bool:
         """Somebody of the queue may have been asked to leave."""
@@ -79,25 +78,30 @@ class PodMembers:
         return state if memory is None else memory.words.as_heard(state, self._clock())
 
     def speaks(self, key: QueueKey) -> bool:
-        """A pod of the fleet says something of itself: members can be asked to leave.
+        """A pod of the fleet says something of itself, or did: members can be asked to leave.
 
         Workers that somebody started by hand speak in the same place, and are none of ours.
         """
         memory = self._memories.get(key)
-        pods = self._seen.pods(key)
-        return memory is not None and any(pod["metadata"]["name"] in memory.said for pod in pods)
+        return memory is not None and memory.words.anyone_has_spoken()
 
     def seen(self, key: QueueKey, members: Iterable[Member], running: int) -> MembersSeen | None:
         """What the ready ones do; None where none of them speaks.
 
-        Who is silent counts as busy as long as any message is held by somebody, unless it has only begun.
+        Who is silent counts as busy as long as any message is held by somebody, unless it has only begun and
+        never spoke.
         """
         ready = [each for each in members if each.phase is MemberPhase.READY]
         said = {each.name: found for each in ready if (found := self._said(key, each.name)) is not None}
         if ready and not said:
             return None
         now = self._clock()
-        silent = [each for each in ready if each.name not in said and now - each.since > FIRST_WORD_SECONDS]
+        silent = [
+            each
+            for each in ready
+            if each.name not in said
+            and (now - each.since > FIRST_WORD_SECONDS or self._has_spoken(key, each.name))
+        ]
         idle = tuple(each.idle_seconds for each in said.values() if each.idle_seconds is not None)
         busy = len(said) - len(idle) + (len(silent) if running else 0)
         return MembersSeen(busy, idle, sum(name in said for name in self.stopped(key)))
@@ -109,7 +113,7 @@ class PodMembers:
             Candidate(
                 name=each.name,
                 phase=each.phase,
-                is_busy=None if (said := self._said(key, each.name)) is None else said.busy > 0,
+                is_busy=self._is_busy(key, each, said := self._said(key, each.name)),
                 idle_seconds=None if said is None else said.idle_seconds,
                 task_seconds=None if said is None else said.task_seconds,
                 is_asked=each.name in asked,
@@ -145,16 +149,24 @@ class PodMembers:
         return found
 
     def processes(self, key: QueueKey, names: Iterable[str]) -> tuple[str, ...]:
-        """What the processes of members are called where they are asked to leave."""
-        said = (self._said(key, name) for name in names)
-        return tuple(process.name for each in said if each is not None for process in each.processes)
+        """What the processes of members are called where they are asked to leave, the silent ones too."""
+        memory, chosen = self._memories.get(key), set(names)
+        if memory is None:
+            return ()
+        known = [process for name in sorted(chosen) for process in memory.words.processes(name)]
+        asked = [process for process in sorted(memory.asked) if member_of(process) in chosen]
+        return tuple(dict.fromkeys(known + asked))
 
     def strays(self, key: QueueKey) -> frozenset[str]:
-        """Processes that are asked to leave and are gone."""
+        """Processes that are asked to leave and are gone: their pod is, or others run in their place.
+
+        One that is only silent may work, and would fetch again if the request were taken back.
+        """
         memory = self._memories.get(key)
         if memory is None:
             return frozenset()
-        return memory.asked.difference(*(_names(each) for each in memory.said.values()))
+        speaking = {process.name for each in memory.said.values() for process in each.processes}
+        return frozenset(name for name in memory.asked - speaking if self._is_gone(key, name))
 
     def hints(
         self, key: QueueKey, state: FleetState, leaving: Collection[str]
@@ -188,6 +200,23 @@ class PodMembers:
         said = memory.said.get(name) if memory is not None else None
         return said if said is not None and len(said.processes) >= self._processes(key) else None
 
+    def _is_busy(self, key: QueueKey, member: Member, said: MemberSaid | None) -> bool | None:
+        """Whether it runs a message; None: it never said. Who has spoken and is silent may run one."""
+        if said is not None:
+            return said.busy > 0
+        is_ready = member.phase is MemberPhase.READY
+        return True if is_ready and self._has_spoken(key, member.name) else None
+
+    def _has_spoken(self, key: QueueKey, name: str) -> bool:
+        """It did to this operator, or to the one before that asked it to leave."""
+        memory = self._memories.get(key)
+        return memory is not None and (memory.words.has_spoken(name) or name in memory.asked_since)
+
+    def _is_gone(self, key: QueueKey, process: str) -> bool:
+        """A process that does not speak is no more."""
+        name = member_of(process)
+        return self._seen.pod(key, name) is None or self._said(key, name) is not None
+
     def _memory(self, key: QueueKey) -> _Memory:
         if key not in self._memories:
             is_ours = self._spec(key).get("app", OUR_APP) == OUR_APP
@@ -218,10 +247,6 @@ def _life(pod: Mapping[str, Any]) -> Life:
     containers = (pod.get("status") or {}).get("containerStatuses") or ()
     restarts = (int(each.get("restartCount") or 0) for each in containers if each.get("name") == CONTAINER)
     return str(pod["metadata"].get("uid") or ""), sum(restarts)
-
-
-def _names(said: MemberSaid) -> frozenset[str]:
-    return frozenset(each.name for each in said.processes)
 
 
 def _since(before: Mapping[str, float], names: Iterable[str], now: float) -> dict[str, float]:

@@ -17,7 +17,7 @@ STALE_SECONDS = 10.0
 class ProcessSaid:
     """One process of a member."""
 
-    #: What it is called where it is asked to leave.
+    #: What it is called where it is asked to leave: its member, a colon, and what is its own.
     name: str
     #: What Dramatiq calls it; empty: it does not say.
     broker_id: str
@@ -45,6 +45,11 @@ class MemberSaid:
     def has_stopped(self) -> bool:
         """None of them fetches any more, and none runs a message."""
         return not self.busy and all(each.draining for each in self.processes)
+
+
+def member_of(process: str) -> str:
+    """The member that a process is of, by what it is called where it is asked to leave."""
+    return process.rpartition(":")[0]
 
 
 def members_said(records: Mapping[bytes, bytes], now: float) -> dict[str, MemberSaid]:

@@ -26,7 +26,7 @@ class Candidate:
     phase: MemberPhase
     #: Runs an older manifest than the present one.
     is_outdated: bool = False
-    #: Whether it runs a message; None: it does not say.
+    #: Whether it runs a message, as one may that spoke and is silent; None: it never said.
     is_busy: bool | None = None
     #: Seconds since it last had one; None: it has one, or does not say.
     idle_seconds: float | None = None

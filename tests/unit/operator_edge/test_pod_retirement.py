@@ -116,6 +116,12 @@ class World:
         self.members.heard(KEY, said)
         self.members.heard_asked(KEY, frozenset(self.redis.asked))
 
+    def hear(self, **processes: int) -> None:
+        """So many processes of each pod say that it is busy; the others are silent."""
+        said = {name: self._said(name, 1, None, count) for name, count in processes.items()}
+        self.members.heard(KEY, said)
+        self.members.heard_asked(KEY, frozenset(self.redis.asked))
+
     def _said(self, name: str, busy: int, idle: float | None, count: int) -> MemberSaid:
         processes = tuple(
             ProcessSaid(f"{name}:{at}", f"id-{name}-{at}", f"{name}:{at}" in self.redis.asked)
@@ -200,6 +206,80 @@ def test_a_pod_of_which_a_process_is_silent_is_not_taken_for_idle() -> None:
     world.say(idle={"a": 90}, processes=1)
     seen = world.members.seen(KEY, world.state(1).members, running=1)
     assert seen is None
+
+
+def test_a_process_that_is_silent_stays_asked_and_its_pod_until_its_time_is_up() -> None:
+    """C code may keep the interpreter's lock for long: nothing beats then, and the task runs all the same."""
+    world = World(processes=2, timeoutSeconds=100)
+    world.pod("a")
+    world.pod("b")
+    world.say(busy=["a", "b"], processes=2)
+    world.look(2, 1, whoever=True)
+    asked = set(world.redis.asked)
+    assert len(asked) == 2
+    (name,) = {process.partition(":")[0] for process in asked}
+    other = "b" if name == "a" else "a"
+    world.hear(a=2, b=2)
+
+    for speaking in ({other: 2}, {other: 2, name: 1}, {other: 2}):
+        world.now += 50
+        world.hear(**speaking)
+        assert world.look(2, 1, whoever=True).go == ()
+        assert world.redis.asked == asked
+    world.now += 11
+    world.hear(**{other: 2})
+    assert world.look(2, 1, whoever=True).go == (name,)
+
+
+def test_a_silent_pod_is_asked_by_the_names_that_it_had() -> None:
+    """It reads what it is told when it is back; until then it may work."""
+    world = World()
+    world.pod("a")
+    world.say(busy=["a"])
+    world.now += 20
+    world.hear()
+    assert world.look(1, 0, whoever=True) == Step(1, ask=("a",))
+    assert world.redis.asked == {"a:0"}
+
+
+def test_who_was_asked_by_a_dead_operator_and_is_silent_is_not_let_go() -> None:
+    """That a process is asked says that it spoke; another operator need not have heard it."""
+    world = World(processes=2)
+    world.pod("a")
+    world.redis.asked = {"a:0", "a:1"}
+    world.hear(a=1)
+    assert world.look(1, 0, whoever=True) == Step(1)
+    assert world.redis.asked == {"a:0", "a:1"}
+
+
+def test_whoever_is_silent_and_stays_is_told_so_too() -> None:
+    """Else a process of it would stand idle for good."""
+    world = World(processes=2)
+    world.pod("a")
+    world.redis.asked = {"a:0", "a:1"}
+    world.hear(a=1)
+    world.look(1, 1)
+    assert world.redis.asked == set()
+
+
+def test_a_process_in_whose_place_another_runs_is_asked_no_more() -> None:
+    """Its container started anew, or it was replaced: nobody bears its name."""
+    world = World()
+    world.pod("a")
+    world.redis.asked = {"a:before"}
+    world.say(busy=["a"])
+    world.look(1, 0, whoever=True)
+    assert "a:before" not in world.redis.asked
+
+
+def test_a_pod_that_spoke_lately_and_is_silent_counts_as_busy(three: World) -> None:
+    """It is not one that has only begun, however young it is."""
+    three.pod("d", since=three.now)
+    three.say(busy=["c"], idle={"a": 90, "b": 70, "d": 0})
+    three.now += 20
+    three.say(busy=["c"], idle={"a": 110, "b": 90})
+    seen = three.members.seen(KEY, three.state(4).members, running=2)
+    assert seen == MembersSeen(2, (110, 90))
 
 
 def test_nobody_is_chosen_while_members_are_replaced(three: World) -> None:
