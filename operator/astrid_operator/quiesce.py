@@ -56,9 +56,10 @@ class Conversation:
         await _tried(claim.broker, pipeline.execute())
 
     async def release(self, key: QueueKey, processes: Iterable[str]) -> None:
-        """Let `processes` stay after all; raises NotAsked."""
-        claim = self._claim(key)
-        await _tried(claim.broker, self._client(claim.broker).srem(claim.queue.drain, *processes))
+        """Let `processes` stay after all, be it none; raises NotAsked."""
+        claim, named = self._claim(key), tuple(processes)
+        if named:
+            await _tried(claim.broker, self._client(claim.broker).srem(claim.queue.drain, *named))
 
     async def held_by(self, key: QueueKey, broker_ids: Iterable[str]) -> dict[str, int]:
         """Messages that each process holds by Redis's own account, delayed ones too; raises NotAsked."""
