@@ -34,7 +34,7 @@ from astrid_operator.dramatiq_keys import (
 from astrid_operator.due import MOST_HOLDERS, DueMessages, Part, Place, ReadListed
 from astrid_operator.presence import MemberSaid, members_said
 from astrid_operator.queue_counts import Count, count_of, demand_of, identity_of
-from astrid_operator.redis_connection import connection, disconnect, trouble_of
+from astrid_operator.redis_connection import connection, leave, trouble_of
 from astrid_operator.scaling_values import DemandReading
 from astrid_operator.throughput import Throughput
 
@@ -387,9 +387,7 @@ class _Endpoint:
         """Close the connection, whose state is not known; the next read makes a new one."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await disconnect(client)
+            await leave(client)
 
 
 def _broker_ids(said: Mapping[str, MemberSaid] | None) -> tuple[str, ...]:

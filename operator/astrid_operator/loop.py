@@ -185,6 +185,7 @@ class Loop:
         queues = self._records.valid()
         granted, refused = claims(queues, self._brokers)
         self._claims = granted
+        self._leave_unnamed(granted)
         read = await self._demand.read(granted)
         self._move_due(granted, read)
         self._look_for_orphans(granted, read)
@@ -193,6 +194,13 @@ class Loop:
             key: await self._gathered(queue, granted.get(key), read.get(key), refused.get(key))
             async for key, queue in _breathing(queues)
         }
+
+    def _leave_unnamed(self, granted: Mapping[QueueKey, BrokerQueue]) -> None:
+        """Let nobody keep connections to an address that no AstridQueue names any more."""
+        brokers = {claim.broker for claim in granted.values()}
+        for each in (self._recovery, self._promotion):
+            if each is not None:
+                each.keep(brokers)
 
     def _look_for_orphans(
         self, granted: Mapping[QueueKey, BrokerQueue], readings: Mapping[QueueKey, DemandReading]

@@ -3,10 +3,11 @@
 Owns the protocols that a cluster, one machine and a test fill in differently. Does nothing itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from astrid_operator.astrid_queue import AstridQueue, QueueKey
+from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.fleet import FleetState
 from astrid_operator.orphans import Reclaimed
@@ -25,6 +26,8 @@ class Recoverer(Protocol):
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
 
+    def keep(self, brokers: Collection[BrokerAddress]) -> None: ...
+
     def orphans(self, claim: BrokerQueue) -> int | None: ...
 
     def take(self) -> Sequence[tuple[QueueKey, Reclaimed]]: ...
@@ -34,6 +37,8 @@ class Promoter(Protocol):
     """Who moves messages that are due and that nobody holds; `promotion.Promotion` is one."""
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None: ...
+
+    def keep(self, brokers: Collection[BrokerAddress]) -> None: ...
 
     def take(self) -> Sequence[tuple[QueueKey, int]]: ...
 

@@ -11,7 +11,7 @@ the workers. Run by whoever leads; two at once would do no harm.
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -28,6 +28,7 @@ from astrid_operator.due import HELD_AGAIN_MS, LEFT_ALONE_MS, DueMessages, Relea
 from astrid_operator.due_scripts import FIND, GONE, HELD, MOVE, NOT_SEEN
 from astrid_operator.redis_connection import trouble_of
 from astrid_operator.redis_scripts import RedisCalls
+from astrid_operator.servers import Servers
 
 log = structlog.get_logger(__name__)
 
@@ -73,16 +74,19 @@ class Promotion:
         self._source = source
         self._clock = clock
         self._timeout = timeout_seconds
-        self._servers: dict[BrokerAddress, _Server] = {}
+        self._servers = Servers(self._server, _Server.close)
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
         """Move what is due until the next tick in the queues of `claims`; no other may be written."""
         claimed = by_broker(claims)
         for broker in claimed:
-            if broker not in self._servers:
-                self._servers[broker] = _Server(broker, self._source, self._clock, self._timeout)
+            self._servers.of(broker)
         for broker, server in self._servers.items():
             server.begin(claimed.get(broker, {}))
+
+    def keep(self, brokers: Collection[BrokerAddress]) -> None:
+        """Connections to others than `brokers`, which are all that are named, end."""
+        self._servers.keep(brokers)
 
     def take(self) -> list[tuple[QueueKey, int]]:
         """How many messages were moved since this was asked last."""
@@ -93,9 +97,10 @@ class Promotion:
 
     async def close(self) -> None:
         """End all work and every connection."""
-        for server in self._servers.values():
-            await server.close()
-        self._servers.clear()
+        await self._servers.close()
+
+    def _server(self, broker: BrokerAddress) -> "_Server":
+        return _Server(broker, self._source, self._clock, self._timeout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from astrid_operator.brokers import BrokerAddress
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import NotAsked
-from astrid_operator.redis_connection import connection, disconnect, trouble_of
+from astrid_operator.redis_connection import connection, leave, trouble_of
+from astrid_operator.servers import Servers
 
 #: Longest that one command may take, and that a tick waits for who is asked, in seconds.
 PATIENCE_SECONDS = 1.0
@@ -30,12 +31,13 @@ class Conversation:
     """Speaks with the processes of all queues, each on the broker that `know` was told last."""
 
     def __init__(self) -> None:
-        self._clients: dict[BrokerAddress, redis.asyncio.Redis] = {}
+        self._clients = Servers(_client, leave)
         self._claims: dict[QueueKey, BrokerQueue] = {}
 
     def know(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
-        """Where each queue is to be found."""
+        """Where each queue is to be found; connections to anywhere else end."""
         self._claims = dict(claims)
+        self._clients.keep({claim.broker for claim in claims.values()})
 
     async def asked(self, keys: Iterable[QueueKey]) -> dict[QueueKey, frozenset[str]]:
         """Processes of each queue that are asked to leave; what does not answer is left out."""
@@ -49,7 +51,7 @@ class Conversation:
     async def ask(self, key: QueueKey, processes: Iterable[str]) -> None:
         """Ask `processes` to leave, and go on asking whoever was asked before; raises NotAsked."""
         claim, named = self._claim(key), tuple(processes)
-        pipeline = self._client(claim.broker).pipeline(transaction=False)
+        pipeline = self._clients.of(claim.broker).pipeline(transaction=False)
         if named:
             pipeline.sadd(claim.queue.drain, *named)
         pipeline.expire(claim.queue.drain, ASKED_SECONDS)
@@ -59,12 +61,12 @@ class Conversation:
         """Let `processes` stay after all, be it none; raises NotAsked."""
         claim, named = self._claim(key), tuple(processes)
         if named:
-            await _tried(claim.broker, self._client(claim.broker).srem(claim.queue.drain, *named))
+            await _tried(claim.broker, self._clients.of(claim.broker).srem(claim.queue.drain, *named))
 
     async def held_by(self, key: QueueKey, broker_ids: Iterable[str]) -> dict[str, int]:
         """Messages that each process holds by Redis's own account, delayed ones too; raises NotAsked."""
         claim, ids = self._claim(key), tuple(broker_ids)
-        pipeline = self._client(claim.broker).pipeline(transaction=False)
+        pipeline = self._clients.of(claim.broker).pipeline(transaction=False)
         for broker_id in ids:
             for acks in claim.queue.acks_of(broker_id):
                 pipeline.scard(acks)
@@ -73,13 +75,12 @@ class Conversation:
 
     async def close(self) -> None:
         """End every connection."""
-        for client in self._clients.values():
-            await disconnect(client)
+        await self._clients.close()
 
     async def _asked(
         self, broker: BrokerAddress, queues: Mapping[QueueKey, DramatiqQueue]
     ) -> dict[QueueKey, frozenset[str]]:
-        pipeline = self._client(broker).pipeline(transaction=False)
+        pipeline = self._clients.of(broker).pipeline(transaction=False)
         for queue in queues.values():
             pipeline.smembers(queue.drain)
         try:
@@ -97,12 +98,9 @@ class Conversation:
             raise NotAsked(message)
         return self._claims[key]
 
-    def _client(self, broker: BrokerAddress) -> "redis.asyncio.Redis":
-        if broker not in self._clients:
-            self._clients[broker] = connection(
-                broker.url, timeout_seconds=PATIENCE_SECONDS, name="astrid-operator-requests"
-            )
-        return self._clients[broker]
+
+def _client(broker: BrokerAddress) -> "redis.asyncio.Redis":
+    return connection(broker.url, timeout_seconds=PATIENCE_SECONDS, name="astrid-operator-requests")
 
 
 async def _tried(broker: BrokerAddress, call: Awaitable[Any], seconds: float = PATIENCE_SECONDS) -> Any:

@@ -17,7 +17,7 @@ at once would do no harm.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -32,6 +32,7 @@ from astrid_operator.orphans import HOLDERS, PRESENCE_OF, RECLAIM, Holder, Recla
 from astrid_operator.presence import STALE_SECONDS
 from astrid_operator.redis_connection import trouble_of
 from astrid_operator.redis_scripts import RedisCalls
+from astrid_operator.servers import Servers
 from astrid_operator.silence import Silence
 
 log = structlog.get_logger(__name__)
@@ -52,14 +53,16 @@ class Recovery:
     def __init__(self, clock: Callable[[], float], *, timeout_seconds: float) -> None:
         self._clock = clock
         self._timeout = timeout_seconds
-        self._servers: dict[BrokerAddress, _Server] = {}
+        self._servers = Servers(self._server, _Server.close)
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
         """Look at the queues of `claims`, where it is time to; those are all there are to look after."""
         for broker, queues in by_broker(claims).items():
-            if broker not in self._servers:
-                self._servers[broker] = _Server(broker, self._clock, self._timeout)
-            self._servers[broker].begin(queues)
+            self._servers.of(broker).begin(queues)
+
+    def keep(self, brokers: Collection[BrokerAddress]) -> None:
+        """Connections to others than `brokers`, which are all that are named, end."""
+        self._servers.keep(brokers)
 
     def orphans(self, claim: BrokerQueue) -> int | None:
         """Messages of a queue held by processes that are gone, as last seen; None: not looked for."""
@@ -76,9 +79,10 @@ class Recovery:
 
     async def close(self) -> None:
         """End every look and connection."""
-        for server in self._servers.values():
-            await server.close()
-        self._servers.clear()
+        await self._servers.close()
+
+    def _server(self, broker: BrokerAddress) -> "_Server":
+        return _Server(broker, self._clock, self._timeout)
 
 
 class _Server:

@@ -7,6 +7,7 @@ and database are those of the servers, `?sentinel_username=…&sentinel_password
 again by itself: whoever asks once a second is a better judge. Nothing here connects before its first command.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ RESERVED = (
 SERVER_PORT, SENTINEL_PORT = 6379, 26379
 #: Longest that one Sentinel is waited for, in seconds: the next one knows as much.
 SENTINEL_SECONDS = 0.5
+
+#: Longest that the end of a connection is waited for, in seconds.
+GOODBYE_SECONDS = 1.0
 
 #: What an error of redis-py means, the first that fits. Its own text is not shown: that may hold anything.
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
@@ -183,6 +187,13 @@ def check_address(url: str, connect: Callable[..., AnyRedis] = connection) -> No
     if not _is_usable(url, connect):
         message = f"redis-py cannot use {_unusable_option(url, connect)}"
         raise ValueError(message)
+
+
+async def leave(client: "redis.asyncio.Redis") -> None:
+    """The same, given up after `GOODBYE_SECONDS`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await disconnect(client)
 
 
 async def disconnect(client: "redis.asyncio.Redis") -> None:

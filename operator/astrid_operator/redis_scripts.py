@@ -7,16 +7,12 @@ its digest, whole only where the server does not know it. Translates no error an
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
 from redis import exceptions as redis_errors
 
-from astrid_operator.redis_connection import connection, disconnect
-
-#: Longest that the end of a connection is waited for, in seconds.
-GOODBYE_SECONDS = 1.0
+from astrid_operator.redis_connection import connection, leave
 
 
 class RedisCalls:
@@ -51,6 +47,4 @@ class RedisCalls:
         """End the connection, whatever state it is in; the next call makes a new one."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_SECONDS):
-                    await disconnect(client)
+            await leave(client)

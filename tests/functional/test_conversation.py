@@ -14,6 +14,7 @@ from astrid_operator.dramatiq_keys import DramatiqQueue
 from astrid_operator.errors import NotAsked
 from astrid_operator.quiesce import ASKED_SECONDS, Conversation
 from support.redis_server import RedisServer, valkey_binary
+from support.waiting import wait_in_loop
 
 KEY = QueueKey("sky", "q")
 DRAIN = "astrid:dramatiq:drain:q"
@@ -101,6 +102,26 @@ def test_a_broker_that_does_not_take_requests_is_an_error_in_good_time() -> None
         talk(server.url(), scenario)
     finally:
         server.close()
+
+
+def test_a_connection_ends_when_no_queue_names_its_address_any_more(redis_server: RedisServer) -> None:
+    """A password that is rotated makes another address; the one before is left."""
+
+    def known_by(database: int) -> dict[QueueKey, BrokerQueue]:
+        address = BrokerAddress(redis_server.url(database))
+        return {KEY: BrokerQueue(address, DramatiqQueue("dramatiq", "q"))}
+
+    def databases() -> list[str]:
+        clients = redis_server.client.client_list()
+        return [each["db"] for each in clients if each["name"] == "astrid-operator-requests"]
+
+    async def scenario(conversation: Conversation) -> None:
+        for database in (1, 2):
+            conversation.know(known_by(database))
+            await conversation.ask(KEY, ["pod-a:1"])
+        await wait_in_loop(lambda: databases() == ["2"], 5, "the first connection to end")
+
+    talk(redis_server.url(), scenario)
 
 
 def test_a_queue_whose_broker_is_not_known_cannot_be_asked() -> None:

@@ -26,7 +26,7 @@ from support.foreign_app import DIARY
 from support.local_operator import LocalOperator
 from support.redis_server import RedisServer
 from support.scenarios import play_with
-from support.waiting import wait_for_answer, wait_until
+from support.waiting import wait_for_answer, wait_in_loop, wait_until
 
 KEY = QueueKey("sky", "q")
 LIST, BODIES, QUEUE, QUEUED = "dramatiq:q.DQ", "dramatiq:q.DQ.msgs", "dramatiq:q", "dramatiq:q.msgs"
@@ -60,6 +60,10 @@ class Watch:
 
         await wait_for_answer(ticked, timeout_s, "what ticks should bring about", every_s=0.02)
         self.moved += sum(count for _, count in self._promotion.take())
+
+    def leave(self) -> None:
+        """No AstridQueue names the address any more."""
+        self._promotion.keep(())
 
     async def close(self) -> None:
         await self._promotion.close()
@@ -136,6 +140,24 @@ def test_a_message_behind_a_hundred_thousand_goes_to_its_queue_at_its_time(
     assert (redis_client.llen(LIST), redis_client.hlen(BODIES)) == (100_000, 100_000)
     (body,) = redis_client.hvals(QUEUED)
     assert json.loads(body)["args"] == ["due"]
+
+
+def test_the_connection_ends_when_no_queue_names_the_address_any_more(
+    redis_client: redis.Redis, redis_url: str, broker: RedisBroker
+) -> None:
+    """As after a new password, which makes another address."""
+
+    def is_connected() -> bool:
+        return any(each["name"] == "astrid-operator-promotion" for each in redis_client.client_list())
+
+    async def scenario(watch: Watch) -> None:
+        send(broker, 1.0)
+        await watch.until(lambda: redis_client.llen(QUEUE), 30)
+        assert is_connected()
+        watch.leave()
+        await wait_in_loop(lambda: not is_connected(), 5, "the connection to end")
+
+    play(redis_url, scenario)
 
 
 def test_it_is_what_a_worker_would_have_made_of_it(broker: RedisBroker) -> None:

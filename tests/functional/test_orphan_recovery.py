@@ -25,7 +25,7 @@ from support.foreign_app import DIARY
 from support.local_operator import LocalOperator
 from support.redis_server import RedisServer
 from support.scenarios import play_with
-from support.waiting import wait_until
+from support.waiting import wait_in_loop, wait_until
 
 KEY = QueueKey("sky", "q")
 #: Within this time orphans are back, whoever is there.
@@ -91,6 +91,10 @@ class Watch:
     def orphans(self) -> int | None:
         return self._recovery.orphans(self._claim)
 
+    def leave(self) -> None:
+        """No AstridQueue names the address any more."""
+        self._recovery.keep(())
+
     async def close(self) -> None:
         await self._recovery.close()
 
@@ -125,6 +129,23 @@ def test_both_halves_of_a_queue_come_back_and_only_after_a_minute(redis_url: str
     play(redis_url, scenario)
     assert fetched.client.exists("astrid:dramatiq:presence:q") == 0
     assert fetched.client.keys("dramatiq:__acks__*") == []
+
+
+def test_the_connection_ends_when_no_queue_names_the_address_any_more(
+    redis_url: str, fetched: Fetched
+) -> None:
+    """As after a new password, which makes another address."""
+
+    def is_connected() -> bool:
+        return any(each["name"] == "astrid-operator-recovery" for each in fetched.client.client_list())
+
+    async def scenario(watch: Watch) -> None:
+        await watch.look(STEP_S)
+        assert is_connected()
+        watch.leave()
+        await wait_in_loop(lambda: not is_connected(), 5, "the connection to end")
+
+    play(redis_url, scenario)
 
 
 def test_what_was_acknowledged_meanwhile_does_not_come_back(redis_url: str, fetched: Fetched) -> None:

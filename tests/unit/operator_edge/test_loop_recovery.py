@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from astrid_operator.astrid_queue import QueueKey
-from astrid_operator.brokers import Brokers
+from astrid_operator.brokers import BrokerAddress, Brokers
 from astrid_operator.claims import BrokerQueue
 from astrid_operator.errors import ApiBusy
 from astrid_operator.fleet import EventType, Subject
@@ -27,10 +27,14 @@ class FakeRecovery:
 
     def __init__(self) -> None:
         self.looked_after: set[QueueKey] = set()
+        self.kept: list[str] = []
         self.found: list[tuple[QueueKey, Reclaimed]] = []
 
     def begin(self, claims: Mapping[QueueKey, BrokerQueue]) -> None:
         self.looked_after = set(claims)
+
+    def keep(self, brokers: Collection[BrokerAddress]) -> None:
+        self.kept = [str(each) for each in brokers]
 
     def orphans(self, claim: BrokerQueue) -> int | None:
         return 3 if claim.queue.name == "q" else None
@@ -101,6 +105,13 @@ def test_queues_of_which_nothing_is_held_or_known_are_left_alone(tmp_path: Path)
     world.demand = {KEY: Demand(), OTHER: Demand(delayed=1)}
     asyncio.run(world.tick())
     assert world.recovery.looked_after == {OTHER}
+
+
+def test_the_addresses_of_all_queues_are_kept_also_where_nothing_is_held(tmp_path: Path) -> None:
+    """What is not among them is named by nobody any more."""
+    world = World(tmp_path)
+    asyncio.run(world.tick())
+    assert world.recovery.kept == ["redis://example:6379/0"]
 
 
 def test_what_came_back_is_an_event_and_a_metric(tmp_path: Path) -> None:
