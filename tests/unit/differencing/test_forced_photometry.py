@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from astrid_workers.differencing.forced_photometry import difference_fluxes, forced_photometry, magnitudes
 from astrid_workers.differencing.pair import PairResult, run_pair
+from astrid_workers.frame import Frame
+from astrid_workers.imaging.noise_model import measure_noise, white_noise
 from astrid_workers.imaging.point_sources import fit_fluxes, moved_stamp, render_points
 from astrid_workers.imaging.psf import given_psf, moffat_stamp
 from astrid_workers.sky import Sky, make_sky
@@ -51,6 +55,57 @@ def test_empty_places_have_no_flux() -> None:
         pulls = (flux / error)[np.isfinite(flux)]
         assert abs(np.median(pulls)) < 0.3
         assert 0.85 < 1.4826 * np.median(np.abs(pulls - np.median(pulls))) < 1.2
+
+
+def _smoothed(frame: Frame) -> Frame:
+    """As a resampled coadd is: its neighbouring pixels share noise, and its variance plane is what they scatter."""
+    axis = np.arange(-8, 9)
+    kernel = gaussian_filter((axis[:, None] ** 2 + axis**2 == 0).astype(float), 0.8)
+    variance = frame.variance * np.float32(np.sum(kernel**2))
+    return replace(frame, science=gaussian_filter(frame.science, 0.8), variance=variance)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_smoothed"),
+    [
+        ({}, False),
+        ({"offset_px": (0.5, 0.5)}, False),
+        ({"scale": 0.6, "fwhm_reference_px": 2.2, "reference_shape": (300, 300)}, False),
+        ({}, True),
+    ],
+    ids=["white", "reference moved by half a pixel", "reference of coarser pixels", "smoothed science frame"],
+)
+def test_direct_errors_are_those_of_the_noise_as_it_is(settings: dict[str, Any], is_smoothed: bool) -> None:
+    """Fluxes of hundreds of blank places scatter by their errors on both frames, however pixels are correlated."""
+    sky = make_sky(
+        seed=43, shape=(460, 460), n_stars=80, n_transients=0, fwhm_science_px=3.4,
+        **{"fwhm_reference_px": 2.8, "reference_depth": 4.0, **settings},
+    )  # fmt: skip
+    science = _smoothed(sky.science) if is_smoothed else sky.science
+    x, y = np.random.default_rng(3).uniform(25, 435, (2, 1200))
+    alone = np.hypot(x[:, None] - sky.star_x, y[:, None] - sky.star_y).min(axis=1) > 20
+    assert alone.sum() > 500
+    forced = forced_photometry(run_pair(science, sky.reference), x[alone], y[alone])
+    for flux, error in (
+        (forced.science_flux, forced.science_flux_err),
+        (forced.reference_flux, forced.reference_flux_err),
+    ):
+        pulls = (flux / error)[np.isfinite(flux)]
+        assert 0.9 < 1.4826 * np.median(np.abs(pulls - np.median(pulls))) < 1.15
+
+
+def test_correlated_noise_adds_to_the_error_of_a_psf_fit() -> None:
+    """White noise by nothing; smoothed noise by what fits to simulated frames of it scatter more."""
+    psf = moffat_stamp(3.0, 21)
+    assert white_noise().point_source_factor(psf) == pytest.approx(1.0)
+    image = gaussian_filter(np.random.default_rng(5).normal(0, 1, (600, 600)), 1.0).astype(np.float32)
+    variance = np.full(image.shape, image.var(), np.float32)
+    everywhere = np.ones(image.shape, bool)
+    x, y = (axis.ravel().astype(float) for axis in np.mgrid[20:580:16, 20:580:16])
+    found = fit_fluxes(image, variance, everywhere, given_psf(psf, (600, 600)), x, y)
+    factor = measure_noise(image, variance, everywhere).point_source_factor(psf)
+    assert factor == pytest.approx(np.std(found.flux / found.flux_err), rel=0.06)
+    assert factor > 2
 
 
 def test_direct_fluxes_are_those_of_isolated_stars() -> None:

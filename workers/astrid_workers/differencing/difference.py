@@ -253,6 +253,8 @@ def _assemble(
         assumed=(*assumptions(science, reference, seen, matched, score), *said),
         match=matched.match,
         numbers=found,
+        noise_science=matched.noise[0],
+        noise_reference=matched.noise[1],
     )
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from astrid_workers.differencing.measure import left_over_sky, unusable_pixels
+from astrid_workers.differencing.measure import VARIANCE_FLOOR, left_over_sky, unusable_pixels
 from astrid_workers.differencing.pair import PairResult
 from astrid_workers.differencing.products import Difference
 from astrid_workers.frame import Frame
 from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.lanczos import TAPS, lanczos_weights
+from astrid_workers.imaging.noise_model import NoiseModel
 from astrid_workers.imaging.point_sources import PointFluxes, fit_fluxes
 from astrid_workers.imaging.psf import Psf
 
@@ -79,13 +80,14 @@ def forced_photometry(pair: PairResult, x: Floats, y: Floats) -> ForcedFluxes:
     """PSF fluxes at 0-based places of the science frame, in the difference and in both frames.
 
     The difference's flux is its matched filter's at the place; the frames' are PSF fits above their own sky,
-    in which neighbours within the PSF are not told apart. NaN where masked, off the frame, or NaN was given.
+    in which neighbours within the PSF are not told apart; their errors are those of the noise that the sky
+    shows, correlated as it is. NaN where masked, off the frame, or NaN was given.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     made = pair.difference
     flux, error = difference_fluxes(made, x, y)
-    science = _direct(pair.science, made.psf_science, x, y)
-    reference = _direct(pair.reference, made.psf_reference, x, y)
+    science = _direct(pair.science, made.psf_science, made.noise_science, x, y)
+    reference = _direct(pair.reference, made.psf_reference, made.noise_reference, x, y)
     scale, zero_point = made.flux_scale, pair.science.facts.zero_point_mag
     return ForcedFluxes(
         x, y, flux, error,
@@ -139,14 +141,17 @@ def magnitudes(flux: Floats, error: Floats, zero_point_mag: float | None) -> tup
     return mag, mag_err, limit
 
 
-def _direct(frame: Frame, psf: Psf, x: Floats, y: Floats) -> PointFluxes:
-    """PSF fits on one frame above its own sky."""
+def _direct(frame: Frame, psf: Psf, noise: NoiseModel, x: Floats, y: Floats) -> PointFluxes:
+    """PSF fits on one frame above its own sky; errors by the `noise` that its sky shows."""
     unusable = unusable_pixels(frame)
     sky = background_of(frame, unusable)
     level = sky.level + np.float32(left_over_sky(frame.science, sky, unusable))
     placed = np.isfinite(x) & np.isfinite(y)
-    found = fit_fluxes(frame.science - level, frame.variance, ~unusable, psf, x[placed], y[placed])
+    # as low as the plane may be that the noise was measured against
+    variance = np.maximum(frame.variance, np.float32(VARIANCE_FLOOR * sky.rms_median**2))
+    found = fit_fluxes(frame.science - level, variance, ~unusable, psf, x[placed], y[placed])
+    error = found.flux_err * noise.point_source_factor(psf.stamp)
     whole = [np.full(x.shape, np.nan) for _ in range(3)]
-    for column, values in zip(whole, (found.flux, found.flux_err, found.light_seen), strict=True):
+    for column, values in zip(whole, (found.flux, error, found.light_seen), strict=True):
         column[placed] = values
     return PointFluxes(*whole)

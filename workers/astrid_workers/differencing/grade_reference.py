@@ -6,7 +6,6 @@ Owns the grade's numbers; never decides what they are good for.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import fftconvolve
 
 from astrid_workers.differencing.measure import Measured, measure_frame
 from astrid_workers.differencing.products import DifferenceOptions
@@ -55,6 +54,5 @@ def point_source_limit(measured: Measured) -> float:
     sky = ~(measured.background.sources | measured.unusable)
     noise = measure_noise(measured.image, measured.variance, sky)
     psf = measured.psf.stamp.astype(float)
-    variance = float(np.median(measured.variance[sky])) * noise.variance_ratio
-    spread = float(np.sum(psf * fftconvolve(psf, noise.correlation, mode="same")))
-    return DEPTH_SIGMA * float(np.sqrt(variance * spread)) / float(np.sum(psf**2))
+    independent = float(np.sqrt(np.median(measured.variance[sky]) / np.sum(psf**2)))
+    return DEPTH_SIGMA * independent * noise.point_source_factor(psf)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.defaults import ALGORITHM, THRESHOLD_SIGMA
 from astrid_workers.frame import Float32Image, Uint32Image
+from astrid_workers.imaging.noise_model import NoiseModel, white_noise
 from astrid_workers.imaging.photometric_match import PhotometricMatch
 from astrid_workers.imaging.psf import Psf
 
@@ -112,6 +113,9 @@ class Difference:
     #: Gain and residual shift over the frame, with the sources that showed them; None: not kept.
     match: PhotometricMatch | None = None
     numbers: dict[str, Number] = field(default_factory=dict)
+    #: Noise of both frames on the science grid, against their variance planes.
+    noise_science: NoiseModel = field(default_factory=white_noise)
+    noise_reference: NoiseModel = field(default_factory=white_noise)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.signal import fftconvolve
 
 from astrid_workers.frame import Float32Image
 from astrid_workers.imaging.fast_median import fast_median
@@ -32,6 +33,8 @@ MOST_SHARED = 0.85
 #: Sources are found, and left out, where they are sharp: light that is left differs between two frames by
 #: this share of what their PSFs do (measured on crowded frames).
 SHARPNESS_LEFT = 0.5
+#: Noise power is at least this share of white noise's, at any frequency: a correlation is an estimate.
+LEAST_POWER = 0.02
 #: By how many e-folds one PSF's autocovariance may exceed another's at any lag: wings are no Gaussians.
 MOST_WIDER = 1.0
 #: The largest lags.
@@ -55,15 +58,21 @@ class NoiseModel:
         return float(np.abs(self.correlation).sum()) < 1.02
 
     def power(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Noise power per frequency of a `(ny, nx)` grid, rfft2 layout, mean 1; never below 2 % of white
-        noise.
-        """
+        """Noise power per frequency of a `(ny, nx)` grid, rfft2 layout, mean 1; never below `LEAST_POWER`."""
         lag = self.correlation.shape[0] // 2
         grid = np.zeros(size)
         grid[: 2 * lag + 1, : 2 * lag + 1] = self.correlation
         spectrum = fft.rfft2(np.roll(grid, (-lag, -lag), axis=(0, 1))).real
-        power: NDArray[np.float32] = np.maximum(spectrum, 0.02).astype(np.float32)
+        power: NDArray[np.float32] = np.maximum(spectrum, LEAST_POWER).astype(np.float32)
         return power
+
+    def point_source_factor(self, psf: NDArray[np.floating]) -> float:
+        """By how much the flux error of a PSF fit, Σ P I / Σ P², exceeds what the variance plane gives when
+        pixels are taken as independent. `psf` is a stamp `(size, size)` of any sum; 1 for white noise.
+        """
+        stamp = psf.astype(np.float64)
+        spread = float(np.sum(stamp * fftconvolve(stamp, self.correlation, mode="same")))
+        return float(np.sqrt(self.variance_ratio * max(spread / float(np.sum(stamp**2)), LEAST_POWER)))
 
 
 def white_noise() -> NoiseModel:

@@ -24,7 +24,7 @@ class PointFluxes:
     """Fluxes at given places, float64 arrays of one length; NaN where too little of the source was seen."""
 
     flux: Floats
-    #: 1-sigma, from the variance plane.
+    #: 1-sigma, from the variance plane, of noise that is independent from pixel to pixel.
     flux_err: Floats
     #: Share of Σ PSF² on good pixels, 0 … 1: 0 outside the image.
     light_seen: Floats
