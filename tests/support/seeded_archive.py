@@ -209,4 +209,5 @@ def _candidate(difference: UUID, observation: UUID, index: int, seed: Seed) -> C
         elongation=1.1,
         flags=flags_from(seed.flags),
         is_positive=seed.score > 0,
+        numbers={"mag": 18.5, "mag_err": 0.04, "limit_mag": 20.2},
     )

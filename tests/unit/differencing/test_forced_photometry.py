@@ -215,3 +215,5 @@ def test_magnitudes_need_a_zero_point_and_significance() -> None:
     assert mag_err[0] == pytest.approx(0.010857, rel=1e-3)
     np.testing.assert_allclose(limit, 25 - 2.5 * np.log10(50))
     assert np.isnan(magnitudes(np.array([1000.0]), np.array([10.0]), None)).all()
+    each, _, _ = magnitudes(np.array([1000.0, 1000.0]), np.array([10.0, 10.0]), np.array([np.nan, 25.0]))
+    np.testing.assert_allclose(each, [np.nan, 17.5])

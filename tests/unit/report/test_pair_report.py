@@ -102,6 +102,28 @@ def test_candidates_have_units_and_masks() -> None:
     assert np.isfinite(table["ra_deg"]).all()
 
 
+def test_candidates_have_magnitudes_where_a_zero_point_is() -> None:
+    """Of positive fluxes, with error and 5-sigma limit, by the zero point of each one's part; masked elsewhere."""
+    made = make_pair("zogy", seed=6, n_transients=12, transient_snr=(20.0, 40.0), negative_fraction=0.4)
+    items = made.candidates.items
+    up = np.array([c.is_positive for c in items])
+    assert 0 < up.sum() < len(items)
+    table = Table.read(candidates_ecsv(items, "electron", zero_point_mag=27.5), format="ascii.ecsv")
+    flux, error = np.array(table["flux"]), np.array(table["flux_err"])
+    np.testing.assert_allclose(table["mag"][up], 27.5 - 2.5 * np.log10(flux[up]))
+    np.testing.assert_allclose(table["mag_err"][up], 2.5 / np.log(10) * error[up] / flux[up])
+    np.testing.assert_allclose(table["limit_mag"], 27.5 - 2.5 * np.log10(5 * error))
+    assert list(table["mag"].mask) == list(table["mag_err"].mask) == list(~up)
+    assert {str(table[name].unit) for name in ("mag", "mag_err", "limit_mag")} == {"mag"}
+    assert all(table[name].description for name in ("mag", "mag_err", "limit_mag"))
+    points = [None, *[26.5] * (len(items) - 1)]
+    of_parts = Table.read(candidates_ecsv(items, "electron", zero_point_mag=points), format="ascii.ecsv")
+    assert list(of_parts["limit_mag"].mask) == [True] + [False] * (len(items) - 1)
+    np.testing.assert_allclose(of_parts["limit_mag"][1:], table["limit_mag"][1:] - 1)
+    nothing = Table.read(candidates_ecsv(items, "electron"), format="ascii.ecsv")
+    assert nothing["limit_mag"].mask.all()
+
+
 @pytest.mark.parametrize("unit", ["electron", "adu", "MJy / sr", "quatloo / fortnight"])
 def test_any_unit_of_a_frame_can_be_written(unit: str) -> None:
     """A unit that nobody knows travels as it was written; an empty list is a table too."""

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from astrid_workers.__main__ import main
@@ -38,6 +40,7 @@ def test_depth_and_forced_photometry_stand_in_the_results(files: tuple[Path, Sky
     assert 0 < told["injections"]["found"] < 40
     assert told["injections"]["all"]["snr_50"] == pytest.approx(5.2, abs=2)
     assert told["injections"]["all"]["mag_50"] is None
+    assert told["zero_point_mag"] is None
     assert "How deep is this frame?" in (folder / "out/report.html").read_text()
     forced = Table.read(folder / "out/forced.ecsv")
     assert list(forced["name"]) == ["t0", "t1", "t2", "t3", "t4", "far"]
@@ -48,6 +51,37 @@ def test_depth_and_forced_photometry_stand_in_the_results(files: tuple[Path, Sky
     assert _run(folder) == 0
     assert json.loads((folder / "out/report.json").read_text())["injections"] is None
     assert not (folder / "out/forced.ecsv").exists()
+
+
+def test_magnitudes_are_those_of_the_files_own_unit(files: tuple[Path, Sky], tmp_path: Path) -> None:
+    """MAGZP counts ADU and fluxes are electrons: a star of known flux has its magnitude with a gain of 1.5."""
+    folder, sky = files
+    gain, zero_point = sky.science.facts.gain_e_per_adu, 25.0
+    assert gain == 1.5
+    for name, cards in (("science", {"MAGZP": zero_point}), ("reference", {"FILTER": "g"})):
+        with fits.open(folder / f"{name}.fits") as (unit,):
+            unit.header.update(cards)
+            unit.writeto(tmp_path / f"{name}.fits")
+    places = np.stack([sky.star_x, sky.star_y])
+    apart = np.hypot(*(places[:, :, None] - places[:, None, :])) + 1e3 * np.eye(places.shape[1])
+    inside = (np.abs(places - 160) < 130).all(axis=0)
+    alone = (apart.min(axis=1) > 20) & inside & (sky.star_flux_e > 2e4)
+    assert alone.any()
+    rows = [f"{x:.3f},{y:.3f}" for x, y in zip(sky.star_x[alone], sky.star_y[alone], strict=True)]
+    (tmp_path / "stars.csv").write_text("x,y\n" + "\n".join(rows) + "\n")
+    assert _run(tmp_path, "--forced", str(tmp_path / "stars.csv")) == 0
+    forced = Table.read(tmp_path / "out/forced.ecsv")
+    true_mag = zero_point - 2.5 * np.log10(sky.star_flux_e[alone] / gain)
+    np.testing.assert_allclose(forced["science_mag"], true_mag, atol=0.04)
+    found = Table.read(tmp_path / "out/candidates.ecsv")
+    for row in sky.truth:
+        one = found[np.argmin(np.hypot(found["x"] - row["x"], found["y"] - row["y"]))]
+        true_mag = zero_point - 2.5 * np.log10(row["flux_e"] / gain)
+        assert one["mag"] == pytest.approx(true_mag, abs=5 * one["mag_err"])
+        assert one["mag"] < one["limit_mag"] < 25
+    told = json.loads((tmp_path / "out/report.json").read_text())
+    assert told["zero_point_mag"] == pytest.approx(zero_point + 2.5 * np.log10(gain))
+    assert "25.440" in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mosaic of two chips and its reference, in another order; and one with a dead chip."""
     place = tmp_path_factory.mktemp("mosaic")
     pairs = {name: sky_to_fits(sky) for name, sky in SKIES.items()}
-    _mosaic({name: pair[0] for name, pair in pairs.items()}).writeto(place / "science.fits")
+    science = _mosaic({name: pair[0] for name, pair in pairs.items()})
+    science["S2"].header["MAGZP"] = 25.0
+    science.writeto(place / "science.fits")
     _mosaic({name: pairs[name][1] for name in ("S2", "N1")}).writeto(place / "reference.fits")
     dead = _mosaic({name: pair[0] for name, pair in pairs.items()})
     dead["S2"].data[:] = 0
@@ -76,6 +78,8 @@ def test_every_part_is_differenced_and_told_apart(folder: Path) -> None:
         mine = table[table["part"] == name]
         for row in sky.truth:
             assert np.hypot(mine["x"] - row["x"], mine["y"] - row["y"]).min() < 0.5
+    assert list(table["limit_mag"].mask) == list(table["part"] == "N1"), "only S2 has a zero point"
+    assert [part["zero_point_mag"] is None for part in told["parts"]] == [True, False]
     with fits.open(out / "difference.fits") as units, fits.open(out / "score.fits") as scores:
         assert [unit.name for unit in units[1:]] == ["N1", "S2"]
         assert units["S2"].data.shape == (192, 192)

@@ -2,6 +2,7 @@
 
 import functools
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from astrid_workers.differencing.differencing_workers import (
     validate_difference_image,
 )
 from astrid_workers.differencing.pair import run_pair
+from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.errors import (
     ObservationNotThereYet,
     PermanentFailure,
@@ -30,6 +32,7 @@ from astrid_workers.sky.make_sky import make_sky
 from astrid_workers.storage.artifacts import get_store
 from astrid_workers.storage.fits_images import image_from_fits
 from astrid_workers.storage.models import Candidate, Difference, DifferenceRun, Observation, Survey
+from astrid_workers.storage.observation_story import story_of
 from astrid_workers.storage.states import ObservationState, RunStatus
 from support.seeded_archive import plain_frame, seed_observation, seed_preprocessed
 
@@ -74,6 +77,35 @@ def test_a_pair_becomes_a_difference_with_its_candidates(database, sent, pair):
     assert image.shape == SKY.science.shape
     assert sent.to("detect_anomalies") == [(result["difference_id"], "matched-filter")]
     assert (result["ending"], result["processing_triggered"]) == ("done", True)
+
+
+def test_candidates_have_magnitudes_where_the_frame_has_a_zero_point(database, sent, monkeypatch):
+    """Rows and result hold the magnitude of a positive flux, its error and the limit; a fading one the limit alone."""
+    facts = replace(SKY.science.facts, zero_point_mag=27.5)
+    made = differenced(DifferenceOptions())
+    first, *others = made.candidates.items
+    fading = replace(first, flux=-abs(first.flux), is_positive=False)
+    made = replace(
+        made,
+        science=replace(made.science, facts=facts),
+        candidates=replace(made.candidates, items=(fading, *others)),
+    )
+    monkeypatch.setattr(stage, "run_pair", lambda *_: made)
+    seed_preprocessed(database, "obs_1", SKY.science)
+    seed_preprocessed(database, "ref_1", SKY.reference, is_reference=True)
+
+    faded, brighter, *_ = difference_observation("obs_1")["extraction"]["candidates"]
+
+    assert (faded["mag"], faded["mag_err"]) == (None, None)
+    assert faded["limit_mag"] == pytest.approx(27.5 - 2.5 * np.log10(5 * faded["flux_err"]))
+    assert brighter["mag"] == pytest.approx(27.5 - 2.5 * np.log10(brighter["flux"]))
+    assert brighter["mag_err"] == pytest.approx(1.0857 * brighter["flux_err"] / brighter["flux"], rel=1e-3)
+    with database.reading() as session:
+        row = session.scalars(select(Candidate).where(Candidate.index == 1)).one()
+        story = story_of(session, session.get_one(Observation, row.observation_id), most_candidates=2)
+    told = {name: brighter[name] for name in ("mag", "mag_err", "limit_mag")}
+    assert row.magnitudes == told
+    assert story["candidates"]["best"][1].items() >= told.items()
 
 
 def test_the_observation_is_differenced_and_the_run_keeps_its_numbers(database, sent, pair):

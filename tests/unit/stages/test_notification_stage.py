@@ -57,6 +57,7 @@ def test_an_alert_is_delivered_and_remembered(database, receiver, alert_id):
         packet["detection"]["score"],
     ) == ("obs_123", "seeded", 25.0)
     assert packet["detection"]["confidence"] is None
+    assert [packet["detection"][name] for name in ("mag", "mag_err", "limit_mag")] == [18.5, 0.04, 20.2]
     (row,) = deliveries(database)
     assert (row.status, row.error) == (DeliveryStatus.DELIVERED, None)
 

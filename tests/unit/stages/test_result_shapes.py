@@ -154,7 +154,7 @@ NEVER_MEASURED = {
 #: What this field cannot have: no calibration frames, no zero point, no classic kernel in ZOGY; no such channels.
 NOT_HERE = {
     "bias_frame", "dark_frame", "flat_frame", "correction_factor", "exposure_time", "normalization_factor",
-    "limiting_magnitude", "kernel_size", "recipients", "subject", "channel", "message", "notification_type", "data",
+    "limiting_magnitude", "mag", "mag_err", "limit_mag", "kernel_size", "recipients", "subject", "channel", "message", "notification_type", "data",
     "withheld_because", "reason", "detection_images", "confidence_distribution",
 }  # fmt: skip
 

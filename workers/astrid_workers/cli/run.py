@@ -49,6 +49,7 @@ MEASURED_LATER = (
     "fwhm_reference_px",
     "flux_scale",
     "noise_scale",
+    "zero_point_mag",
     "n_candidates",
     "assumed",
 )
@@ -257,7 +258,9 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
     else:
         pair = done.pair
         made = pair.difference
-        write_whole(folder / "candidates.ecsv", candidates_ecsv(pair.candidates.items, made.unit).encode())
+        zero_point = pair.science.facts.zero_point_mag
+        found = candidates_ecsv(pair.candidates.items, made.unit, zero_point_mag=zero_point)
+        write_whole(folder / "candidates.ecsv", found.encode())
         cards: Cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
         write_whole(folder / "difference.fits", image_to_fits(made.difference, wcs=pair.wcs, cards=cards))
         score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}

@@ -37,7 +37,8 @@ class Mosaic:
 
     #: Numbers of each part, storable as JSON, in the order of the file.
     parts: list[dict[str, Any]] = field(default_factory=list)
-    candidates: list[tuple[str, Candidate]] = field(default_factory=list)
+    #: Name and zero point of the part, candidate.
+    candidates: list[tuple[str, float | None, Candidate]] = field(default_factory=list)
     forced: list[tuple[str, Positions, ForcedFluxes]] = field(default_factory=list)
     injected: list[Injected] = field(default_factory=list)
     zero_points: set[float | None] = field(default_factory=set)
@@ -140,8 +141,9 @@ def _keep(kept: Mosaic, part: Part, done: Done) -> None:
             "injections": done.injections,
         }
     )
-    kept.candidates += [(part.name, one) for one in done.pair.candidates.items]
-    kept.zero_points.add(done.pair.science.facts.zero_point_mag)
+    zero_point = done.pair.science.facts.zero_point_mag
+    kept.candidates += [(part.name, zero_point, one) for one in done.pair.candidates.items]
+    kept.zero_points.add(zero_point)
     if done.injected is not None:
         kept.injected.append(done.injected)
     if done.forced is not None and done.positions is not None:
@@ -150,8 +152,13 @@ def _keep(kept: Mosaic, part: Part, done: Done) -> None:
 
 def mosaic_candidates(kept: Mosaic) -> str:
     """candidates.ecsv of all parts, strongest first, with the column `part`."""
-    rows = sorted(kept.candidates, key=lambda row: -abs(row[1].score))
-    return candidates_ecsv([one for _, one in rows], kept.unit or "", parts=[name for name, _ in rows])
+    rows = sorted(kept.candidates, key=lambda row: -abs(row[2].score))
+    return candidates_ecsv(
+        [one for _, _, one in rows],
+        kept.unit or "",
+        zero_point_mag=[zero_point for _, zero_point, _ in rows],
+        parts=[name for name, _, _ in rows],
+    )
 
 
 def mosaic_forced(kept: Mosaic) -> str | None:

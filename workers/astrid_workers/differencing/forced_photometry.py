@@ -126,9 +126,11 @@ def _between_pixels(difference: Difference, x: Floats, y: Floats, error: Floats)
     return np.asarray(np.einsum("nij,ni,nj->n", values, weights_y, weights_x))
 
 
-def magnitudes(flux: Floats, error: Floats, zero_point_mag: float | None) -> tuple[Floats, Floats, Floats]:
+def magnitudes(
+    flux: Floats, error: Floats, zero_point_mag: float | Floats | None
+) -> tuple[Floats, Floats, Floats]:
     """Magnitude and error where `flux` is beyond 3 sigma, and the 5-sigma limit; NaN elsewhere and without a
-    zero point.
+    zero point (None, or NaN for one flux). A zero point is the magnitude of a flux of 1 in the frame's unit.
     """
     if zero_point_mag is None:
         nothing = np.full(flux.shape, np.nan)

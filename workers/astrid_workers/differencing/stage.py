@@ -193,8 +193,9 @@ def _written(
     validation = results.validation_section(work.difference_id, pair.validation, at)
     session.add(_difference_row(work, pair, stored, validation))
     session.flush()
+    zero_point = pair.science.facts.zero_point_mag
     session.add_all(
-        rows.candidate_row(work.difference_id, observation_id, found, pair.difference.unit)
+        rows.candidate_row(work.difference_id, observation_id, found, pair.difference.unit, zero_point)
         for found in pair.candidates.items
     )
     session.flush()

@@ -39,6 +39,10 @@ class AlertFacts:
     flux_err: float | None
     #: Of the flux: electron, or the frame's own.
     unit: str | None
+    #: Magnitude of a positive flux, its error, and the 5-sigma limit there; None without a zero point.
+    mag: float | None
+    mag_err: float | None
+    limit_mag: float | None
     snr: float | None
     score: float
     confidence: float | None
@@ -71,6 +75,9 @@ def alert_packet(facts: AlertFacts) -> dict[str, Any]:
             "flux": _finite(facts.flux),
             "flux_err": _finite(facts.flux_err),
             "unit": facts.unit,
+            "mag": _finite(facts.mag),
+            "mag_err": _finite(facts.mag_err),
+            "limit_mag": _finite(facts.limit_mag),
             "snr": _finite(facts.snr),
             "score": _finite(facts.score),
             "confidence": _finite(facts.confidence),

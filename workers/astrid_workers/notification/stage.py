@@ -114,6 +114,7 @@ def _alert_facts(session: Session, alert_id: str) -> AlertFacts:
         flux=candidate.flux,
         flux_err=candidate.flux_err,
         unit=candidate.unit,
+        **candidate.magnitudes,
         snr=candidate.snr,
         score=candidate.score,
         confidence=detection.confidence,

@@ -8,18 +8,35 @@ from collections.abc import Sequence
 import numpy as np
 from astropy import units as u
 from astropy.table import MaskedColumn, Table
+from numpy.typing import NDArray
 
+from astrid_workers.differencing.forced_photometry import magnitudes
 from astrid_workers.differencing.products import Candidate
 from astrid_workers.report.ecsv import ecsv_text
 
+#: What the columns of magnitudes hold, as the table says it.
+_MAGNITUDES = {
+    "mag": "magnitude of flux by the zero point of the science frame, where flux is positive",
+    "mag_err": "1-sigma error of mag",
+    "limit_mag": "magnitude of 5 flux_err: the 5-sigma limit at this place of the difference",
+}
 
-def candidates_ecsv(candidates: Sequence[Candidate], unit: str, *, parts: Sequence[str] | None = None) -> str:
+
+def candidates_ecsv(
+    candidates: Sequence[Candidate],
+    unit: str,
+    *,
+    zero_point_mag: float | Sequence[float | None] | None = None,
+    parts: Sequence[str] | None = None,
+) -> str:
     """The text of `candidates.ecsv`, strongest first.
 
     `x, y` are zero-based pixels of the science frame; `ra_deg, dec_deg` are masked without a WCS; `flux,
     flux_err` are in the frame's unit; `score` is signed, `snr` is not; `confidence` is masked: nothing
     calibrated it. `flags` holds the names of what speaks against a candidate, joined by commas, empty for a
     clean one. `parts` names the part of a mosaic that each lies on: the column `part`, there only then.
+    `mag, mag_err, limit_mag` follow from `zero_point_mag`, the magnitude of a flux of 1 in `unit`, of the
+    frame or of each candidate's part; masked without one, and `mag, mag_err` where the flux is negative.
     """
     table = Table()
     if parts is not None:
@@ -40,7 +57,18 @@ def candidates_ecsv(candidates: Sequence[Candidate], unit: str, *, parts: Sequen
     table["fwhm_px"] = _floats([c.fwhm_px for c in candidates], u.pix)
     table["elongation"] = _floats([c.elongation for c in candidates])
     table["chi2"] = _floats([c.chi2 for c in candidates])
+    for name, values in zip(_MAGNITUDES, _magnitudes(candidates, zero_point_mag), strict=True):
+        table[name] = _floats(values.tolist(), u.mag)
+        table[name].description = _MAGNITUDES[name]
     return ecsv_text(table)
+
+
+def _magnitudes(
+    candidates: Sequence[Candidate], zero_point_mag: float | Sequence[float | None] | None
+) -> tuple[NDArray[np.float64], ...]:
+    flux = np.array([c.flux for c in candidates], float)
+    error = np.array([c.flux_err for c in candidates], float)
+    return magnitudes(flux, error, np.array(zero_point_mag, float))
 
 
 def _floats(values: Sequence[float | None], unit: u.UnitBase | None = None) -> MaskedColumn:

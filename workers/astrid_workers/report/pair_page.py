@@ -39,6 +39,7 @@ def pair_numbers(pair: PairResult) -> dict[str, Any]:
         "fwhm_reference_px": made.fwhm_reference_px,
         "flux_scale": made.flux_scale,
         "noise_scale": made.noise_scale,
+        "zero_point_mag": pair.science.facts.zero_point_mag,
         "threshold": pair.candidates.threshold_sigma,
         "n_candidates": len(pair.candidates),
         "set_aside": dict(pair.candidates.rejected),
@@ -107,8 +108,13 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("FWHM reference / px", _text(report.get("fwhm_reference_px"))),
         ("flux scale", _text(report.get("flux_scale"))),
         ("noise scale", _text(report.get("noise_scale"))),
+        ("zero point / mag", _zero_point(report.get("zero_point_mag"))),
         ("seconds", _text(report.get("seconds"))),
     ]
+
+
+def _zero_point(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "none in the header"
 
 
 def _frames(pair: PairResult) -> Section:

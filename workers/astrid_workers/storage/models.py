@@ -37,6 +37,8 @@ SHA256_LENGTH = 64
 KEY_LENGTH = 500
 #: Longest name of a mosaic's part (`fits_parts` makes them).
 PART_LENGTH = 64
+#: Numbers of a candidate: magnitude of its flux, 1-sigma error, 5-sigma limit at its place.
+MAGNITUDES = ("mag", "mag_err", "limit_mag")
 
 
 def _now() -> datetime:
@@ -257,7 +259,14 @@ class Candidate(Timestamps, Base):
     elongation: Mapped[float | None]
     flags: Mapped[int] = mapped_column(Integer, default=0)
     is_positive: Mapped[bool] = mapped_column(Boolean)
+    #: `x_err, y_err` (pixels), `chi2`, and `MAGNITUDES`.
     numbers: Mapped[dict[str, Any] | None]
+
+    @property
+    def magnitudes(self) -> dict[str, float | None]:
+        """`MAGNITUDES` by name; None without a zero point, and of a negative flux all but the limit."""
+        known = self.numbers or {}
+        return {name: known.get(name) for name in MAGNITUDES}
 
 
 class DetectionRun(RunColumns, Base):

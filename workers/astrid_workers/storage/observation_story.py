@@ -181,7 +181,8 @@ def _reference(session: Session, difference: Difference) -> Story:
 
 def _candidate(row: Candidate) -> Story:
     names = ("index", "x", "y", "ra_deg", "dec_deg", "flux", "flux_err", "unit", "snr", "score", "flags")
-    return {"id": str(row.id), **{name: getattr(row, name) for name in names}, "is_positive": row.is_positive}
+    told = {name: getattr(row, name) for name in names}
+    return {"id": str(row.id), **told, **row.magnitudes, "is_positive": row.is_positive}
 
 
 def _detections(session: Session, run: DetectionRun | None, most: int) -> Story | None:
