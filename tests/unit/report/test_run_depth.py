@@ -41,6 +41,7 @@ def test_depth_and_forced_photometry_stand_in_the_results(files: tuple[Path, Sky
     assert told["injections"]["all"]["snr_50"] == pytest.approx(5.2, abs=2)
     assert told["injections"]["all"]["mag_50"] is None
     assert told["zero_point_mag"] is None
+    assert not any("filter" in sentence for sentence in told["assumed"])
     assert "How deep is this frame?" in (folder / "out/report.html").read_text()
     forced = Table.read(folder / "out/forced.ecsv")
     assert list(forced["name"]) == ["t0", "t1", "t2", "t3", "t4", "far"]
@@ -82,6 +83,7 @@ def test_magnitudes_are_those_of_the_files_own_unit(files: tuple[Path, Sky], tmp
     told = json.loads((tmp_path / "out/report.json").read_text())
     assert told["zero_point_mag"] == pytest.approx(zero_point + 2.5 * np.log10(gain))
     assert "25.440" in (tmp_path / "out/report.html").read_text()
+    assert any("filters differ, r and the reference's g" in sentence for sentence in told["assumed"])
 
 
 @pytest.mark.parametrize(

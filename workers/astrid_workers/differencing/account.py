@@ -47,6 +47,7 @@ def assumptions(
 ) -> tuple[str, ...]:
     """What was assumed or estimated, one sentence each: the frames' own first."""
     said = [*science.assumed, *(s for s in reference.assumed if s not in science.assumed)]
+    said += _about_filters(science, reference)
     for name, measured, noise in zip(("science", "reference"), seen, matched.noise, strict=True):
         if measured.psf.model in ("moffat", "kernel"):
             said.append(f"{name} frame: {measured.psf.why}")
@@ -57,6 +58,16 @@ def assumptions(
             "it was divided by that"
         )
     return tuple(said)
+
+
+def _about_filters(science: Frame, reference: Frame) -> list[str]:
+    """A sentence where the headers name two filters; names match literally."""
+    ours, its = science.facts.filter_name, reference.facts.filter_name
+    if ours is None or its is None or ours == its:
+        return []
+    return [
+        f"the frames' filters differ, {ours} and the reference's {its}: stars of unusual colour leave light"
+    ]
 
 
 def _about_noise(noise: NoiseModel) -> list[str]:
