@@ -1,6 +1,7 @@
 """The sky under the sources: its level and its scatter, pixel by pixel.
 
-Owns one robust mesh estimate; never changes the image, and never looks at a header.
+Owns one robust mesh estimate, and a finer one for skies that it does not describe; never changes the image,
+and never looks at a header.
 """
 
 from copy import copy
@@ -22,11 +23,16 @@ from astrid_workers.imaging.noise import (
     regular_sample,
     robust_median_and_scatter,
 )
+from astrid_workers.imaging.sky_structure import is_structured, noise_varies
 
 BoolImage = NDArray[np.bool_]
 
 #: Side of a mesh cell in pixels: wide enough that the stars in it do not raise the sky's mode.
 DEFAULT_BOX_PX = 128
+#: The same where the sky itself has structure, or noise that changes within a wide cell.
+FINE_BOX_PX = 32
+#: Side of the square that a source must stand out of where the sky has structure.
+SHARP_PX = 25
 #: Sigmas of the smoothed image's own scatter above which a pixel belongs to a source.
 SOURCE_SIGMA = 3.0
 #: Good pixels below which nothing can be said of the sky.
@@ -91,6 +97,8 @@ def estimate_background(
     The first pass finds sources; the second leaves them out, with what surrounds them, so that neither
     crowding nor wings raise the sky. `unusable` pixels (True) count for nothing; the level is interpolated
     under them. `box_px` is the side of a mesh cell, and is halved until at least two cells fit each way.
+    Where the sky has structure (`sky_structure.py`) cells are `FINE_BOX_PX` wide, and the rms is that of
+    neighbours' differences, to which structure is no noise; so it is where noise changes within a cell.
     Raises FrameRejected when fewer than `FEWEST_PIXELS` pixels are usable.
     """
     masked = np.zeros(image.shape, bool) if unusable is None else np.ascontiguousarray(unusable)
@@ -100,8 +108,24 @@ def estimate_background(
         raise FrameRejected(msg, usable_pixels=good, required_pixels=FEWEST_PIXELS)
     box = _fitting_box(image.shape, box_px)
     pixels = np.ascontiguousarray(image, dtype=np.float32)
-    centre, scatter = robust_median_and_scatter(regular_sample(pixels, ~masked))
-    scatter = scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
+    planes, sources, sky = _two_passes(pixels, masked, box)
+    planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
+    fine = min(box, FINE_BOX_PX)
+    if is_structured(pixels, planes.level, planes.rms, sky):
+        planes, sources = _structured(pixels, masked, fine)
+    elif noise_varies(pixels, planes.rms, sky):
+        planes.noise_is(_NoiseMesh(pixels, sky, fine))
+        planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
+    usable = ~masked
+    medians = [float(fast_median(regular_sample(plane, usable))) for plane in (planes.level, planes.rms)]
+    return Background(planes, medians[0], medians[1], sources)
+
+
+def _two_passes(
+    pixels: Float32Image, masked: BoolImage, box: int
+) -> "tuple[_MeshPlanes, BoolImage, BoolImage]":
+    """A mesh of cells of `box` pixels, the sources that were left out of it, and the sky that it is of."""
+    centre, scatter = _usual(pixels, masked)
     rough = _MeshPlanes(_mesh(pixels, masked, box), centre, scatter)
     typical = float(fast_median(regular_sample(rough.rms, ~masked)))
     is_steep = _steepest(rough.level, box) > STEEP_SIGMA * typical
@@ -112,16 +136,60 @@ def estimate_background(
     sources = _source_pixels(residual, masked, rough.rms)
     del residual
     rough.forget()
+    mesh = _mesh(image, ~(sky := _sky_of(masked, sources)), box, smooth=1 if is_steep else 3)
+    return _MeshPlanes(mesh, centre, scatter, rough if is_steep else None), sources, sky
+
+
+def _structured(pixels: Float32Image, masked: BoolImage, box: int) -> "tuple[_MeshPlanes, BoolImage]":
+    """The same of fine cells, none filtered over its neighbours, where sources are what is sharp alone."""
+    usual = _usual(pixels, masked)
+    rough = _MeshPlanes(_mesh(pixels, masked, box, smooth=1), *usual)
+    rough.noise_is(_NoiseMesh(pixels, ~masked, box))
+    sources = _source_pixels(pixels - rough.level, masked, rough.rms, broadest_px=SHARP_PX)
+    sky = _sky_of(masked, sources)
+    planes = _MeshPlanes(_mesh(pixels, ~sky, box, smooth=1), *usual)
+    planes.noise_is(_NoiseMesh(pixels, sky, box))
+    return planes, sources
+
+
+def _usual(pixels: Float32Image, masked: BoolImage) -> tuple[float, float]:
+    """Level and scatter of the whole image, the latter positive."""
+    centre, scatter = robust_median_and_scatter(regular_sample(pixels, ~masked))
+    return centre, scatter or float(np.std(pixels[~masked])) or float(np.finfo(np.float32).tiny)
+
+
+def _sky_of(masked: BoolImage, sources: BoolImage) -> BoolImage:
+    """What is neither; where that is nothing, what is not masked."""
     sky = ~(masked | sources)
-    if np.count_nonzero(sky) < FEWEST_PIXELS:  # nothing but sources: take what the first pass said
-        sky = ~masked
-    mesh = _mesh(image, ~sky, box, smooth=1 if is_steep else 3)
-    planes = _MeshPlanes(mesh, centre, scatter, rough if is_steep else None)
-    del image
-    planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
-    usable = ~masked
-    medians = [float(fast_median(regular_sample(plane, usable))) for plane in (planes.level, planes.rms)]
-    return Background(planes, medians[0], medians[1], sources)
+    return sky if np.count_nonzero(sky) >= FEWEST_PIXELS else ~masked
+
+
+class _NoiseMesh:
+    """Noise of one pixel from differences of neighbours two apart, on a mesh (`noise.pixel_noise`, cell by
+    cell).
+    """
+
+    def __init__(self, pixels: Float32Image, sky: BoolImage, box: int) -> None:
+        self._meshes = [_mesh(*_differences(pixels, sky, axis), box, smooth=1) for axis in (0, 1)]
+
+    def rms(self) -> Float32Image:
+        """At every pixel."""
+        along, across = (mesh.rms(dtype=np.float32) for mesh in self._meshes)
+        rms: Float32Image = np.hypot(along, across, out=along)
+        rms *= np.float32(0.5)
+        return rms
+
+
+def _differences(pixels: Float32Image, sky: BoolImage, axis: int) -> tuple[Float32Image, BoolImage]:
+    """Differences of pixels on both sides along one axis, and where one of them is no sky."""
+    steps, hidden = np.zeros_like(pixels), np.ones(sky.shape, bool)
+    before, middle, after = (
+        tuple(part if each == axis else slice(None) for each in (0, 1))
+        for part in (slice(None, -2), slice(1, -1), slice(2, None))
+    )
+    np.subtract(pixels[after], pixels[before], out=steps[middle])
+    hidden[middle] = ~(sky[after] & sky[before])
+    return steps, hidden
 
 
 def _fitting_box(shape: tuple[int, ...], box_px: int) -> int:
@@ -168,6 +236,7 @@ class _MeshPlanes:
         """`above`: planes whose level was taken off before the mesh was measured."""
         self._mesh, self._centre, self._scatter = mesh, np.float32(centre), np.float32(scatter)
         self._above = above
+        self._noise: _NoiseMesh | None = None
         self._level: Float32Image | None = None
         self._rms: Float32Image | None = None
         self._scale = self._unit = np.float32(1)
@@ -190,13 +259,17 @@ class _MeshPlanes:
     @property
     def rms(self) -> Float32Image:
         if self._rms is None:
-            rms: Float32Image = self._mesh.rms(dtype=np.float32)
+            rms: Float32Image = self._mesh.rms(dtype=np.float32) if self._noise is None else self._noise.rms()
             if not rms.min() > 0:  # a cell of equal pixels: integers of a noiseless sky
                 rms = np.where(rms > 0, rms, self._scatter)
             np.maximum(rms, np.float32(1e-30), out=rms)
             rms *= self._scale * self._unit
             self._rms = rms
         return self._rms
+
+    def noise_is(self, noise: _NoiseMesh) -> None:
+        """Take the rms from there instead."""
+        self._noise, self._rms, self._scale = noise, None, np.float32(1)
 
     def rescale(self, factor: float) -> None:
         """Make the rms so many times what the mesh says; once."""
@@ -245,10 +318,17 @@ def _steepest(level: Float32Image, box: int) -> float:
     return float(max((step.max() for step in steps if step.size), default=0.0))
 
 
-def _source_pixels(residual: Float32Image, masked: BoolImage, rms: Float32Image) -> BoolImage:
-    """Pixels of sources: where the smoothed image stands out of its own scatter, and around."""
+def _source_pixels(
+    residual: Float32Image, masked: BoolImage, rms: Float32Image, broadest_px: int | None = None
+) -> BoolImage:
+    """Pixels of sources: where the smoothed image stands out of its own scatter, and around.
+
+    With `broadest_px` (odd) out of what surrounds it within that square too: what is broader is no source.
+    """
     residual[masked] = 0
     smooth = box_mean(residual, 5)
+    if broadest_px is not None:
+        smooth -= box_mean(residual, broadest_px)
     smooth /= rms
     # masked pixels hold 0: counted, they would make any noise look like sources
     _, scatter = robust_median_and_scatter(smooth[::2, ::2][~masked[::2, ::2]])
