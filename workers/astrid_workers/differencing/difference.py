@@ -20,7 +20,7 @@ from astrid_workers.differencing.match_frames import (
     match_places,
     with_steady_stars,
 )
-from astrid_workers.differencing.measure import Sky, measure_frame
+from astrid_workers.differencing.measure import Sky, measure_frame, structured_sky_of
 from astrid_workers.differencing.products import Difference, DifferenceOptions
 from astrid_workers.differencing.saturated import measure_around, take_off_saturated
 from astrid_workers.differencing.score import Score, make_score
@@ -72,7 +72,9 @@ def difference(
     tell("measure the frames", 0.0)
     first = measure_frame(science, options, sky=science_sky)
     set_aside(science, reference)
-    seen = (first, measure_frame(reference, options, stars=reference_stars))
+    seen = _alike(
+        (science, reference), (first, measure_frame(reference, options, stars=reference_stars)), options
+    )
     del first
     set_aside(science, reference)
     seen = with_steady_stars(seen, options)
@@ -133,6 +135,19 @@ def difference(
     _refuse_failure(result, light, matched, options.max_residual_power)
     tell("score", 1.0)
     return result
+
+
+def _alike(frames: tuple[Frame, Frame], seen: Pair, options: DifferenceOptions) -> Pair:
+    """Both skies measured as ones with structure where one is: else its light, which both share, would be
+    taken off one frame alone.
+    """
+    structured = [each.background.is_structured for each in seen]
+    if structured[0] == structured[1]:
+        return seen
+    plain = structured.index(False)
+    frame = frames[plain]
+    again = measure_frame(frame, options, sky=structured_sky_of(frame, options))
+    return (again, seen[1]) if plain == 0 else (seen[0], again)
 
 
 def _check(science: Frame, reference: Frame) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from astrid_workers.differencing.products import DifferenceOptions
 from astrid_workers.frame import Float32Image, Frame
-from astrid_workers.imaging.background import Background
+from astrid_workers.imaging.background import Background, estimate_background
 from astrid_workers.imaging.grow import grow
 from astrid_workers.imaging.known_sky import background_of
 from astrid_workers.imaging.measure_psf import measure_psf
@@ -76,6 +76,14 @@ class Measured:
 def sky_of(frame: Frame, options: DifferenceOptions) -> Sky:
     """Background and sources of a frame."""
     background = background_of(frame, unusable_pixels(frame), box_px=options.background_box_px)
+    return Sky(background, find_stars(frame.science, background, frame.mask))
+
+
+def structured_sky_of(frame: Frame, options: DifferenceOptions) -> Sky:
+    """The same of a frame whose sky has structure, as another frame of the place shows."""
+    background = estimate_background(
+        frame.science, unusable_pixels(frame), box_px=options.background_box_px, has_structure=True
+    )
     return Sky(background, find_stars(frame.science, background, frame.mask))
 
 

@@ -67,6 +67,8 @@ class Background:
     rms_median: float
     #: Pixels that were taken for sources.
     sources: BoolImage
+    #: The sky was taken for one with structure.
+    is_structured: bool = False
 
     @property
     def level(self) -> Float32Image:
@@ -80,8 +82,11 @@ class Background:
 
     def times(self, factor: float) -> "Background":
         """The sky of the image times `factor`."""
-        return Background(
-            self.planes.times(factor), self.median * factor, self.rms_median * factor, self.sources
+        return replace(
+            self,
+            planes=self.planes.times(factor),
+            median=self.median * factor,
+            rms_median=self.rms_median * factor,
         )
 
     def within(self, window: tuple[slice, slice]) -> "Background":
@@ -90,7 +95,11 @@ class Background:
 
 
 def estimate_background(
-    image: Float32Image, unusable: BoolImage | None = None, *, box_px: int = DEFAULT_BOX_PX
+    image: Float32Image,
+    unusable: BoolImage | None = None,
+    *,
+    box_px: int = DEFAULT_BOX_PX,
+    has_structure: bool = False,
 ) -> Background:
     """Sky level and rms of `image` (float32 `[y, x]`, finite) by a median-filtered mesh, in two passes.
 
@@ -99,6 +108,7 @@ def estimate_background(
     under them. `box_px` is the side of a mesh cell, and is halved until at least two cells fit each way.
     Where the sky has structure (`sky_structure.py`) cells are `FINE_BOX_PX` wide, and the rms is that of
     neighbours' differences, to which structure is no noise; so it is where noise changes within a cell.
+    `has_structure` says so beforehand.
     Raises FrameRejected when fewer than `FEWEST_PIXELS` pixels are usable.
     """
     masked = np.zeros(image.shape, bool) if unusable is None else np.ascontiguousarray(unusable)
@@ -111,14 +121,15 @@ def estimate_background(
     planes, sources, sky = _two_passes(pixels, masked, box)
     planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     fine = min(box, FINE_BOX_PX)
-    if is_structured(pixels, planes.level, planes.rms, sky):
+    has_structure = has_structure or is_structured(pixels, planes.level, planes.rms, sky)
+    if has_structure:
         planes, sources = _structured(pixels, masked, fine)
     elif noise_varies(pixels, planes.rms, sky):
         planes.noise_is(_NoiseMesh(pixels, sky, fine))
         planes.rescale(_scatter_of_sky(pixels, planes.level, planes.rms, sky))
     usable = ~masked
     medians = [float(fast_median(regular_sample(plane, usable))) for plane in (planes.level, planes.rms)]
-    return Background(planes, medians[0], medians[1], sources)
+    return Background(planes, medians[0], medians[1], sources, has_structure)
 
 
 def _two_passes(
