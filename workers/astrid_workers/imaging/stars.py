@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 
+from astrid_workers.errors import FrameRejected
 from astrid_workers.frame import Float32Image, Uint32Image
 from astrid_workers.imaging.background import Background
 from astrid_workers.imaging.cosmic_rays import is_sharper
@@ -32,6 +33,8 @@ PIXEL_SHARE = 0.3
 BLEND_SHARE = 0.0005
 #: Levels at which a blend is looked for peaks: what takes the most time.
 BLEND_LEVELS = 24
+#: Parts into which one blend may fall; sep's own limit is a quarter of it, and it gives up there.
+MOST_IN_A_BLEND = 4096
 #: Times the threshold at which sources are looked for first where so many pixels per source that is wanted
 #: stand out, one per so many each way being counted: when so large a surplus comes out, the brightest ones,
 #: which alone are kept, are among it.
@@ -205,9 +208,14 @@ def _extracted_of(
     threshold = PIXEL_SHARE * threshold_sigma
     # sep writes to all of its stack before it starts: it is made as large as it can get, and no larger
     sep.set_extract_pixstack(_most_detected(part, threshold))
-    found: NDArray[np.void] = sep.extract(
-        part, threshold, minarea=5, deblend_nthresh=BLEND_LEVELS, deblend_cont=BLEND_SHARE, clean=True
-    )
+    sep.set_sub_object_limit(MOST_IN_A_BLEND)
+    try:
+        found: NDArray[np.void] = sep.extract(
+            part, threshold, minarea=5, deblend_nthresh=BLEND_LEVELS, deblend_cont=BLEND_SHARE, clean=True
+        )
+    except Exception as error:  # sep raises no other
+        msg = f"sources cannot be told apart ({error}): its noise is not what the sky's scatter says"
+        raise FrameRejected(msg) from error
     found["x"] += left
     found["y"] += top
     own = _within(found["y"], rows, residual.shape[0]) & _within(found["x"], columns, residual.shape[1])
