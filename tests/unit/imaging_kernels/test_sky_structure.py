@@ -87,6 +87,14 @@ def test_ordinary_skies_are_measured_as_before(
     np.testing.assert_array_equal(found.rms, plain.rms)
 
 
+def test_a_dead_detector_has_neither() -> None:
+    """One value everywhere is no structure and no noise."""
+    flat, blank = np.full((256, 256), 100.0, np.float32), np.ones((256, 256), bool)
+    level, rms = np.full_like(flat, 99.0), np.ones_like(flat)
+    assert not is_structured(flat, level, rms, blank)
+    assert not noise_varies(flat, rms, blank)
+
+
 def test_noise_in_a_nebula_is_the_photons_alone() -> None:
     """The rms is the true one, where a wide cell's is several times that; the level follows the light."""
     one, light = sky(), nebula()[20:-20, 20:-20]

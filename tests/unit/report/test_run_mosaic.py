@@ -85,6 +85,9 @@ def test_every_part_is_differenced_and_told_apart(folder: Path) -> None:
         assert units["S2"].data.shape == (192, 192)
         assert scores["N1"].header["BUNIT"] == "sigma"
         assert scores["N1"].header["CRVAL1"] == pytest.approx(150.1)
+    with fits.open(out / "variance.fits") as variances, fits.open(out / "mask.fits") as masks:
+        assert [unit.name for unit in variances[1:]] == [unit.name for unit in masks[1:]] == ["N1", "S2"]
+        assert masks["S2"].header["MASKBIT1"] == "SATURATED"
     forced = Table.read(out / "forced.ecsv")
     assert list(forced["part"].filled("")) == ["N1"] * 3 + ["S2"] * 3 + [""]
     for name in SKIES:

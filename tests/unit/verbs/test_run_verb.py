@@ -21,7 +21,8 @@ from astrid_workers.sky.make_sky import make_sky
 from astrid_workers.sky.sky_to_fits import sky_to_fits
 
 SKY = make_sky(seed=3, shape=(128, 128), n_stars=40, n_transients=4, transient_snr=(15, 40))
-RESULTS = {"candidates.ecsv", "difference.fits", "score.fits", "report.json", "report.html"}
+IMAGES = {"difference.fits", "variance.fits", "mask.fits", "score.fits"}
+RESULTS = IMAGES | {"candidates.ecsv", "report.json", "report.html"}
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def astrid_run(files, out, *words):
     )
 
 
-def test_a_pair_becomes_five_files(files, tmp_path, capsys):
-    """Candidates with their places and units, two images on the science grid, a page, and the numbers of both."""
+def test_a_pair_becomes_files(files, tmp_path, capsys):
+    """Candidates with their places and units, images on the science grid, a page, and the numbers of both."""
     status = astrid_run(files, tmp_path / "out", "--json")
     report = json.loads(capsys.readouterr().out)
     found = Table.read(tmp_path / "out/candidates.ecsv")
@@ -93,9 +94,28 @@ def test_a_pair_becomes_five_files(files, tmp_path, capsys):
         assert np.min(np.hypot(found["x"] - truth["x"], found["y"] - truth["y"])) < 1.5
     assert np.all(np.ma.getmaskarray(found["confidence"])), "nothing calibrated it"
     assert not np.any(np.ma.getmaskarray(found["ra_deg"]))
-    for name in ("difference", "score"):
+    for name, size in (("difference", 4), ("variance", 4), ("mask", 1), ("score", 4)):
         image = fits.getdata(tmp_path / f"out/{name}.fits")
-        assert (image.shape, image.dtype.itemsize) == (SKY.science.shape, 4)
+        assert (image.shape, image.dtype.itemsize) == (SKY.science.shape, size)
+
+
+def test_the_difference_has_its_errors_and_reasons_beside_it(files, tmp_path):
+    """Variance is that of its pixels, the mask says by named bits why a pixel is NaN, and cards what values
+    mean.
+    """
+    assert astrid_run(files, tmp_path) == 0
+    difference, variance, mask = (
+        fits.getdata(tmp_path / f"{name}.fits") for name in ("difference", "variance", "mask")
+    )
+    header, bits = fits.getheader(tmp_path / "difference.fits"), fits.getheader(tmp_path / "mask.fits")
+
+    assert [bits[f"MASKBIT{number}"] for number in range(len(MaskBit))] == [bit.name for bit in MaskBit]
+    assert sum(MaskBit) <= np.iinfo(mask.dtype).max
+    assert np.all(mask[np.isnan(difference)] > 0)
+    good = np.isfinite(difference) & (mask == 0)
+    pulls = difference[good] / np.sqrt(variance[good])
+    assert 1.4826 * np.median(np.abs(pulls - np.median(pulls))) == pytest.approx(1, abs=0.1)
+    assert (header["BUNIT"], header["GAIN"]) == ("electron", 1.0)
 
 
 def test_nothing_to_do_is_status_3_with_the_numbers(files, tmp_path, asked, capsys):

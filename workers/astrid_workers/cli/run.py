@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from astrid_workers.cli.arguments.run import ALGORITHMS
+from astrid_workers.cli.run_images import IMAGES, write_images
 from astrid_workers.cli.run_mosaic import Mosaic, mosaic_candidates, mosaic_forced, remove_pages, run_mosaic
 from astrid_workers.cli.run_work import Asked, Done, difference_and_measure
 from astrid_workers.cli.terminal import Tell, progress_bar, sentence_of, write_whole
@@ -30,11 +31,9 @@ from astrid_workers.report.completeness_figure import completeness_section
 from astrid_workers.report.forced_table import forced_ecsv
 from astrid_workers.report.mosaic_page import mosaic_page
 from astrid_workers.report.pair_page import pair_numbers, pair_page
-from astrid_workers.storage.fits import image_to_fits, read_frame
+from astrid_workers.storage.fits import read_frame
 from astrid_workers.storage.fits_parts import Part, matching_part, parts_of
 from astrid_workers.storage.fits_reference import read_reference
-
-Cards = dict[str, str | int | float | bool | None]
 
 DONE, FAILED, UNUSABLE_INPUT, NOTHING_TO_DO = 0, 1, 2, 3
 #: Least and greatest threshold that makes sense, sigma.
@@ -249,11 +248,10 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
     it.
     """
     remove_pages(folder)
-    names = ("candidates.ecsv", "difference.fits", "score.fits", "report.html", "forced.ecsv")
     if done is None:
         if not folder.is_dir():
             return
-        for name in names:
+        for name in (*IMAGES, "candidates.ecsv", "report.html", "forced.ecsv"):
             (folder / name).unlink(missing_ok=True)
     else:
         pair = done.pair
@@ -261,10 +259,7 @@ def write_results(folder: Path, done: Done | None, report: dict[str, Any]) -> No
         zero_point = pair.science.facts.zero_point_mag
         found = candidates_ecsv(pair.candidates.items, made.unit, zero_point_mag=zero_point)
         write_whole(folder / "candidates.ecsv", found.encode())
-        cards: Cards = {"BUNIT": made.unit, "FLXSCALE": made.flux_scale, "ALGORITH": made.algorithm}
-        write_whole(folder / "difference.fits", image_to_fits(made.difference, wcs=pair.wcs, cards=cards))
-        score_cards: Cards = {"BUNIT": "sigma", "NOISESCL": made.noise_scale, "ALGORITH": made.algorithm}
-        write_whole(folder / "score.fits", image_to_fits(made.score, wcs=pair.wcs, cards=score_cards))
+        write_images(folder, pair)
         title = f"{report['science']} − {report['reference']}"
         write_whole(folder / "report.html", _page(done, report, title).encode())
         _write_forced(folder / "forced.ecsv", done)

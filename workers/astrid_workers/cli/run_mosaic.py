@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from astrid_workers.cli.run_images import MosaicImages
 from astrid_workers.cli.run_work import Asked, Done
 from astrid_workers.differencing.completeness import injection_numbers
 from astrid_workers.differencing.forced_photometry import ForcedFluxes
@@ -22,7 +23,7 @@ from astrid_workers.positions import Positions
 from astrid_workers.report.candidate_table import candidates_ecsv
 from astrid_workers.report.forced_table import forced_ecsv
 from astrid_workers.report.pair_page import pair_numbers
-from astrid_workers.storage.fits_parts import MosaicFile, Part
+from astrid_workers.storage.fits_parts import Part
 
 Tell = Callable[[str, float], None]
 #: Runs one part from its files to what it yields.
@@ -76,7 +77,7 @@ def run_mosaic(
             asked, injection=replace(asked.injection, count=math.ceil(asked.injection.count / len(parts)))
         )
     kept = Mosaic()
-    with MosaicFile(folder / "difference.fits") as differences, MosaicFile(folder / "score.fits") as scores:
+    with MosaicImages(folder) as images:
         for number, part in enumerate(parts):
             share = number / len(parts)
             try:
@@ -92,14 +93,7 @@ def run_mosaic(
                 kept.failure = error
                 kept.parts.append({"name": part.name, "ending": "failed", "reason": str(error)})
                 continue
-            made = done.pair.difference
-            cards: dict[str, str | int | float | bool | None] = {
-                "BUNIT": made.unit,
-                "FLXSCALE": made.flux_scale,
-                "ALGORITH": made.algorithm,
-            }
-            differences.add(part.name, made.difference, done.pair.wcs, cards)
-            scores.add(part.name, made.score, done.pair.wcs, {**cards, "BUNIT": "sigma"})
+            images.add(part.name, done.pair)
             page = folder / f"report-{part.name}.html"
             page.write_text(draw(done, kept.parts[-1]), encoding="utf-8")
     if kept.failure is not None and kept.n_done == 0:

@@ -70,9 +70,10 @@ def noise_varies(image: Float32Image, rms: Float32Image, sky: BoolImage) -> bool
         mean, good = _block_means(steps, usable, CELL_PX // 2, CELL_PX)
         found.append(mean[good])
     cells = np.concatenate(found) if found else np.empty(0)
-    if cells.size < FEWEST_BLOCKS:
+    usual = float(np.median(cells)) if cells.size >= FEWEST_BLOCKS else 0.0
+    if usual == 0:  # too little is seen, or no noise: a dead detector
         return False
-    off = np.abs(cells / np.median(cells) - 1) > MOST_OFF
+    off = np.abs(cells / usual - 1) > MOST_OFF
     return bool(off.mean() > LEAST_OFF_SHARE)
 
 

@@ -18,7 +18,8 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from astrid_workers.errors import FrameRejected
-from astrid_workers.frame import Float32Image, Frame, HeaderFacts
+from astrid_workers.frame import Float32Image, Frame, HeaderFacts, Uint32Image
+from astrid_workers.mask import MaskBit
 from astrid_workers.storage.fits_bytes import CappedBytes
 from astrid_workers.storage.fits_structure import FitsLimits, Hdu, read_structure
 
@@ -75,6 +76,14 @@ def image_to_fits(
         if value is not None:
             header[card] = _ascii(value) if isinstance(value, str) else value
     return _written(fits.HDUList([fits.PrimaryHDU(np.asarray(image, np.float32), header)]))
+
+
+def mask_to_fits(mask: Uint32Image, *, wcs: WCS | None = None) -> bytes:
+    """One mask `[y, x]` of `MaskBit` as plain FITS of 8-bit integers; cards MASKBIT0 … name its bits."""
+    header = _wcs_cards(wcs)
+    for number, bit in enumerate(MaskBit):
+        header[f"MASKBIT{number}"] = str(bit.name)
+    return _written(fits.HDUList([fits.PrimaryHDU(mask.astype(np.uint8), header)]))
 
 
 def _written(units: fits.HDUList) -> bytes:

@@ -145,7 +145,11 @@ class MosaicFile:
         cards: Mapping[str, str | int | float | bool | None],
     ) -> None:
         """Append one part; only its pixels are in memory."""
-        with fits.open(io.BytesIO(image_to_fits(image, wcs=wcs, cards=dict(cards)))) as single:
+        self.add_written(name, image_to_fits(image, wcs=wcs, cards=dict(cards)))
+
+    def add_written(self, name: str, file: bytes) -> None:
+        """Append the image of a FITS file of its own."""
+        with fits.open(io.BytesIO(file)) as single:
             header = single[0].header
             for card in ("SIMPLE", "EXTEND"):
                 header.remove(card, ignore_missing=True)

@@ -16,7 +16,8 @@ examples:
   astrid run night.fits reference.fits --out found/ --inject 200      (how deep is my frame?)
   astrid run night.fits reference.fits --out found/ --forced positions.csv
 
-writes to DIR: candidates.ecsv, difference.fits, score.fits, report.json, report.html (and forced.ecsv)
+writes to DIR: candidates.ecsv, report.html, report.json, difference.fits with variance.fits and mask.fits,
+score.fits (and forced.ecsv)
 exit status: 0 done, 1 failed, 2 input it cannot use, 3 nothing to do
 """
 
