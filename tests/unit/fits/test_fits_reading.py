@@ -157,6 +157,8 @@ def test_the_science_extension_is_chosen() -> None:
     np.testing.assert_array_equal(frame.science > 0, second > 0)
     assert abs(frame.science / second - 1).std() < 1e-6
     assert (frame.facts.exposure_s, frame.facts.filter_name) == (33.0, "g")
+    assert "DQ of the file not used: masks and noise maps are files of their own" in frame.assumed
+    assert not any("not used" in said for said in read_frame(written(*units[:2]), name="x").assumed)
     assert read_header(written(*units), extension="dq").extension == "DQ"
     assert read_header(written(*units[:2])).extension == "DQ"
     with pytest.raises(FrameRejected, match="no image 'WHT', it has: 1 DQ, 2 SCI"):

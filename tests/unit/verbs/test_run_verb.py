@@ -142,19 +142,22 @@ def test_input_that_cannot_be_used_is_status_2_with_one_sentence(files, tmp_path
 
 
 def test_mask_and_noise_come_from_their_files(files, tmp_path, asked):
-    """--mask: any flag is a bad pixel; --noise and --reference-noise are 1 sigma, so the variance is their square."""
+    """A mask's any flag is a bad pixel of its frame; noise maps are 1 sigma, so the variance is their square."""
     flags = np.zeros(SKY.science.shape, np.uint8)
     flags[10, 20] = 7
     noise = np.full(SKY.science.shape, 3.0, np.float32)
     companions = [
         *("--mask", write(tmp_path / "mask.fits", flags)),
         *("--noise", write(tmp_path / "noise.fits", noise)),
+        *("--reference-mask", write(tmp_path / "its-mask.fits", np.roll(flags, 30, axis=0))),
         *("--reference-noise", write(tmp_path / "other.fits", 2 * noise)),
     ]
     astrid_run(files, tmp_path / "out", *companions)
     (science,), (reference,) = asked.science, asked.reference
 
     assert science.mask[10, 20] & MaskBit.BAD_PIXEL
+    assert not science.mask[40, 20] & MaskBit.BAD_PIXEL
+    assert reference.mask[40, 20] & MaskBit.BAD_PIXEL
     ratio = np.median(reference.variance[np.isfinite(reference.variance)]) / np.median(science.variance)
     assert ratio == pytest.approx(4, rel=0.01)
 

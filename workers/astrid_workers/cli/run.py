@@ -180,7 +180,10 @@ def _difference(
     set_aside(science)
     reference = movable(
         read_reference(
-            options.reference, noise=options.reference_noise, extension=extension(options.reference)
+            options.reference,
+            noise=options.reference_noise,
+            mask=options.reference_mask,
+            extension=extension(options.reference),
         )
     )
     set_aside(reference)

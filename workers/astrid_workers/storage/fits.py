@@ -126,7 +126,10 @@ def read_frame(
         facts=facts,
         unit=header.unit,
         wcs=header.wcs,
-        assumed=(*header.assumed, *(sentence for sentence in (said, doubt) if sentence is not None)),
+        assumed=(
+            *header.assumed,
+            *(sentence for sentence in (said, doubt, opened.left_unread()) if sentence is not None),
+        ),
         name=header.name,
         sigma=sigma,
         bad=None if bad is None else (bad != 0),
@@ -143,6 +146,17 @@ class _Opened:
     hdu: Hdu
     units: list[Hdu]
     name: str
+
+    def left_unread(self) -> str | None:
+        """Of planes beside the image that other programs write and nobody reads here; None: there are none."""
+        beside = [
+            unit.name
+            for unit in self.units
+            if unit is not self.hdu and unit.name in _PLANES_BESIDE and unit.plane == self.hdu.plane
+        ]
+        if not beside:
+            return None
+        return f"{', '.join(beside)} of the file not used: masks and noise maps are files of their own"
 
     @property
     def primary(self) -> Hdu:
@@ -225,6 +239,10 @@ def _trimmed_wcs(wcs: WCS | None, layout: Layout, assumed: list[str]) -> WCS | N
 
 
 #: Cards of a primary header that do not describe the image in an extension.
+#: Planes that other programs write beside an image: its mask, and its noise in one form or another.
+_PLANES_BESIDE = frozenset(
+    {"DQ", "MASK", "FLAGS", "ERR", "ERROR", "NOISE", "RMS", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT"}
+)
 _STRUCTURAL = frozenset(
     {
         "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND", "PCOUNT", "GCOUNT",

@@ -52,19 +52,20 @@ def read_reference(
     path: Path,
     *,
     noise: Path | None = None,
+    mask: Path | None = None,
     limits: FitsLimits | None = None,
     extension: int | None = None,
 ) -> Frame:
     """The frame of a reference that `reference_to_fits` wrote, with its variance and mask.
 
-    Of any other file what `read_frame` makes of it. A noise map given wins over a variance that came along.
-    Raises as `read_frame`.
+    Of any other file what `read_frame` makes of it. A noise map or a mask given is taken for all that came
+    along. Raises as `read_frame`.
     """
     limits = limits or FitsLimits()
     source = CappedBytes(path, name=path.name, max_bytes=limits.max_bytes)
     names = {unit.name for unit in read_structure(source, name=path.name, limits=limits)}
-    if noise is not None or extension is not None or not names >= _PLANES:
-        return read_frame(path, noise=noise, limits=limits, extension=extension)
+    if noise is not None or mask is not None or extension is not None or not names >= _PLANES:
+        return read_frame(path, noise=noise, mask=mask, limits=limits, extension=extension)
     try:
         frame = frame_from_fits(path)
     except (ValueError, KeyError, TypeError, json.JSONDecodeError) as error:

@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--dark", type=Path, metavar="FILE", help="dark frame for the science frame, scaled by exposure")
     add("--flat", type=Path, metavar="FILE", help="flat field for the science frame")
     add("--mask", type=Path, metavar="FILE", help="bad pixels of the science frame: anything but 0")
+    add("--reference-mask", type=Path, metavar="FILE", help="the same of the reference")
     add("--noise", type=Path, metavar="FILE", help="1-sigma noise of the science frame, in its unit")
     add("--reference-noise", type=Path, metavar="FILE", help="1-sigma noise of the reference, in its unit")
     add(
