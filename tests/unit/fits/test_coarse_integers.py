@@ -66,6 +66,17 @@ def test_only_noise_below_the_step_is_spread(noise: float, is_spread: bool) -> N
     assert np.abs(frame.science - pixels).max() <= 0.5
 
 
+def test_the_step_is_that_of_the_scaled_values() -> None:
+    """BSCALE makes it; a slope of one step for each pixel is no noise."""
+    pixels = 0.25 * np.rint(100 + np.random.default_rng(2).normal(0, 0.5, (64, 64))).astype(np.float32)
+    facts = replace(sky_of(60).science.facts, saturation=None)
+    frame = frame_from_pixels(pixels, facts=facts, unit="electron", is_integer=True)
+    assert 0.1 < np.abs(frame.science - pixels).max() <= 0.125
+    ramp = np.arange(4096, dtype=np.float32).reshape(64, 64)
+    frame = frame_from_pixels(ramp, facts=facts, unit="electron", is_integer=True)
+    assert np.array_equal(frame.science, ramp)
+
+
 def test_a_blend_without_end_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """What sep gives up on is a refusal that no retry helps."""
     monkeypatch.setattr(stars, "MOST_IN_A_BLEND", 2)

@@ -130,17 +130,20 @@ def _dithered(science: Float32Image, lost: BoolImage, said: list[str]) -> Float3
 
     Medians and modes of such a sky are those of its few values: its noise came out as none, or twice.
     """
-    steps = science[::4, 2:] - science[::4, :-2]
-    small = np.abs(steps[~(lost[::4, 2:] | lost[::4, :-2])])
-    small = small[small <= LARGEST_STEP]
-    noise = float(np.sqrt(np.mean(np.square(small, dtype=np.float64)) / 2)) if small.size else 0.0
+    found = (science[::4, 2:] - science[::4, :-2])[~(lost[::4, 2:] | lost[::4, :-2])]
+    step = float(np.min(np.abs(found), where=found != 0, initial=np.inf))
+    if not np.isfinite(step):
+        return science
+    steps = found / np.float32(step) - np.float32(np.median(found) / step)
+    steps = steps[np.abs(steps) <= LARGEST_STEP]
+    noise = float(np.std(steps, dtype=np.float64)) / math.sqrt(2) if steps.size else 0.0
     if not 0 < noise < COARSE_NOISE:
         return science
     said.append(
         f"the sky's noise is {noise:.2g} of the step between the file's integers: each is spread evenly over"
         " half a step to both sides"
     )
-    dither = np.random.default_rng(0).uniform(-0.5, 0.5, science.shape).astype(np.float32)
+    dither = np.random.default_rng(0).uniform(-step / 2, step / 2, science.shape).astype(np.float32)
     return np.where(lost, science, science + dither)
 
 

@@ -148,7 +148,7 @@ class _Opened:
     name: str
 
     def left_unread(self) -> str | None:
-        """Of planes beside the image that other programs write and nobody reads here; None: there are none."""
+        """Of planes beside the image that other programs write and nobody reads; None: there are none."""
         beside = [
             unit.name
             for unit in self.units
