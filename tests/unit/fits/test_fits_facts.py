@@ -61,6 +61,19 @@ def test_aliases_mean_one_fact(cards: dict, fact: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "unit"),
+    [
+        ("", "adu"), ("DN", "adu"), ("ADU/s", "adu / s"), ("counts/sec", "adu / s"), ("DN s-1", "adu / s"),
+        ("ct / s", "adu / s"), ("data number/s", "adu / s"), ("ELECTRONS/S", "electron / s"), ("e-", "electron"),
+        ("MJy/sr", "MJy/sr"), ("photon/s", "photon/s"),
+    ],
+)  # fmt: skip
+def test_units_have_one_spelling(written: str, unit: str) -> None:
+    """Counts and electrons, and both per second; all else stays as it was written."""
+    assert read_facts(header_of(BUNIT=written)).unit == unit
+
+
+@pytest.mark.parametrize(
     ("cards", "moment"),
     [
         ({"DATE_OBS": "2024-02-29T23:59:59.5"}, datetime(2024, 2, 29, 23, 59, 59, 500_000, UTC)),

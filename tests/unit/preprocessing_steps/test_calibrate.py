@@ -27,7 +27,11 @@ def adu_frame(
     adu: np.ndarray, name: str, *, exposure: float | None = 60.0, gain: float | None = GAIN
 ) -> Frame:
     facts = HeaderFacts(
-        exposure_s=exposure, gain_e_per_adu=gain, read_noise_e=READ_ADU * GAIN, saturation=60_000.0
+        exposure_s=exposure,
+        gain_e_per_adu=gain,
+        read_noise_e=READ_ADU * GAIN,
+        saturation=60_000.0,
+        image_type=name if name in ("bias", "dark", "flat") else "object",
     )
     return frame_from_pixels(adu.astype(np.float32), facts=facts, unit="adu", name=name)
 

@@ -3,8 +3,8 @@
 Owns how variance is known when no noise map came along; never reads a file.
 
 Variance is measured, not believed: the sky's own scatter on a mesh, plus the photons of sources where a gain
-is known. So it stays right for frames whose sky was subtracted, whose gain is wrong, or whose noise is not
-Poisson's.
+is known that this scatter does not contradict. So it stays right for frames whose sky was subtracted, whose
+gain is wrong, or whose noise is not Poisson's.
 """
 
 import math
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from astrid_workers.frame import Float32Image, Frame, HeaderFacts, Uint32Image
 from astrid_workers.imaging.background import FEWEST_PIXELS, Background, estimate_background
 from astrid_workers.imaging.box_mean import box_mean
+from astrid_workers.imaging.gain_check import SkyNoise, holds_pedestal, sky_noise
 from astrid_workers.imaging.grow import grow_diamond
 from astrid_workers.imaging.known_sky import MeasuredSky
 from astrid_workers.imaging.noise import photon_transfer, pixel_noise, robust_median_and_scatter
 from astrid_workers.mask import MaskBit
 
 BoolImage = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 #: Gains of integer images beyond this are camera settings, not electrons per ADU.
 LARGEST_INTEGER_GAIN = 100.0
@@ -39,6 +41,8 @@ SATURATION_GROWTH_PX = 2
 BRIGHT_SIGMA = 10.0
 #: Cells per axis on which a gain is read off the sky.
 GAIN_CELLS = 6
+#: Pictures of no sky: their noise says nothing of a gain.
+CALIBRATION_TYPES = frozenset({"bias", "dark", "flat"})
 #: Scatter beyond which fourth powers of it leave float32's range, or squares of bright stars: such images
 #: change their unit by a power of ten.
 SMALLEST_SCATTER, LARGEST_SCATTER = 1e-8, 1e6
@@ -177,6 +181,8 @@ def _converted(facts: HeaderFacts, unit: str, factor: float, new_unit: str) -> H
         gain = None
     elif unit == "adu":
         gain = factor
+    elif unit == "adu / s" and facts.exposure_s is not None:
+        gain = factor / facts.exposure_s
     level, zero_point = facts.saturation, facts.zero_point_mag
     return replace(
         facts,
@@ -195,13 +201,15 @@ def _factor(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:
         return seen.facts.exposure_s, "electron"
     if unit == "adu":
         return _gain(seen, said)
+    if unit == "adu / s" and seen.facts.exposure_s is not None:
+        return _gain_of_rates(seen, seen.facts.exposure_s, said)
     return _in_range(seen, unit, said)
 
 
 def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     gain = seen.facts.gain_e_per_adu
     if gain is not None and not (seen.is_integer and gain > LARGEST_INTEGER_GAIN):
-        return gain, "electron"
+        return _checked_gain(seen, gain, said)
     why = (
         "GAIN is missing" if gain is None else f"GAIN = {gain:g} is a camera's setting, not electrons per ADU"
     )
@@ -209,6 +217,10 @@ def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     if seen.has_noise_map:
         said.append(f"{why}: kept in ADU")
         return _in_range(seen, "adu", said)
+    return _estimated(seen, estimate, why, said)
+
+
+def _estimated(seen: _Seen, estimate: float | None, why: str, said: list[str]) -> tuple[float, str]:
     if estimate is None:
         said.append(f"{why} and cannot be read off the sky's noise: kept in ADU, with measured variance")
         return _in_range(seen, "adu", said)
@@ -216,8 +228,73 @@ def _gain(seen: _Seen, said: list[str]) -> tuple[float, str]:
     return estimate, "electron"
 
 
+def _gain_of_rates(seen: _Seen, exposure_s: float, said: list[str]) -> tuple[float, str]:
+    """Electrons per (count per second): GAIN times EXPTIME, or GAIN alone where that alone fits the sky."""
+    gain, read_noise = seen.facts.gain_e_per_adu, seen.facts.read_noise_e
+    if gain is None:
+        return _in_range(seen, "adu / s", said)
+    factor, noise = gain * exposure_s, _sky_noise(seen)
+    if noise is not None and noise.is_noisy_for(factor, read_noise) and noise.fits(gain, read_noise):
+        said.append(f"GAIN = {gain:g} holds EXPTIME = {exposure_s:g} s already, by the sky's noise")
+        return gain, "electron"
+    said.append(f"counts per second times GAIN = {gain:g} e-/ADU and EXPTIME = {exposure_s:g} s")
+    if noise is not None and noise.contradicts(factor, read_noise):
+        said.append(f"{_contradiction(noise, factor, read_noise, 'GAIN times EXPTIME')}, and is believed")
+    return factor, "electron"
+
+
+def _checked_gain(seen: _Seen, gain: float, said: list[str]) -> tuple[float, str]:
+    """The header's gain, unless the sky is less noisy than it allows and something else explains that."""
+    read_noise, exposure_s, noise = seen.facts.read_noise_e, seen.facts.exposure_s, _sky_noise(seen)
+    if noise is None or not noise.contradicts(gain, read_noise):
+        if noise is not None and noise.is_noisy_for(gain, read_noise):
+            ratio = noise.ratio(gain, read_noise, of_pixels=True)
+            said.append(
+                f"GAIN = {gain:g} is believed, though the sky's variance is {ratio:.3g} times that of its own"
+                " photons and RDNOISE"
+            )
+        return gain, "electron"
+    why = _contradiction(noise, gain, read_noise, "GAIN")
+    # digits as a detector wrote them: neither divided by anything nor a mean, but perhaps on a bias
+    is_raw = bool(np.array_equal(seen.science, np.rint(seen.science)))
+    if not is_raw and exposure_s is not None and noise.fits(gain * exposure_s, read_noise):
+        said.append(f"{why}: taken times EXPTIME = {exposure_s:g} s, as of counts per second, which fits")
+        return gain * exposure_s, "electron"
+    if not is_raw and seen.sky is not None and noise.has_level and noise.contradicts(gain, None):
+        levels, noises = _sky_cells(seen, seen.sky)
+        if not holds_pedestal(levels, noises, gain, gain / noise.ratio(gain, read_noise)):
+            estimate = _gain_of_cells(levels, noises, read_noise)
+            return _estimated(seen, estimate, f"{why}: not believed", said)
+    said.append(f"{why}, and is believed: a pedestal, or RDNOISE, may be what is wrong")
+    return gain, "electron"
+
+
+def _contradiction(noise: SkyNoise, gain: float, read_noise_e: float | None, name: str) -> str:
+    return (
+        f"{name} = {gain:g} is contradicted by the sky at {noise.level:.4g}, whose variance is at"
+        f" most {noise.ratio(gain, read_noise_e):.2g} of that of its own photons and RDNOISE"
+    )
+
+
+def _sky_noise(seen: _Seen) -> SkyNoise | None:
+    """The noise of blank sky; None where there is no sky, or a noise map says what it is."""
+    if seen.has_noise_map or seen.sky is None or seen.facts.image_type in CALIBRATION_TYPES:
+        return None
+    return sky_noise(seen.science, seen.sky.level, (seen.mask == 0) & ~seen.sky.sources)
+
+
 def _gain_from_sky(seen: _Seen, sky: Background) -> float | None:
     """Photon transfer on a mesh of cells of blank sky."""
+    return _gain_of_cells(*_sky_cells(seen, sky), seen.facts.read_noise_e)
+
+
+def _gain_of_cells(levels: Floats, noises: Floats, read_noise_e: float | None) -> float | None:
+    transfer = photon_transfer(levels, noises, read_noise_e)
+    return None if transfer is None else transfer.gain_e_per_adu
+
+
+def _sky_cells(seen: _Seen, sky: Background) -> tuple[Floats, Floats]:
+    """Level and pixel noise of blank sky, cell by cell."""
     blank = (seen.mask == 0) & ~sky.sources
     levels, noises = [], []
     for rows in np.array_split(np.arange(blank.shape[0]), GAIN_CELLS):
@@ -229,8 +306,7 @@ def _gain_from_sky(seen: _Seen, sky: Background) -> float | None:
                 continue
             levels.append(float(np.median(sky.level[cell])))
             noises.append(pixel_noise(seen.science[cell], blank[cell]))
-    transfer = photon_transfer(np.array(levels), np.array(noises), seen.facts.read_noise_e)
-    return None if transfer is None else transfer.gain_e_per_adu
+    return np.array(levels), np.array(noises)
 
 
 def _in_range(seen: _Seen, unit: str, said: list[str]) -> tuple[float, str]:

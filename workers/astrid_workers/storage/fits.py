@@ -56,7 +56,7 @@ class FrameHeader:
     shape: tuple[int, int]
     #: EXTNAME of the image, or "".
     extension: str
-    #: "adu", "electron", "electron / s", or BUNIT as written.
+    #: "adu", "adu / s", "electron", "electron / s", or BUNIT as written.
     unit: str
     facts: HeaderFacts
     wcs: WCS | None

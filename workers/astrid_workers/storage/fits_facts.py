@@ -80,7 +80,7 @@ class Facts:
     """Header facts in the file's own unit, the unit, and what had to be assumed about them."""
 
     facts: HeaderFacts
-    #: BUNIT as one of "adu", "electron", "electron / s", or as written.
+    #: BUNIT as one of "adu", "adu / s", "electron", "electron / s", or as written.
     unit: str
     assumed: list[str] = field(default_factory=list)
 
@@ -205,6 +205,8 @@ def _unit(header: Header) -> str:
     per_second = re.fullmatch(r"(.+?)(/s|/sec|/second|s-1|\.s-1|s\*\*-1|s\^-1|/seconds)", compact)
     if per_second and per_second[1] in ELECTRON_UNITS:
         return "electron / s"
+    if per_second and per_second[1] in {unit.replace(" ", "") for unit in COUNT_UNITS}:
+        return "adu / s"
     return "".join(c for c in text if c.isprintable())[:40]
 
 
