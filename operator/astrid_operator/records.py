@@ -144,7 +144,9 @@ class Records:
 
     def _new(self, identity: Identity, manifest: Manifest) -> Record:
         decided = (manifest.get("status") or {}).get("desiredReplicas")
-        return Record(identity, manifest, ScalingMemory(started_at=self._clock(), decided=decided))
+        return Record(
+            identity, manifest, ScalingMemory(self._clock(), decided, is_inherited=decided is not None)
+        )
 
 
 def _parse(record: Record) -> None:

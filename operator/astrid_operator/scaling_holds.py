@@ -57,10 +57,10 @@ def shrunk(it: Situation, wanted: Wanted) -> Size:
 
 
 def may_shrink(policy: AstridQueueSpec, memory: ScalingMemory, now: float) -> bool:
-    """Whether others may have members of this fleet: not while an operator only grows, nor while what is read
-    is not trusted yet, nor where a person forbade it.
+    """Whether others may have members of this fleet: not while an operator that took it over only grows, nor
+    while what is read is not trusted yet, nor where a person forbade it.
     """
-    is_new = now < memory.started_at + GROW_ONLY_SECONDS
+    is_new = memory.is_inherited and now < memory.started_at + GROW_ONLY_SECONDS
     return not (is_new or now < memory.untrusted_until or policy.paused is Paused.SCALE_IN)
 
 

@@ -56,6 +56,7 @@ def remember(reading: DemandReading, slots: int, memory: ScalingMemory, now: flo
         memory.peaks,
         now + BURST_SECONDS if is_burst(demand) else memory.burst_until,
         memory.no_room_until,
+        memory.is_inherited,
     )
 
 
@@ -102,6 +103,7 @@ def _again(
         peaks,
         memory.burst_until,
         memory.no_room_until,
+        memory.is_inherited,
     )
 
 

@@ -158,6 +158,8 @@ class ScalingMemory:
     burst_until: float = float("-inf")
     #: Until when members that fitted nowhere are not asked for again.
     no_room_until: float = float("-inf")
+    #: Its fleet was sized before this process began to.
+    is_inherited: bool = False
 
 
 @value

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from astrid_operator.astrid_queue import AstridQueue
+from astrid_operator.astrid_queue import AstridQueue, QueueKey
 from astrid_operator.fleet import FleetState, Member, MemberPhase
+from astrid_operator.records import Records
 from astrid_operator.scaling import Demand, DemandReading, MembersSeen, ScalingMemory, decide
 from astrid_operator.scaling_holds import GROW_ONLY_SECONDS
 from astrid_operator.scaling_memory import TRUST_SECONDS
 from astrid_operator.sharing import Sharing
-from support.queue_documents import queue
+from support.queue_documents import manifest, queue
 
 GPUS = 4
 BUSY = Demand(ready=100, running=GPUS, service_seconds=60.0, members=MembersSeen(GPUS, ()))
@@ -40,13 +41,15 @@ def fleet(members: int) -> FleetState:
     )
 
 
-def rivals(holder: AstridQueue, steps: list[Step], started_at: float) -> Iterator[tuple[float, int]]:
+def rivals(
+    holder: AstridQueue, steps: list[Step], started_at: float, *, is_inherited: bool = True
+) -> Iterator[tuple[float, int]]:
     """(seconds, members granted) of `holder`, which has all GPUs, tick by tick, beside a higher class that
     wants them all; it ends where one is taken.
     """
     rival = queue("early", app="sky.tasks", priority=1, gpu={"count": 1}, scaling={"maxReplicas": GPUS})
     now = 10_000.0
-    memories = {each.key: ScalingMemory(started_at=started_at) for each in (holder, rival)}
+    memories = {each.key: ScalingMemory(started_at, is_inherited=is_inherited) for each in (holder, rival)}
     seen = MembersSeen(GPUS, ())
     sharing = Sharing("GPU", lambda _: 1, lambda _: seen, lambda: now)
     for step in steps:
@@ -108,3 +111,14 @@ def test_members_move_where_nothing_forbids_it() -> None:
     holder = queue("late", app="sky.tasks", priority=9, gpu={"count": 1}, scaling={"maxReplicas": GPUS})
 
     assert list(rivals(holder, [Step(BUSY, 30)], LONG_AGO))[-1][0] < 20
+    assert list(rivals(holder, [Step(BUSY, 30)], 10_000.0, is_inherited=False))[-1][0] < 20
+
+
+def test_a_fleet_with_a_size_in_its_status_is_inherited() -> None:
+    """One that this operator makes itself is not."""
+    records, fresh = Records(lambda: 5.0), manifest("fresh", app="sky.tasks")
+    found = {**manifest("found", app="sky.tasks"), "status": {"desiredReplicas": 0}}
+    keys = {name: QueueKey("sky", name) for name in ("fresh", "found")}
+    records.update({keys["fresh"]: fresh, keys["found"]: found})
+    assert not records[keys["fresh"]].memory.is_inherited
+    assert records[keys["found"]].memory.is_inherited
