@@ -43,6 +43,8 @@ TRUTH_DTYPE = np.dtype(
     ]
 )
 
+#: Names of further streams of chance, so that what is switched on changes no other draw.
+_COLOURS, _MOVING = 11, 12
 #: Exponential discs as the sum of three Gaussians: (fraction of the light, sigma / scale length).
 _DISC = ((0.22, 0.55), (0.46, 1.25), (0.32, 2.35))
 
@@ -67,6 +69,8 @@ class Sky:
     star_x: Float64Array
     star_y: Float64Array
     star_flux_e: Float64Array
+    #: Colour of each, in standard deviations of all.
+    star_colour: Float64Array
     #: Constant galaxies (sums of Gaussians) in science pixels and electrons, before the profile.
     galaxies: Galaxies
     #: By how much sources of the reference stand off from where `grid` puts them.
@@ -123,6 +127,10 @@ def make_sky(
     n_bad_columns: int = 0,
     nan_block_px: int = 0,
     gradient_e: float = 0.0,
+    colour_gain: float = 0.0,
+    refraction_px: float = 0.0,
+    n_moving: int = 0,
+    motion_px: tuple[float, float] = (3.0, 20.0),
     blemishes: Blemishes = NONE,
 ) -> Sky:
     """Draw one pair of frames; the same arguments give the same pixels.
@@ -133,6 +141,9 @@ def make_sky(
     `flux_scale = transparency / reference_depth`. `sky_e` is per pixel and exposure; `gradient_e` is what is
     added to the science sky from one side to the other. `psf_gradient` widens the science profile by that
     fraction from the left edge to the right. `wcs_error_px` makes the reference's header lie by that much.
+    The science frame's band differs from the reference's by `colour_gain`, the scatter of what it makes of
+    stars' fluxes, and the air refracts their colours apart along y by `refraction_px` (rms). `n_moving`
+    objects, as bright as transients, stand `motion_px` away in the reference: a transient of each sign.
     `blemishes` spoils the science frame further. Galaxies have a sigma of at least 0.8 px before the profile,
     so that they do not alias.
     """
@@ -158,10 +169,15 @@ def make_sky(
     truth["snr_expected"] = _log_uniform(rng, transient_snr, n_transients)
     truth["flux_e"] = truth["snr_expected"] / per_electron
 
+    truth = np.concatenate(
+        [truth, _draw_moving(seed, shape, n_moving, motion_px, transient_snr, float(per_electron))]
+    )
     bends = shift_field(rng, shape, shift_field_px)
     clips_e = saturation_e / psf_n.peak
     blemished = blemish(blemishes, seed, shape, stars, clips_e)
-    varied = Points(stars.x, stars.y, stars.flux + blemished.change_e)
+    colour = np.random.default_rng([seed, _COLOURS]).normal(0, 1, stars.x.size)
+    in_band = (stars.flux + blemished.change_e) * np.maximum(1 + colour_gain * colour, 0)
+    varied = Points(stars.x, stars.y + refraction_px * colour, in_band)
     passing = varied.plus(_of_sign(truth, 1, 1.0)).plus(blemished.glints.light())
     light_n = render(shape, passing, galaxies, psf_n)
     seen_r = stars.plus(_of_sign(truth, -1, 1.0)).moved(grid, bends).scaled(1.0 / flux_scale)
@@ -219,6 +235,7 @@ def make_sky(
         star_x=stars.x,
         star_y=stars.y,
         star_flux_e=stars.flux,
+        star_colour=colour,
         galaxies=galaxies,
         bends=bends,
         cosmic_rays_science=exposed_n.cosmic_rays,
@@ -306,6 +323,29 @@ def _draw_transients(
     truth["x"][hosted] = galaxies.x[hosts] + rng.normal(0, 1.0, hosted.size)
     truth["y"][hosted] = galaxies.y[hosts] + rng.normal(0, 1.0, hosted.size)
     truth["on_host"][hosted] = True
+    return truth
+
+
+def _draw_moving(
+    seed: int,
+    shape: tuple[int, int],
+    n: int,
+    motion_px: tuple[float, float],
+    snr: tuple[float, float],
+    per_electron: float,
+) -> NDArray[Any]:
+    """Rows of objects that moved between the frames, `2 n`: where each is in the science frame, and was."""
+    rng = np.random.default_rng([seed, _MOVING])
+    border = min(30.0, min(shape) / 8)
+    truth = np.zeros(2 * n, TRUTH_DTYPE)
+    x, y = (rng.uniform(border, side - 1 - border, n) for side in reversed(shape))
+    far, angle = rng.uniform(*motion_px, n), rng.uniform(0, 2 * np.pi, n)
+    truth["x"], truth["y"] = np.tile(x, 2), np.tile(y, 2)
+    truth["x"][n:] += far * np.cos(angle)
+    truth["y"][n:] += far * np.sin(angle)
+    truth["sign"] = np.repeat([1, -1], n)
+    truth["snr_expected"] = np.tile(_log_uniform(rng, snr, n), 2)
+    truth["flux_e"] = truth["snr_expected"] / per_electron
     return truth
 
 
