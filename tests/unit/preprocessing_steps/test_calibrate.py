@@ -46,10 +46,11 @@ def masters() -> dict[str, Frame]:
 
 
 def raw(electrons: np.ndarray, *, gain: float | None = GAIN) -> Frame:
-    """What the detector makes of an expected image in electrons at full response."""
+    """What the detector makes of an expected image in electrons at full response: whole numbers."""
     light = RNG.poisson(np.maximum(electrons * RESPONSE, 0)) / GAIN
     dark = RNG.poisson(60 * DARK_RATE * GAIN, SHAPE) / GAIN
-    return adu_frame(BIAS_SHAPE + light + dark + RNG.normal(0, READ_ADU, SHAPE), "raw", gain=gain)
+    adu = np.rint(BIAS_SHAPE + light + dark + RNG.normal(0, READ_ADU, SHAPE))
+    return adu_frame(adu, "raw", gain=gain)
 
 
 def normalised() -> np.ndarray:
